@@ -1,0 +1,334 @@
+//! The one trait of every guest file system.
+//!
+//! A file system is opened on a volume ([`disk_io::Disk`]) and answers by [`NodeId`]. It is
+//! `Send + Sync`, keeps no cursor, and gives every file out as a [`disk_io::Disk`] again.
+//! One damaged file or directory never makes the rest of the volume unreadable.
+
+use crate::{Name, Timestamp};
+use disk_io::{Disk, DiskError, Result};
+use std::{fmt, ops::ControlFlow, sync::Arc};
+
+/// Which file system, or other thing found where one could be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FsKind {
+    /// NTFS.
+    Ntfs,
+    /// FAT with 12-bit entries.
+    Fat12,
+    /// FAT with 16-bit entries.
+    Fat16,
+    /// FAT with 32-bit entries.
+    Fat32,
+    /// exFAT.
+    ExFat,
+    /// Linux ext2.
+    Ext2,
+    /// Linux ext3.
+    Ext3,
+    /// Linux ext4.
+    Ext4,
+    /// XFS.
+    Xfs,
+    /// Btrfs.
+    Btrfs,
+    /// Windows ReFS.
+    Refs,
+    /// A BitLocker volume: encrypted.
+    BitLocker,
+    /// A LUKS volume: encrypted.
+    Luks,
+    /// A physical volume of LVM2.
+    Lvm2,
+    /// A member of a Windows dynamic disk group.
+    Ldm,
+    /// A member of a Windows Storage Spaces pool.
+    StorageSpaces,
+    /// A member of a Linux software RAID.
+    LinuxRaid,
+    /// Linux swap space.
+    Swap,
+    /// A VMFS volume or a member of one.
+    Vmfs,
+    /// Apple HFS+.
+    HfsPlus,
+    /// Apple APFS.
+    Apfs,
+    /// ISO 9660.
+    Iso9660,
+    /// ZFS.
+    Zfs,
+    /// UFS.
+    Ufs,
+    /// F2FS.
+    F2fs,
+    /// SquashFS.
+    SquashFs,
+}
+
+impl FsKind {
+    /// The usual name in lower case: what `info` prints and JSON carries.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ntfs => "ntfs",
+            Self::Fat12 => "fat12",
+            Self::Fat16 => "fat16",
+            Self::Fat32 => "fat32",
+            Self::ExFat => "exfat",
+            Self::Ext2 => "ext2",
+            Self::Ext3 => "ext3",
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+            Self::Refs => "refs",
+            Self::BitLocker => "bitlocker",
+            Self::Luks => "luks",
+            Self::Lvm2 => "lvm2",
+            Self::Ldm => "ldm",
+            Self::StorageSpaces => "storage-spaces",
+            Self::LinuxRaid => "linux-raid",
+            Self::Swap => "swap",
+            Self::Vmfs => "vmfs",
+            Self::HfsPlus => "hfsplus",
+            Self::Apfs => "apfs",
+            Self::Iso9660 => "iso9660",
+            Self::Zfs => "zfs",
+            Self::Ufs => "ufs",
+            Self::F2fs => "f2fs",
+            Self::SquashFs => "squashfs",
+        }
+    }
+}
+
+impl fmt::Display for FsKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One object of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId {
+    /// Its record: MFT record number, inode number, or for FAT the number of its directory
+    /// entry. At most 48 bits.
+    pub record: u64,
+    /// The record's sequence number, where it has one: a stale reference never opens the
+    /// file that has the record now.
+    pub sequence: u16,
+}
+
+impl NodeId {
+    /// A node without sequence number.
+    pub fn plain(record: u64) -> Self {
+        Self {
+            record,
+            sequence: 0,
+        }
+    }
+}
+
+/// What kind of object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NodeKind {
+    /// A file with contents.
+    File,
+    /// A directory.
+    Directory,
+    /// A link to another path: symbolic link, junction, mount point.
+    Symlink,
+    /// A device node, socket or pipe.
+    Special,
+}
+
+/// DOS attribute bits, where the file system has them.
+pub mod attributes {
+    /// Read-only.
+    pub const READONLY: u32 = 0x1;
+    /// Hidden.
+    pub const HIDDEN: u32 = 0x2;
+    /// System.
+    pub const SYSTEM: u32 = 0x4;
+    /// Archive.
+    pub const ARCHIVE: u32 = 0x20;
+    /// Sparse.
+    pub const SPARSE: u32 = 0x200;
+    /// Has a reparse point.
+    pub const REPARSE: u32 = 0x400;
+    /// Compressed.
+    pub const COMPRESSED: u32 = 0x800;
+    /// Encrypted.
+    pub const ENCRYPTED: u32 = 0x4000;
+}
+
+/// What is known of an object without reading its contents.
+#[derive(Clone, Debug)]
+pub struct Metadata {
+    /// Which object.
+    pub node: NodeId,
+    /// What kind.
+    pub kind: NodeKind,
+    /// Length of the unnamed stream in bytes; 0 for directories.
+    pub size: u64,
+    /// Bytes that the contents take on the volume.
+    pub allocated: u64,
+    /// Number of hard links (8.3 names not counted); at least 1.
+    pub links: u32,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// When the contents were last written.
+    pub modified: Option<Timestamp>,
+    /// When it was last read.
+    pub accessed: Option<Timestamp>,
+    /// When the record was last changed.
+    pub changed: Option<Timestamp>,
+    /// DOS attributes ([`attributes`]).
+    pub attributes: Option<u32>,
+    /// Unix permission bits.
+    pub mode: Option<u32>,
+    /// Unix owner and group.
+    pub owner: Option<(u32, u32)>,
+    /// Reparse tag, where there is one.
+    pub reparse_tag: Option<u32>,
+    /// Why the contents cannot be given out (encrypted, deduplicated, a compression not
+    /// read here …). Opening gives this same error.
+    pub refusal: Option<DiskError>,
+    /// Damage that was met and worked around, one sentence each.
+    pub remarks: Vec<String>,
+}
+
+/// One name in a directory. `.` and `..` are not listed.
+#[derive(Clone, Debug)]
+pub struct DirEntry {
+    /// The name.
+    pub name: Name,
+    /// What it names.
+    pub node: NodeId,
+    /// What kind of object, as the directory knows it.
+    pub kind: NodeKind,
+    /// The 8.3 name beside a long one.
+    pub short_name: Option<Name>,
+}
+
+/// Called for each entry of a directory, or with the reason why some are lost.
+pub type Visit<'a> = &'a mut dyn FnMut(Result<DirEntry>) -> ControlFlow<()>;
+
+/// A named stream of a file (NTFS alternate data stream).
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// Its name, without colons or `$DATA`.
+    pub name: Name,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Bytes it takes on the volume.
+    pub allocated: u64,
+}
+
+/// Where a link leads.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// What sort of link: `"symlink"`, `"junction"`, `"mount point"`, `"wsl"`.
+    pub sort: &'static str,
+    /// The target exactly as stored, for reports.
+    pub stored: Name,
+    /// The target as a Unix path to give to a reader of the mount: backslashes turned, a
+    /// drive letter or volume kept as text. Relative links stay relative.
+    pub target: Name,
+}
+
+/// What is known of a volume.
+#[derive(Clone, Debug)]
+pub struct VolumeInfo {
+    /// Which file system.
+    pub kind: FsKind,
+    /// Its version as text, such as `3.1`.
+    pub version: Option<String>,
+    /// Label.
+    pub label: Option<Name>,
+    /// UUID or serial number as the system's own tools print it.
+    pub uuid: Option<String>,
+    /// Size of the file system in bytes.
+    pub size: u64,
+    /// Bytes in use, where it is cheap to tell.
+    pub used: Option<u64>,
+    /// Cluster or block size in bytes.
+    pub cluster_size: u32,
+    /// Whether it was not closed cleanly; `None` if the format does not say.
+    pub dirty: Option<bool>,
+    /// What else a user should know: backup boot sector used, hibernated, …
+    pub remarks: Vec<String>,
+}
+
+/// How a volume is to be read.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Offset of the guest's zone from UTC in seconds, for time stamps stored in local time
+    /// (FAT). `None` leaves them without a zone.
+    pub zone_offset: Option<i32>,
+    /// Code page of 8.3 names (FAT); 437 if `None`.
+    pub oem_code_page: Option<u16>,
+}
+
+/// A guest file system, read-only.
+pub trait FileSystem: Send + Sync + fmt::Debug {
+    /// What is known of the volume.
+    fn info(&self) -> VolumeInfo;
+
+    /// The root directory.
+    fn root(&self) -> NodeId;
+
+    /// Finds a name in a directory: exactly first, then, where the file system folds case,
+    /// folded. 8.3 names are found too.
+    fn lookup(&self, dir: NodeId, name: &Name) -> Result<Option<NodeId>>;
+
+    /// Visits every entry of a directory, in the order of the file system. An unreadable
+    /// part is visited as an error and the rest goes on; the call itself fails only if
+    /// nothing can be listed at all. File system metafiles are not visited.
+    fn read_dir(&self, dir: NodeId, visit: Visit<'_>) -> Result<()>;
+
+    /// What is known of an object. Sizes and times come from the object's own record.
+    fn metadata(&self, node: NodeId) -> Result<Metadata>;
+
+    /// The contents: of the unnamed stream, or of a named one. Holes are runs.
+    fn open(&self, node: NodeId, stream: Option<&Name>) -> Result<Arc<dyn Disk>>;
+
+    /// Named streams of an object.
+    fn streams(&self, node: NodeId) -> Result<Vec<Stream>> {
+        let _ = node;
+        Ok(Vec::new())
+    }
+
+    /// Where a [`NodeKind::Symlink`] leads.
+    fn read_link(&self, node: NodeId) -> Result<Link> {
+        Err(DiskError::unsupported("reading a link").found(format!("node {}", node.record)))
+    }
+
+    /// Every name of an object as (directory, name), 8.3 names left out; empty where the
+    /// file system cannot tell.
+    fn names(&self, node: NodeId) -> Result<Vec<(NodeId, Name)>> {
+        let _ = node;
+        Ok(Vec::new())
+    }
+
+    /// Metafiles of the file system ($MFT, …), for `--meta`: entries as of the root.
+    fn metafiles(&self) -> Vec<DirEntry> {
+        Vec::new()
+    }
+
+    /// Where the contents lie: (offset in the file, length, offset on the volume or `None`
+    /// for a hole or contents inside the record), all in bytes.
+    fn extents(&self, node: NodeId, stream: Option<&Name>) -> Result<Vec<Extent>> {
+        let _ = (node, stream);
+        Ok(Vec::new())
+    }
+}
+
+/// A piece of a file on its volume, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Offset in the file.
+    pub offset: u64,
+    /// Length.
+    pub len: u64,
+    /// Offset on the volume; `None` for a hole or for contents kept inside the record.
+    pub place: Option<u64>,
+}
