@@ -29,9 +29,23 @@ pub enum ErrorKind {
     NotFound,
     /// A read outside the disk: a bug of the caller, or a structure that points outside.
     OutOfRange,
+    /// A name that fits more than one thing: the user has to say which. Wrong usage, not a
+    /// fault of the image.
+    Ambiguous,
 }
 
 impl ErrorKind {
+    /// Every kind, for tables that must be complete.
+    pub const ALL: [Self; 7] = [
+        Self::Io,
+        Self::Corrupt,
+        Self::Unsupported,
+        Self::Refused,
+        Self::NotFound,
+        Self::OutOfRange,
+        Self::Ambiguous,
+    ];
+
     /// A stable lower-case word, as used in JSON output.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -41,6 +55,7 @@ impl ErrorKind {
             Self::Refused => "refused",
             Self::NotFound => "not_found",
             Self::OutOfRange => "out_of_range",
+            Self::Ambiguous => "ambiguous",
         }
     }
 }
@@ -254,6 +269,7 @@ impl From<DiskError> for io::Error {
             ErrorKind::Refused => io::ErrorKind::PermissionDenied,
             ErrorKind::NotFound => io::ErrorKind::NotFound,
             ErrorKind::OutOfRange => io::ErrorKind::UnexpectedEof,
+            ErrorKind::Ambiguous => io::ErrorKind::InvalidInput,
         };
         io::Error::new(kind, e)
     }
