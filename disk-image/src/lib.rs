@@ -1,1 +1,23 @@
-//! (in progress)
+//! Disk images by content, and the portable formats.
+//!
+//! [`open`] takes a file that passed the gate and gives its virtual disk; [`probe`] only
+//! says what it is. VMDK is the `vmdk` crate's; everything else is read here, each format
+//! as a [`disk_io::BlockMap`] under the one loop of [`disk_io::Layered`].
+
+#![cfg_attr(
+    not(test),
+    deny(clippy::arithmetic_side_effects, clippy::indexing_slicing)
+)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod chain;
+mod format;
+mod map;
+mod open;
+mod probe;
+mod raw;
+
+pub use chain::Link;
+pub use format::Format;
+pub use open::{Image, OpenOptions, open};
+pub use probe::probe;

@@ -1,0 +1,150 @@
+//! A disk and the disks below it, opened one after the other.
+
+use crate::{Format, OpenOptions, probe::probe, raw::RawMap};
+use disk_io::{BlockMap, DiskError, ErrorKind, FileId, Memory, Opened, Result};
+use std::{path::PathBuf, sync::Arc};
+
+/// How many files may be stacked. qemu stops at 200 as well.
+const MAX_LINKS: usize = 200;
+
+/// One file of a chain, for `info`.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The file.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: Format,
+    /// Length of the disk that it describes, in bytes.
+    pub len: u64,
+    /// What else is worth telling, in order: ("cluster size", "65536"), ….
+    pub facts: Vec<(&'static str, String)>,
+}
+
+/// What a format's reader says is below it.
+pub(crate) struct Below {
+    pub(crate) source: Opened,
+    /// The format its child names; `None` is for the contents to say.
+    pub(crate) format: Option<Format>,
+}
+
+/// A chain that is being opened. Readers push their layer and answer with what is below.
+pub(crate) struct Chain<'o> {
+    pub(crate) options: &'o OpenOptions,
+    pub(crate) layers: Vec<Arc<dyn BlockMap>>,
+    pub(crate) links: Vec<Link>,
+    pub(crate) warnings: Vec<String>,
+    seen: Vec<FileId>,
+}
+
+impl<'o> Chain<'o> {
+    pub(crate) fn new(options: &'o OpenOptions) -> Self {
+        Self {
+            options,
+            layers: Vec::new(),
+            links: Vec::new(),
+            warnings: Vec::new(),
+            seen: Vec::new(),
+        }
+    }
+
+    /// Adds a layer below the ones that are there.
+    pub(crate) fn push(&mut self, map: Arc<dyn BlockMap>, link: Link) {
+        self.layers.push(map);
+        self.links.push(link);
+    }
+
+    /// Adds a warning about `path`.
+    pub(crate) fn warn(&mut self, source: &Opened, text: impl std::fmt::Display) {
+        let text = format!("{}: {text}", source.path.display());
+        self.warnings.push(disk_io::error::escape(&text));
+    }
+
+    /// Opens `source` as `format`, and everything below it.
+    pub(crate) fn open(&mut self, source: Opened, format: Format) -> Result<()> {
+        let mut next = Some((source, format));
+        while let Some((source, format)) = next.take() {
+            self.enter(&source)?;
+            let depth = self.seen.len();
+            let below = self
+                .open_one(&source, format)
+                .map_err(|e| name_depth(e.file(source.path.display()), depth))?;
+            if let Some(below) = below {
+                let format = match below.format {
+                    Some(format) => format,
+                    None => self.guess(&source, &below.source)?,
+                };
+                next = Some((below.source, format));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what would never end.
+    fn enter(&mut self, source: &Opened) -> Result<()> {
+        if self.seen.contains(&source.id) {
+            return Err(DiskError::corrupt("opening the chain of disks")
+                .file(source.path.display())
+                .expected("a chain that ends")
+                .found("a disk that is below itself"));
+        }
+        if self.seen.len() >= MAX_LINKS {
+            return Err(DiskError::refused("opening the chain of disks")
+                .file(source.path.display())
+                .expected(format!("at most {MAX_LINKS} links")));
+        }
+        self.seen.push(source.id);
+        Ok(())
+    }
+
+    fn open_one(&mut self, source: &Opened, format: Format) -> Result<Option<Below>> {
+        match format {
+            Format::Raw => {
+                let map = RawMap::new(source);
+                let link = Link {
+                    path: source.path.clone(),
+                    format,
+                    len: map.len(),
+                    facts: Vec::new(),
+                };
+                self.push(Arc::new(map), link);
+                Ok(None)
+            }
+            other => Err(unsupported(other)),
+        }
+    }
+
+    /// The child does not say what its parent is.
+    fn guess(&mut self, child: &Opened, parent: &Opened) -> Result<Format> {
+        let found = probe(&*parent.disk).map_err(|e| e.file(parent.path.display()))?;
+        let format = found.unwrap_or(Format::Raw);
+        self.warn(
+            child,
+            format_args!(
+                "does not name the format of {}; taken as {format} by its contents",
+                parent.path.display()
+            ),
+        );
+        Ok(format)
+    }
+
+    pub(crate) fn memory(&self) -> Arc<Memory> {
+        let given = self.options.memory.clone();
+        given.unwrap_or_else(Memory::standard)
+    }
+}
+
+/// An error below the top says so.
+fn name_depth(e: DiskError, depth: usize) -> DiskError {
+    if depth > 1 && e.kind() != ErrorKind::Io {
+        e.context(format_args!("opening the chain, link {depth}"))
+    } else {
+        e
+    }
+}
+
+/// Recognised, and not read.
+pub(crate) fn unsupported(format: Format) -> DiskError {
+    DiskError::unsupported("opening the image")
+        .found(format!("a {}, which is not read", format.title()))
+        .hint(format.hint())
+}

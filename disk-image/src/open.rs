@@ -1,0 +1,78 @@
+//! Opening an image, whatever it is.
+
+use crate::{
+    Format,
+    chain::{Chain, Link},
+    probe::probe,
+};
+use disk_io::{Disk, DiskError, Layered, Memory, Opened, Result};
+use std::sync::Arc;
+
+/// How to open.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Take SOURCE for this format instead of looking (`--format`).
+    pub format: Option<Format>,
+    /// What readers may keep in memory; the process's own if absent.
+    pub memory: Option<Arc<Memory>>,
+    /// Go on where a parent is not the one its child was made from.
+    pub ignore_mismatch: bool,
+}
+
+/// An opened image.
+#[derive(Debug)]
+pub struct Image {
+    /// What it is.
+    pub format: Format,
+    /// Its contents.
+    pub disk: Arc<dyn Disk>,
+    /// The same with its layers, for `map`.
+    pub layered: Option<Arc<Layered>>,
+    /// Its files, the newest first.
+    pub links: Vec<Link>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// Whether something was recognised or forced. If not, it is a raw disk only if a
+    /// partition table or a file system is found on it, which is for the caller to look for.
+    pub believed: bool,
+}
+
+/// Opens `source` as what its contents say it is, and everything it is made of. Parents
+/// and data files are looked up in `source.dir`.
+///
+/// Unsupported, naming it, for what is recognised and not read; Corrupt for what carries a
+/// format's signature and breaks its rules. Neither ever falls through to raw.
+pub fn open(source: Opened, options: &OpenOptions) -> Result<Image> {
+    let found = match options.format {
+        Some(format) => Some(format),
+        None => probe(&*source.disk).map_err(|e| e.file(source.path.display()))?,
+    };
+    let format = found.unwrap_or(Format::Raw);
+    let raw = source.disk.clone();
+    let mut chain = Chain::new(options);
+    chain.open(source, format)?;
+    let memory = chain.memory();
+    let Chain {
+        layers,
+        links,
+        warnings,
+        ..
+    } = chain;
+    if layers.is_empty() {
+        return Err(DiskError::corrupt("opening the image").found("no layer"));
+    }
+    let layered = Arc::new(Layered::new(layers, memory)?);
+    // A raw disk needs no map, and its own runs are the better ones.
+    let disk: Arc<dyn Disk> = match format {
+        Format::Raw => raw,
+        _ => layered.clone(),
+    };
+    Ok(Image {
+        format,
+        disk,
+        layered: Some(layered),
+        links,
+        warnings,
+        believed: found.is_some(),
+    })
+}
