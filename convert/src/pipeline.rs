@@ -1,0 +1,471 @@
+//! One reader of runs, workers on every core.
+//!
+//! Workers claim pieces of the disk in order, each with one buffer that stays in its
+//! core's cache: a piece is read, looked through for zeros, hashed and written before the
+//! next is touched. Only a target or a digest that needs order makes them hand pieces on.
+
+use crate::{
+    digest::{Digest, DigestKind, Hash, UNIT, UnitFold, sha256, zero_hash, zeros},
+    progress::Progress,
+    target::Target,
+};
+use disk_io::{Disk, DiskError, ErrorKind, Result, zero::is_zero};
+use sha2::{Digest as _, Sha256};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+/// Zeros inside data are looked for in aligned blocks of so many bytes: what file systems
+/// can leave out.
+const BLOCK: usize = 4096;
+
+/// Pieces claimed at once where order does not matter: reads of one worker stay sequential.
+const BATCH: u64 = 4;
+
+/// What becomes of zeros.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sparse {
+    /// What the source knows to be zero is left out.
+    Auto,
+    /// Zeros found inside data are left out too.
+    #[default]
+    Always,
+    /// Every zero is written.
+    Never,
+}
+
+/// How to copy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CopyOptions {
+    /// Threads; 0 means one for every core.
+    pub workers: usize,
+    /// Digest to compute on the way.
+    pub digest: DigestKind,
+    /// What becomes of zeros.
+    pub sparse: Sparse,
+}
+
+/// What a copy did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// Bytes handed to the target as data.
+    pub written: u64,
+    /// Bytes left out as zeros.
+    pub zeros: u64,
+    /// The digest, unless none was wanted.
+    pub digest: Option<Digest>,
+}
+
+/// Threads for `wanted` workers, where 0 means one for every core.
+pub fn workers(wanted: usize) -> usize {
+    match wanted {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    }
+}
+
+/// Copies all of `disk` into `target` and finishes it. On an error, or when `progress` says
+/// that it is cancelled, the target is left as it is.
+pub fn copy(
+    disk: &dyn Disk,
+    target: &dyn Target,
+    options: CopyOptions,
+    progress: &dyn Progress,
+) -> Result<Copied> {
+    let len = disk.len();
+    let pieces = len.div_ceil(UNIT);
+    let ordered = target.in_order() || options.digest == DigestKind::Sha256;
+    let workers = workers(options.workers).min(usize::try_from(pieces).unwrap_or(usize::MAX));
+    let job = Job {
+        disk,
+        target,
+        options,
+        progress,
+        len,
+        pieces,
+        ordered,
+        next: AtomicU64::new(0),
+        written: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+        failures: Mutex::default(),
+        fold: Mutex::new(UnitFold::new(len)),
+        line: Line::new(workers as u64 * 4 + 4),
+    };
+    let flat = if ordered {
+        std::thread::scope(|scope| {
+            for _ in 0..workers.max(1) {
+                scope.spawn(|| job.work());
+            }
+            job.consume()
+        })
+    } else {
+        if workers <= 1 {
+            job.work();
+        } else {
+            std::thread::scope(|scope| {
+                for _ in 0..workers {
+                    scope.spawn(|| job.work());
+                }
+            });
+        }
+        None
+    };
+    job.result(flat)
+}
+
+struct Job<'a> {
+    disk: &'a dyn Disk,
+    target: &'a dyn Target,
+    options: CopyOptions,
+    progress: &'a dyn Progress,
+    len: u64,
+    pieces: u64,
+    ordered: bool,
+    next: AtomicU64,
+    written: AtomicU64,
+    stop: AtomicBool,
+    failures: Mutex<Vec<(u64, DiskError)>>,
+    fold: Mutex<UnitFold>,
+    line: Line,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// What a worker reuses from piece to piece.
+#[derive(Default)]
+struct Scratch {
+    buffer: Vec<u8>,
+    /// Ranges of the buffer that hold data, as (start, end).
+    data: Vec<(usize, usize)>,
+    /// The same without zero blocks.
+    kept: Vec<(usize, usize)>,
+}
+
+impl Job<'_> {
+    fn work(&self) {
+        let mut scratch = Scratch::default();
+        let batch = if self.ordered { 1 } else { BATCH };
+        let mut hashes: Vec<(u64, Hash)> = Vec::new();
+        loop {
+            let first = self.next.fetch_add(batch, Ordering::Relaxed);
+            if first >= self.pieces {
+                return;
+            }
+            for index in first..(first + batch).min(self.pieces) {
+                if self.stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                if self.progress.cancelled() {
+                    self.fail(index, cancelled());
+                    return;
+                }
+                let start = index * UNIT;
+                let len = UNIT.min(self.len - start);
+                match self.piece(index, start, len, &mut scratch) {
+                    Ok(Some(hash)) => hashes.push((index, hash)),
+                    Ok(None) => {}
+                    Err(e) => {
+                        self.fail(index, e);
+                        return;
+                    }
+                }
+                self.progress.advance(len);
+            }
+            if !hashes.is_empty() {
+                let mut fold = lock(&self.fold);
+                for (index, hash) in hashes.drain(..) {
+                    fold.put(index, hash);
+                }
+            }
+        }
+    }
+
+    fn fail(&self, index: u64, error: DiskError) {
+        lock(&self.failures).push((index, error));
+        self.stop.store(true, Ordering::Relaxed);
+        self.line.stop();
+    }
+
+    /// Copies one piece; gives its hash where one is wanted.
+    fn piece(
+        &self,
+        index: u64,
+        start: u64,
+        len: u64,
+        scratch: &mut Scratch,
+    ) -> Result<Option<Hash>> {
+        let size = len as usize;
+        self.read(start, size, scratch)?;
+        let Scratch { buffer, data, kept } = scratch;
+        kept.clear();
+        if self.options.sparse == Sparse::Always {
+            for (from, to) in data.iter().copied() {
+                keep_nonzero(buffer, from, to, kept);
+            }
+        } else {
+            kept.extend_from_slice(data);
+        }
+        let hash_wanted = self.options.digest == DigestKind::Vmdkit;
+        if kept.is_empty() && (self.options.sparse != Sparse::Never || self.ordered) {
+            if self.ordered {
+                self.line.put(index, None, len);
+            } else {
+                self.target.zero_at(start, len)?;
+            }
+            return Ok(hash_wanted.then(|| zero_hash(len)));
+        }
+        let whole = self.ordered || hash_wanted || self.options.sparse == Sparse::Never;
+        if whole {
+            fill_gaps(buffer, data, size);
+        }
+        let all = buffer.get(..size).unwrap_or_default();
+        if !self.target.in_order() {
+            if self.options.sparse == Sparse::Never {
+                kept.clear();
+                kept.push((0, size));
+            }
+            let mut at = 0;
+            for (from, to) in kept.iter().copied() {
+                if from > at {
+                    self.target.zero_at(start + at as u64, (from - at) as u64)?;
+                }
+                self.target
+                    .write_at(all.get(from..to).unwrap_or_default(), start + from as u64)?;
+                self.written
+                    .fetch_add((to - from) as u64, Ordering::Relaxed);
+                at = to;
+            }
+            if at < size {
+                self.target.zero_at(start + at as u64, (size - at) as u64)?;
+            }
+        } else {
+            self.written.fetch_add(len, Ordering::Relaxed);
+        }
+        let hash = hash_wanted.then(|| sha256(all));
+        if self.ordered {
+            self.line.put(index, Some(std::mem::take(buffer)), len);
+        }
+        Ok(hash)
+    }
+
+    /// Reads the data of a piece into the buffer; what is zero stays as it was there.
+    fn read(&self, start: u64, size: usize, scratch: &mut Scratch) -> Result<()> {
+        let Scratch { buffer, data, .. } = scratch;
+        if buffer.len() < size {
+            if buffer.capacity() == 0
+                && let Some(spare) = self.line.spare()
+            {
+                *buffer = spare;
+            }
+            buffer.resize(size, 0);
+        }
+        data.clear();
+        let mut at = 0usize;
+        while at < size {
+            let offset = start + at as u64;
+            let run = self
+                .disk
+                .run_at(offset)
+                .map_err(|e| self.context(e, offset))?;
+            let n = run.len.min((size - at) as u64) as usize;
+            if n == 0 {
+                return Err(DiskError::corrupt("copying")
+                    .offset(offset)
+                    .found("an empty run"));
+            }
+            if !run.kind.reads_as_zero() {
+                let to = buffer.get_mut(at..at + n).unwrap_or_default();
+                self.disk
+                    .read_exact_at(to, offset)
+                    .map_err(|e| self.context(e, offset))?;
+                match data.last_mut() {
+                    Some(last) if last.1 == at => last.1 = at + n,
+                    _ => data.push((at, at + n)),
+                }
+            }
+            at += n;
+        }
+        Ok(())
+    }
+
+    fn context(&self, e: DiskError, offset: u64) -> DiskError {
+        e.context(format!("copying byte {offset} of {}", self.len))
+    }
+
+    /// Takes pieces in order, from the calling thread.
+    fn consume(&self) -> Option<Hash> {
+        let mut flat = (self.options.digest == DigestKind::Sha256).then(Sha256::new);
+        for index in 0..self.pieces {
+            let (bytes, len) = self.line.take(index)?;
+            let part = match &bytes {
+                Some(bytes) => bytes.get(..len as usize).unwrap_or_default(),
+                None => zeros(len),
+            };
+            if let Some(flat) = &mut flat {
+                flat.update(part);
+            }
+            if self.target.in_order() {
+                let start = index * UNIT;
+                let result = match &bytes {
+                    Some(_) => self.target.write_at(part, start),
+                    None => self.target.zero_at(start, len),
+                };
+                if let Err(e) = result {
+                    self.fail(index, e);
+                    return None;
+                }
+            }
+            if let Some(bytes) = bytes {
+                self.line.give_back(bytes);
+            }
+        }
+        flat.map(|f| f.finalize().into())
+    }
+
+    fn result(self, flat: Option<Hash>) -> Result<Copied> {
+        let mut failures = self
+            .failures
+            .into_inner()
+            .unwrap_or_else(|e| e.into_inner());
+        // The first in the disk's order, whichever thread met it; a wish to stop comes last.
+        failures.sort_by_key(|(index, e)| (is_cancelled(e), *index));
+        if let Some((_, first)) = failures.into_iter().next() {
+            return Err(first);
+        }
+        self.target.finish()?;
+        let digest = match self.options.digest {
+            DigestKind::None => None,
+            DigestKind::Vmdkit => {
+                let fold = self.fold.into_inner().unwrap_or_else(|e| e.into_inner());
+                Some(fold.finish()?)
+            }
+            DigestKind::Sha256 => Some(Digest {
+                kind: DigestKind::Sha256,
+                hash: flat.unwrap_or_else(|| sha256(&[])),
+            }),
+        };
+        let written = self.written.into_inner();
+        Ok(Copied {
+            written,
+            zeros: self.len - written,
+            digest,
+        })
+    }
+}
+
+const CANCELLED: &str = "stopping as asked";
+
+fn cancelled() -> DiskError {
+    DiskError::new(ErrorKind::Io, CANCELLED)
+}
+
+/// Whether an error only says that [`Progress::cancelled`] was true.
+pub fn is_cancelled(e: &DiskError) -> bool {
+    e.doing() == CANCELLED
+}
+
+/// Adds the parts of `from..to` that are not zero, in whole blocks, to `kept`.
+fn keep_nonzero(buffer: &[u8], from: usize, to: usize, kept: &mut Vec<(usize, usize)>) {
+    let mut at = from;
+    while at < to {
+        let end = (at - at % BLOCK + BLOCK).min(to);
+        let block = buffer.get(at..end).unwrap_or_default();
+        if !is_zero(block) {
+            match kept.last_mut() {
+                Some(last) if last.1 == at => last.1 = end,
+                _ => kept.push((at, end)),
+            }
+        }
+        at = end;
+    }
+}
+
+fn fill_gaps(buffer: &mut [u8], data: &[(usize, usize)], size: usize) {
+    let mut at = 0;
+    for (from, to) in data.iter().copied().chain([(size, size)]) {
+        if let Some(gap) = buffer.get_mut(at..from) {
+            gap.fill(0);
+        }
+        at = to;
+    }
+}
+
+/// Where workers hand over pieces to the one thread that needs them in order.
+struct Line {
+    state: Mutex<LineState>,
+    moved: Condvar,
+    arrived: Condvar,
+    window: u64,
+}
+
+type Piece = (Option<Vec<u8>>, u64);
+
+#[derive(Default)]
+struct LineState {
+    next: u64,
+    ready: BTreeMap<u64, Piece>,
+    spare: Vec<Vec<u8>>,
+    stopped: bool,
+}
+
+impl Line {
+    fn new(window: u64) -> Self {
+        Self {
+            state: Mutex::default(),
+            moved: Condvar::new(),
+            arrived: Condvar::new(),
+            window,
+        }
+    }
+
+    /// Waits until `index` is near enough to the front, then puts it there.
+    fn put(&self, index: u64, bytes: Option<Vec<u8>>, len: u64) {
+        let mut state = lock(&self.state);
+        while index >= state.next + self.window && !state.stopped {
+            state = self.moved.wait(state).unwrap_or_else(|e| e.into_inner());
+        }
+        state.ready.insert(index, (bytes, len));
+        if index == state.next {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Waits for `index`; `None` if it will never come.
+    fn take(&self, index: u64) -> Option<Piece> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.stopped {
+                return None;
+            }
+            if let Some(piece) = state.ready.remove(&index) {
+                state.next = index + 1;
+                self.moved.notify_all();
+                return Some(piece);
+            }
+            state = self.arrived.wait(state).unwrap_or_else(|e| e.into_inner());
+        }
+    }
+
+    fn spare(&self) -> Option<Vec<u8>> {
+        lock(&self.state).spare.pop()
+    }
+
+    fn give_back(&self, buffer: Vec<u8>) {
+        lock(&self.state).spare.push(buffer);
+    }
+
+    fn stop(&self) {
+        lock(&self.state).stopped = true;
+        self.moved.notify_all();
+        self.arrived.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! Temporary names, and the rename that makes a finished result appear.
+//!
+//! A result is written beside its destination under a name that nobody takes for a result,
+//! synced, and renamed. What is not finished is removed; after `kill -9` the temporary name
+//! stays and the destination does not exist.
+
+use crate::target::write_error;
+use disk_io::{DiskError, Result};
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    fs::{
+        AtFlags, Mode, OFlags, RenameFlags, fsync, linkat, openat, renameat, renameat_with, statat,
+        unlinkat,
+    },
+    io::Errno,
+};
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Every temporary name begins with this and ends in `.tmp`.
+pub const TEMP_PREFIX: &str = ".vmdkit-";
+
+/// A name that is not in use, most likely; creation is exclusive anyway.
+pub(crate) fn temp_name() -> OsString {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let n = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{TEMP_PREFIX}{}-{n}.tmp", std::process::id()).into()
+}
+
+/// Creates a new file under a temporary name in `dir`. The mode is what the umask leaves.
+pub(crate) fn create_temp(dir: impl AsFd) -> Result<(OsString, File), Errno> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    loop {
+        let name = temp_name();
+        match openat(&dir, &name, flags, Mode::from_raw_mode(0o666)) {
+            Ok(fd) => return Ok((name, File::from(fd))),
+            // Left by a killed process that had our number.
+            Err(Errno::EXIST | Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Gives `temp` its final name; [`Errno::EXIST`] if that is taken and `replace` is not set.
+/// Where the file system cannot rename without replacing, a hard link serves, and where it
+/// has none, a look before the rename.
+pub(crate) fn rename_in(
+    dir: impl AsFd,
+    temp: &OsStr,
+    name: &OsStr,
+    replace: bool,
+) -> Result<(), Errno> {
+    if replace {
+        renameat(&dir, temp, &dir, name)?;
+        // Two names of one file are left alone by rename.
+        let _ = unlinkat(&dir, temp, AtFlags::empty());
+        return Ok(());
+    }
+    match renameat_with(&dir, temp, &dir, name, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS) => {}
+        other => return other,
+    }
+    match linkat(&dir, temp, &dir, name, AtFlags::empty()) {
+        Ok(()) => return unlinkat(&dir, temp, AtFlags::empty()),
+        Err(Errno::EXIST) => return Err(Errno::EXIST),
+        Err(_) => {}
+    }
+    match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => renameat(&dir, temp, &dir, name),
+        Ok(_) => Err(Errno::EXIST),
+        Err(e) => Err(e),
+    }
+}
+
+/// A result that is being written.
+#[derive(Debug)]
+pub struct Partial {
+    dir: OwnedFd,
+    temp: Option<OsString>,
+    name: OsString,
+    path: PathBuf,
+    file: File,
+    replace: bool,
+}
+
+impl Partial {
+    /// Starts writing what will be `dest`. Without `replace` a `dest` that exists is
+    /// refused, now and again at the end. Only a regular file is ever replaced.
+    pub fn create(dest: &Path, replace: bool) -> Result<Self> {
+        let Some(name) = dest.file_name() else {
+            return Err(DiskError::refused("creating the output")
+                .file(dest.display())
+                .expected("the name of a file"));
+        };
+        check_destination(dest, replace)?;
+        let parent = match dest.parent() {
+            Some(p) if !p.as_os_str().is_empty() => p,
+            _ => Path::new("."),
+        };
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(parent, flags, Mode::empty()).map_err(|e| {
+            DiskError::io("opening the directory of the output", &e.into())
+                .file(parent.display())
+                .hint("the directory must exist; create it with mkdir -p")
+        })?;
+        let (temp, file) = create_temp(&dir)
+            .map_err(|e| write_error("creating a temporary file in", parent, &e.into()))?;
+        Ok(Self {
+            dir,
+            temp: Some(temp),
+            name: name.to_owned(),
+            path: dest.to_path_buf(),
+            file,
+            replace,
+        })
+    }
+
+    /// The file, to be written.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Syncs it and gives it its name.
+    pub fn finish(mut self) -> Result<()> {
+        fsync(&self.file).map_err(|e| write_error("syncing", &self.path, &e.into()))?;
+        if let Some(temp) = &self.temp {
+            match rename_in(&self.dir, temp, &self.name, self.replace) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => return Err(exists(&self.path)),
+                Err(e) => return Err(write_error("renaming the output to", &self.path, &e.into())),
+            }
+        }
+        self.temp = None;
+        // The name is there; whether it survives a power cut is this call's business.
+        fsync(&self.dir).or_else(|e| match e {
+            Errno::INVAL => Ok(()),
+            e => Err(write_error(
+                "syncing the directory of",
+                &self.path,
+                &e.into(),
+            )),
+        })
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if let Some(temp) = &self.temp {
+            let _ = unlinkat(&self.dir, temp, AtFlags::empty());
+        }
+    }
+}
+
+fn exists(dest: &Path) -> DiskError {
+    DiskError::refused("creating the output")
+        .file(dest.display())
+        .expected("no file of that name")
+        .found("one that exists")
+        .hint("--force replaces it once the new one is complete")
+}
+
+fn check_destination(dest: &Path, replace: bool) -> Result<()> {
+    let found = match std::fs::symlink_metadata(dest) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(DiskError::io("looking at", &e).file(dest.display())),
+        Ok(found) => found,
+    };
+    if found.is_dir() {
+        return Err(DiskError::refused("creating the output")
+            .file(dest.display())
+            .expected("the name of a file")
+            .found("a directory"));
+    }
+    if !found.is_file() && !found.is_symlink() {
+        return Err(DiskError::refused("creating the output")
+            .file(dest.display())
+            .expected("a regular file, or none")
+            .found("a device, pipe or socket"));
+    }
+    if replace { Ok(()) } else { Err(exists(dest)) }
+}
+
+/// Refuses a destination that is one of the files being read.
+pub fn check_not_source<'p>(
+    dest: &Path,
+    sources: impl IntoIterator<Item = &'p Path>,
+) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(found) = std::fs::metadata(dest) else {
+        return Ok(());
+    };
+    for source in sources {
+        if let Ok(other) = std::fs::metadata(source)
+            && (other.dev(), other.ino()) == (found.dev(), found.ino())
+        {
+            return Err(DiskError::refused("creating the output")
+                .file(dest.display())
+                .expected("a file that the source does not consist of")
+                .found(format!("the same file as {}", source.display()))
+                .hint("choose another destination"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, io::Write};
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut all: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn appears_when_finished_and_not_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("out.raw");
+        let partial = Partial::create(&dest, false).unwrap();
+        partial.file().write_all(b"x").unwrap();
+        assert!(!dest.exists());
+        assert_eq!(names(dir.path()).len(), 1);
+        partial.finish().unwrap();
+        assert_eq!(names(dir.path()), ["out.raw"]);
+    }
+
+    #[test]
+    fn dropped_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Partial::create(&dir.path().join("out"), false).unwrap());
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn never_replaces_unasked_even_what_appeared_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("out");
+        let partial = Partial::create(&dest, false).unwrap();
+        fs::write(&dest, b"other").unwrap();
+        let e = partial.finish().unwrap_err();
+        assert!(e.to_string().contains("--force"), "{e}");
+        assert_eq!(fs::read(&dest).unwrap(), b"other");
+        assert!(Partial::create(&dest, false).is_err());
+        Partial::create(&dest, true).unwrap().finish().unwrap();
+        assert_eq!(fs::read(&dest).unwrap(), b"");
+        assert_eq!(names(dir.path()), ["out"]);
+    }
+
+    #[test]
+    fn a_link_is_replaced_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (victim, dest) = (dir.path().join("victim"), dir.path().join("out"));
+        fs::write(&victim, b"keep").unwrap();
+        std::os::unix::fs::symlink(&victim, &dest).unwrap();
+        assert!(Partial::create(&dest, false).is_err());
+        let partial = Partial::create(&dest, true).unwrap();
+        partial.file().write_all(b"new").unwrap();
+        partial.finish().unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), b"keep");
+        assert_eq!(fs::read(&dest).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_source_is_known_under_every_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, twin) = (dir.path().join("a"), dir.path().join("b"));
+        fs::write(&source, b"").unwrap();
+        fs::hard_link(&source, &twin).unwrap();
+        assert!(check_not_source(&twin, [source.as_path()]).is_err());
+        assert!(check_not_source(&dir.path().join("c"), [source.as_path()]).is_ok());
+    }
+}

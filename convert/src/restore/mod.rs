@@ -1,0 +1,1 @@
+//! Files and trees out of a guest file system.

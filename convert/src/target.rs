@@ -1,0 +1,153 @@
+//! What the pipeline writes to.
+
+use disk_io::{DiskError, Result};
+use rustix::io::Errno;
+use std::{
+    fmt::Debug,
+    fs::File,
+    io::{self, Write},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+/// Something to copy into. Ranges arrive once each and never overlap; together they cover
+/// the whole length. Unless [`Target::in_order`], they come from several threads in any
+/// order.
+pub trait Target: Sync + Debug {
+    /// Takes bytes, some of which are not zero (mostly).
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()>;
+
+    /// Takes a range that is zero.
+    fn zero_at(&self, offset: u64, len: u64) -> Result<()>;
+
+    /// Whether ranges must come from the first byte to the last, from one thread.
+    fn in_order(&self) -> bool {
+        false
+    }
+
+    /// Everything has come: flush what is held back.
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes everything and keeps nothing: how fast can it be read?
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Discard;
+
+impl Target for Discard {
+    fn write_at(&self, _bytes: &[u8], _offset: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn zero_at(&self, _offset: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A new, empty file that becomes a raw image. Zeros are holes: nothing is written.
+#[derive(Debug)]
+pub struct RawFile<'f> {
+    file: &'f File,
+    name: PathBuf,
+}
+
+impl<'f> RawFile<'f> {
+    /// Over an empty file; `name` is for messages. Gives it its length at once, so that a
+    /// length that the file system cannot hold fails before anything is written.
+    pub fn new(file: &'f File, name: &Path, len: u64) -> Result<Self> {
+        let target = Self {
+            file,
+            name: name.to_path_buf(),
+        };
+        rustix::fs::ftruncate(file, len).map_err(|e| {
+            let error = write_error("setting the length", &target.name, &e.into())
+                .found(format!("{len} bytes wanted"));
+            if e == Errno::FBIG {
+                error.hint("the file system there cannot hold so long a file; choose another")
+            } else {
+                error
+            }
+        })?;
+        Ok(target)
+    }
+}
+
+impl Target for RawFile<'_> {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(|e| write_error("writing", &self.name, &e).offset(offset))
+    }
+
+    fn zero_at(&self, _offset: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A failure to write `file`, with what helps.
+pub(crate) fn write_error(doing: &str, file: &Path, error: &io::Error) -> DiskError {
+    let e = DiskError::io(doing, error).file(file.display());
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOSPC) => {
+            e.hint("the disk is full; make room or choose another place, then run it again")
+        }
+        Some(Errno::DQUOT) => e.hint("your quota is used up; choose another place"),
+        Some(Errno::ROFS) => e.hint("that file system is mounted read-only"),
+        _ => e,
+    }
+}
+
+/// A stream that takes bytes in order: a pipe, standard output.
+pub struct Stream<W> {
+    out: Mutex<W>,
+    name: String,
+}
+
+impl<W> Debug for Stream<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Stream({})", self.name)
+    }
+}
+
+impl<W: Write + Send> Stream<W> {
+    /// Over `out`; `name` is for messages.
+    pub fn new(out: W, name: impl Into<String>) -> Self {
+        Self {
+            out: Mutex::new(out),
+            name: name.into(),
+        }
+    }
+
+    fn with(&self, offset: u64, write: impl FnOnce(&mut W) -> io::Result<()>) -> Result<()> {
+        let mut out = self.out.lock().unwrap_or_else(|e| e.into_inner());
+        write(&mut out).map_err(|e| DiskError::io("writing", &e).file(&self.name).offset(offset))
+    }
+}
+
+impl<W: Write + Send> Target for Stream<W> {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.with(offset, |out| out.write_all(bytes))
+    }
+
+    fn zero_at(&self, offset: u64, len: u64) -> Result<()> {
+        self.with(offset, |out| {
+            let mut left = len;
+            while left > 0 {
+                let n = left.min(crate::digest::UNIT);
+                out.write_all(crate::digest::zeros(n))?;
+                left -= n;
+            }
+            Ok(())
+        })
+    }
+
+    fn in_order(&self) -> bool {
+        true
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.with(0, Write::flush)
+    }
+}
