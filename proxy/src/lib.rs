@@ -1,1 +1,41 @@
-//! (in progress)
+//! The restore tree over disks, and its read-only FUSE mount.
+//!
+//! A [`Source`] is what the user named: an image with its chain, partition table and
+//! volumes. A [`Tree`] puts volumes under paths (`/p1/Users/a.txt`) and answers by
+//! [`Node`]; every verb and the mount show the same one. [`mount()`] is a thin adaptor
+//! over it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`source`] | SOURCE: opening it, what is on it, what the user should be told |
+//! | [`volume`] | one volume, its file system opened on first use |
+//! | [`own`] | the tree's own directories, above the volumes |
+//! | [`tree`] | the tree: names, metadata, contents by node |
+//! | [`resolve`] | paths as users type them |
+//! | [`path`] | the text of paths: components, drive form |
+//! | [`inode`] | nodes as inode numbers and back |
+//! | [`names`] | guest names that no host directory can hold |
+//! | [`mod@mount`] | the FUSE adaptor, mounting and unmounting |
+
+pub mod inode;
+pub mod mount;
+pub mod names;
+pub mod own;
+pub mod path;
+pub mod resolve;
+pub mod source;
+pub mod tree;
+pub mod volume;
+
+mod shim;
+
+pub use mount::{Layout, MountOptions, Mounted, mount, umount};
+pub use resolve::Resolved;
+pub use source::{Source, SourceSpec};
+pub use tree::{Entry, Node, Tree, TreeOptions};
+pub use volume::{Volume, VolumeReport};
+
+pub use shim::{Partition, Recognised, Scheme, Table};
+
+#[cfg(test)]
+mod mock;

@@ -1,0 +1,160 @@
+//! The tree's own directories: everything above the guests' volumes.
+//!
+//! A disk needs one level (`/p1`), logical volumes three (`/lvm/VG/LV`), a virtual machine
+//! with snapshots more. All of them are built from the same four calls.
+
+use crate::names;
+use disk_io::Disk;
+use guest_fs::Name;
+use std::sync::Arc;
+
+/// Number of an own entry; the root is 0.
+pub type OwnId = u32;
+
+/// What an own entry is.
+#[derive(Clone, Debug)]
+pub enum Own {
+    /// A directory of the tree itself.
+    Directory,
+    /// The root directory of a volume, by volume number.
+    Volume(u16),
+    /// A file that is a whole disk or part of one.
+    File(Arc<dyn Disk>),
+}
+
+#[derive(Clone, Debug)]
+struct Item {
+    name: Name,
+    parent: OwnId,
+    own: Own,
+    children: Vec<OwnId>,
+}
+
+/// The own entries of one tree.
+#[derive(Clone, Debug)]
+pub struct OwnTree {
+    items: Vec<Item>,
+}
+
+impl Default for OwnTree {
+    fn default() -> Self {
+        Self {
+            items: vec![Item {
+                name: Name::default(),
+                parent: 0,
+                own: Own::Directory,
+                children: Vec::new(),
+            }],
+        }
+    }
+}
+
+impl OwnTree {
+    /// The root directory.
+    pub const ROOT: OwnId = 0;
+
+    /// Adds an entry below `parent` and gives its number. A name that the directory has
+    /// already gets ` (2)`, ` (3)` …; `/` and control characters are escaped as `%XX`.
+    pub fn add(&mut self, parent: OwnId, name: &Name, own: Own) -> OwnId {
+        let plain = names::own_name(name);
+        let mut name = plain.clone();
+        let mut copy = 2u32;
+        while self.child(parent, &name).is_some() {
+            let mut bytes = plain.as_bytes().to_vec();
+            bytes.extend_from_slice(format!(" ({copy})").as_bytes());
+            name = Name::from_bytes(bytes);
+            copy += 1;
+        }
+        let id = OwnId::try_from(self.items.len()).unwrap_or(OwnId::MAX);
+        self.items.push(Item {
+            name,
+            parent,
+            own,
+            children: Vec::new(),
+        });
+        if let Some(parent) = self.items.get_mut(parent as usize) {
+            parent.children.push(id);
+        }
+        id
+    }
+
+    /// The directory `name` below `parent`, made if it is not there yet.
+    pub fn directory(&mut self, parent: OwnId, name: &Name) -> OwnId {
+        match self.child(parent, &names::own_name(name)) {
+            Some(id) if matches!(self.get(id), Some(Own::Directory)) => id,
+            _ => self.add(parent, name, Own::Directory),
+        }
+    }
+
+    /// What entry `id` is.
+    pub fn get(&self, id: OwnId) -> Option<&Own> {
+        self.items.get(id as usize).map(|i| &i.own)
+    }
+
+    /// The entry `name` of directory `dir`. Own names are matched exactly.
+    pub fn child(&self, dir: OwnId, name: &Name) -> Option<OwnId> {
+        self.children(dir)
+            .find(|(_, n)| *n == name)
+            .map(|(id, _)| id)
+    }
+
+    /// Entries of directory `dir`, in the order in which they were added.
+    pub fn children(&self, dir: OwnId) -> impl Iterator<Item = (OwnId, &Name)> {
+        let ids = self.items.get(dir as usize).map(|i| i.children.as_slice());
+        ids.unwrap_or_default()
+            .iter()
+            .filter_map(|id| Some((*id, &self.items.get(*id as usize)?.name)))
+    }
+
+    /// The directory that holds `id`; the root holds itself.
+    pub fn parent(&self, id: OwnId) -> OwnId {
+        self.items.get(id as usize).map_or(Self::ROOT, |i| i.parent)
+    }
+
+    /// The path of `id`, beginning with `/`.
+    pub fn path(&self, id: OwnId) -> Name {
+        let mut parts = Vec::new();
+        let mut at = id;
+        while at != Self::ROOT
+            && let Some(item) = self.items.get(at as usize)
+        {
+            parts.push(item.name.as_bytes());
+            at = item.parent;
+        }
+        parts.push(b"");
+        parts.reverse();
+        match parts.len() {
+            1 => Name::from("/"),
+            _ => Name::from_bytes(parts.join(&b'/')),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_twins_and_escapes() {
+        let mut own = OwnTree::default();
+        let snapshots = own.directory(OwnTree::ROOT, &Name::from("snapshots"));
+        assert_eq!(
+            own.directory(OwnTree::ROOT, &Name::from("snapshots")),
+            snapshots
+        );
+        let a = own.add(snapshots, &Name::from("before a/b"), Own::Directory);
+        let b = own.add(snapshots, &Name::from("before a/b"), Own::Directory);
+        let disk = own.add(b, &Name::from("scsi0-0"), Own::Directory);
+        let p1 = own.add(disk, &Name::from("p1"), Own::Volume(1));
+        assert_eq!(own.path(a).to_string(), "/snapshots/before a%2Fb");
+        assert_eq!(
+            own.path(p1).to_string(),
+            "/snapshots/before a%2Fb (2)/scsi0-0/p1"
+        );
+        assert_eq!(own.path(OwnTree::ROOT).to_string(), "/");
+        assert_eq!(own.parent(p1), disk);
+        assert_eq!(own.child(disk, &Name::from("P1")), None);
+        assert!(own.get(99).is_none());
+        assert_eq!(own.children(99).count(), 0);
+    }
+}

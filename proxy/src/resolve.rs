@@ -1,0 +1,379 @@
+//! Paths as users type them: what `ls` prints, `cp` takes, and an error names.
+
+use crate::{
+    names,
+    own::{Own, OwnTree},
+    path,
+    tree::{Node, Tree, own_id, own_node},
+};
+use disk_io::{DiskError, ErrorKind, Result};
+use guest_fs::{FsKind, Name, NodeKind};
+use std::ops::ControlFlow;
+
+/// A path that leads somewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Where to.
+    pub node: Node,
+    /// The named stream that the path ends in.
+    pub stream: Option<Name>,
+    /// The path from the root with the names as they are stored, without the stream.
+    pub path: Name,
+    /// What was met on the way: volumes that could not be searched, one sentence each.
+    pub remarks: Vec<String>,
+}
+
+/// How many entries are looked at for "did you mean" and for stored spellings.
+const LOOK_AT: usize = 20_000;
+
+impl Tree {
+    /// Resolves a path (bytes or text). It is literal, never a pattern.
+    ///
+    /// Errors: [`ErrorKind::NotFound`] names the component that is missing;
+    /// [`ErrorKind::Ambiguous`] lists the volumes that have a path given without one.
+    pub fn resolve(&self, path: impl AsRef<[u8]>) -> Result<Resolved> {
+        let path = path.as_ref();
+        if let Some((letter, rest)) = path::drive(path) {
+            let door = self
+                .letter(letter)
+                .ok_or_else(|| self.no_letter(path, letter))?;
+            return self.walk(door, &rest, path);
+        }
+        let Some(first) = path::components(path).next() else {
+            return self.walk(self.root(), path, path);
+        };
+        let first = Name::from_bytes(first);
+        if first.as_bytes() == b".." || self.own.child(OwnTree::ROOT, &first).is_some() {
+            return self.walk(self.root(), path, path);
+        }
+        self.search_volumes(path)
+    }
+
+    /// A path with no volume: good where exactly one volume has it.
+    fn search_volumes(&self, path: &[u8]) -> Result<Resolved> {
+        let shown = Name::from_bytes(path);
+        let mut found: Vec<Resolved> = Vec::new();
+        let mut missing: Vec<DiskError> = Vec::new();
+        let mut remarks = Vec::new();
+        for (_, door) in &self.volumes {
+            let door = own_node(*door);
+            match self.walk(door, path, path) {
+                Ok(resolved) => found.push(resolved),
+                Err(e) if e.kind() == ErrorKind::NotFound => missing.push(e),
+                Err(e) => remarks.push(format!("{} was not searched: {e}", self.path_of(door))),
+            }
+        }
+        match found.len() {
+            1 => {
+                let mut only = found.remove(0);
+                only.remarks = remarks;
+                Ok(only)
+            }
+            0 => {
+                let volumes = self.list_volumes();
+                // With one readable volume its own error says more than "in none".
+                let base = match missing.as_slice() {
+                    [only] => only.clone(),
+                    _ => DiskError::not_found("no volume has this path").file(&shown),
+                };
+                let hint = match base.hint_text() {
+                    Some(hint) => format!("{hint}; the volumes are {volumes}"),
+                    None => format!("the volumes are {volumes}"),
+                };
+                let base = base.hint(hint);
+                Err(match remarks.is_empty() {
+                    true => base,
+                    false => base.found(remarks.join("; ")),
+                })
+            }
+            _ => {
+                let list: Vec<String> = found.iter().map(|r| r.path.to_string()).collect();
+                Err(
+                    DiskError::new(ErrorKind::Ambiguous, "more than one volume has this path")
+                        .file(&shown)
+                        .found(list.join(" and "))
+                        .hint("name the volume in the path"),
+                )
+            }
+        }
+    }
+
+    /// Walks from `from`, component by component. `typed` is the path for messages.
+    fn walk(&self, from: Node, rest: &[u8], typed: &[u8]) -> Result<Resolved> {
+        let mut trail: Vec<(Node, Name)> = Vec::new();
+        let parts: Vec<&[u8]> = path::components(rest).collect();
+        let mut stream = None;
+        for (i, part) in parts.iter().enumerate() {
+            let here = trail.last().map_or(from, |t| t.0);
+            if *part == b".." {
+                trail.pop();
+                continue;
+            }
+            let name = Name::from_bytes(*part);
+            let is_last = i + 1 == parts.len() && !path::wants_directory(rest);
+            match self.lookup(here, &name) {
+                Ok(Some(node)) => trail.push((node, self.stored_name(here, node, name))),
+                Ok(None) => {
+                    if is_last && let Some((node, base, named)) = self.stream_of(here, &name)? {
+                        let base = self.stored_name(here, node, base);
+                        trail.push((node, base));
+                        stream = named;
+                        break;
+                    }
+                    let place = self.trail_path(from, &trail);
+                    return Err(self.missing(here, &place, &name, typed));
+                }
+                Err(e) => {
+                    let place = self.trail_path(from, &trail);
+                    return Err(match self.not_enterable(here, &place, typed) {
+                        Some(why) => why,
+                        None => e.file(&place),
+                    });
+                }
+            }
+        }
+        let node = trail.last().map_or(from, |t| t.0);
+        let path = self.trail_path(from, &trail);
+        if path::wants_directory(rest)
+            && let Some(why) = self.not_enterable(node, &path, typed)
+        {
+            return Err(why);
+        }
+        Ok(Resolved {
+            node,
+            stream,
+            path,
+            remarks: Vec::new(),
+        })
+    }
+
+    fn trail_path(&self, from: Node, trail: &[(Node, Name)]) -> Name {
+        let mut path = match own_id(from) {
+            Some(id) => self.own.path(id),
+            None => self.path_of(from),
+        }
+        .as_bytes()
+        .to_vec();
+        for (_, name) in trail {
+            if path.last() != Some(&b'/') {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name.as_bytes());
+        }
+        Name::from_bytes(path)
+    }
+
+    /// The name under which `dir` stores `node`, which was found as `typed`.
+    fn stored_name(&self, dir: Node, node: Node, typed: Name) -> Name {
+        if node.volume == 0 {
+            return typed;
+        }
+        let fits = |names: &[Name]| {
+            let same = |n: &&Name| lower(n) == lower(&typed);
+            names
+                .iter()
+                .find(|n| **n == typed)
+                .or_else(|| names.iter().find(same))
+                .or_else(|| names.first())
+                .cloned()
+        };
+        let told: Vec<Name> = self
+            .names(node)
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(d, _)| self.same_directory(*d, dir))
+            .map(|(_, name)| name)
+            .collect();
+        if let Some(name) = fits(&told) {
+            return name;
+        }
+        let mut listed = Vec::new();
+        let mut left = LOOK_AT;
+        let _ = self.read_dir(dir, &mut |entry| {
+            left = left.saturating_sub(1);
+            if let Ok(entry) = entry
+                && entry.node == node
+            {
+                listed.push(entry.name);
+            }
+            match left {
+                0 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        });
+        fits(&listed).unwrap_or(typed)
+    }
+
+    /// A reference to a directory may come without its sequence number.
+    fn same_directory(&self, a: Node, b: Node) -> bool {
+        a.volume == b.volume && a.id.record == b.id.record
+    }
+
+    /// `name:stream`, after the whole name was not found.
+    #[allow(clippy::type_complexity)]
+    fn stream_of(&self, dir: Node, name: &Name) -> Result<Option<(Node, Name, Option<Name>)>> {
+        let Some((base, stream)) = path::stream(name.as_bytes()) else {
+            return Ok(None);
+        };
+        let base = Name::from_bytes(base);
+        let Some(node) = self.lookup(dir, &base)? else {
+            return Ok(None);
+        };
+        if stream.is_empty() {
+            return Ok(Some((node, base, None)));
+        }
+        let stream = Name::from_bytes(stream);
+        let streams = self.streams(node)?;
+        let exact = streams.iter().find(|s| s.name == stream);
+        let folded = || streams.iter().find(|s| lower(&s.name) == lower(&stream));
+        if let Some(found) = exact.or_else(folded) {
+            return Ok(Some((node, base, Some(found.name.clone()))));
+        }
+        let is_ntfs =
+            matches!(self.guest(dir), Ok(Some((fs, _))) if fs.info().kind == FsKind::Ntfs);
+        if !is_ntfs {
+            return Ok(None);
+        }
+        let has = match streams.as_slice() {
+            [] => "it has no named streams".to_string(),
+            some => format!(
+                "it has {}",
+                some.iter()
+                    .map(|s| format!("'{}'", s.name))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+        };
+        Err(
+            DiskError::not_found(format!("'{base}' exists, its stream '{stream}' does not"))
+                .file(join(&self.path_of(dir), name))
+                .hint(has),
+        )
+    }
+
+    /// Why nothing can be below `node`, if so.
+    fn not_enterable(&self, node: Node, place: &Name, typed: &[u8]) -> Option<DiskError> {
+        let metadata = self.metadata(node).ok()?;
+        let typed = Name::from_bytes(typed);
+        match metadata.kind {
+            // A volume's root that cannot be entered.
+            NodeKind::Directory => metadata
+                .refusal
+                .filter(|_| node.volume == 0)
+                .map(|e| e.file(place)),
+            NodeKind::Symlink => {
+                let link = self.read_link(node);
+                let to = match &link {
+                    Ok(link) => format!("a {} to {}", link.sort, link.stored),
+                    Err(_) => "a link".into(),
+                };
+                let error = DiskError::not_found(format!("{place} is {to}, which is not followed"))
+                    .file(&typed);
+                Some(match link {
+                    Ok(link) => {
+                        error.hint(format!("give the path that it leads to: {}", link.target))
+                    }
+                    Err(_) => error,
+                })
+            }
+            NodeKind::File | NodeKind::Special => Some(
+                DiskError::not_found(format!("{place} is a file, not a directory")).file(&typed),
+            ),
+        }
+    }
+
+    fn missing(&self, dir: Node, place: &Name, name: &Name, typed: &[u8]) -> DiskError {
+        if let Some(why) = self.not_enterable(dir, place, typed) {
+            return why;
+        }
+        let error = DiskError::not_found(format!("{place} exists, '{name}' in it does not"))
+            .file(Name::from_bytes(typed));
+        let near = self.near(dir, name);
+        match near.as_slice() {
+            [] if dir == self.root() => error.hint(format!("it has {}", self.list_volumes())),
+            [] => error,
+            near => error.hint(format!("did you mean {}?", near.join(" or "))),
+        }
+    }
+
+    /// Up to three names of `dir` that look like `name`.
+    fn near(&self, dir: Node, name: &Name) -> Vec<String> {
+        let limit = (name.as_bytes().len() / 3).clamp(1, 2);
+        let mut near: Vec<(usize, Name)> = Vec::new();
+        let mut left = LOOK_AT;
+        let _ = self.read_dir(dir, &mut |entry| {
+            left = left.saturating_sub(1);
+            if let Ok(entry) = entry
+                && let Some(d) = path::distance(name.as_bytes(), entry.name.as_bytes(), limit)
+            {
+                near.push((d, entry.name));
+            }
+            match left {
+                0 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        });
+        near.sort();
+        near.dedup();
+        near.iter().take(3).map(|(_, n)| format!("'{n}'")).collect()
+    }
+
+    /// "/p1 (ntfs, 'System'), /p2 (bitlocker)", for hints.
+    fn list_volumes(&self) -> String {
+        let list: Vec<String> = self
+            .volumes
+            .iter()
+            .take(32)
+            .map(|(volume, door)| {
+                let what = match volume.recognised() {
+                    Ok(Some(r)) => match &r.label {
+                        Some(label) if !label.as_bytes().is_empty() => {
+                            format!("{}, '{label}'", r.kind)
+                        }
+                        _ => r.kind.to_string(),
+                    },
+                    Ok(None) => "nothing known".into(),
+                    Err(_) => "unreadable".into(),
+                };
+                format!("{} ({what})", self.own.path(*door))
+            })
+            .collect();
+        match list.is_empty() {
+            true => "none".into(),
+            false => list.join(", "),
+        }
+    }
+
+    fn no_letter(&self, path: &[u8], letter: u8) -> DiskError {
+        let letter = char::from(letter);
+        DiskError::not_found(format!("no volume is known as {letter}:"))
+            .file(Name::from_bytes(path))
+            .hint(format!(
+                "drive letters come from the registry of a Windows installation on SOURCE, \
+                 and none was read here; name the volume instead: {}",
+                self.list_volumes()
+            ))
+    }
+}
+
+fn join(dir: &Name, name: &Name) -> Name {
+    let mut path = dir.as_bytes().to_vec();
+    if path.last() != Some(&b'/') {
+        path.push(b'/');
+    }
+    path.extend_from_slice(names::shown(name.clone()).as_bytes());
+    Name::from_bytes(path)
+}
+
+/// For comparing spellings only; the file system's own folding decides what is found.
+fn lower(name: &Name) -> Vec<u8> {
+    match name.as_str() {
+        Some(text) => text.to_lowercase().into_bytes(),
+        None => name.as_bytes().to_ascii_lowercase(),
+    }
+}
+
+#[allow(dead_code)]
+fn is_directory(own: &Own) -> bool {
+    !matches!(own, Own::File(_))
+}

@@ -1,0 +1,187 @@
+//! One volume of the tree, its file system opened on first use.
+
+use crate::shim::{self, Partition, Recognised};
+use disk_io::{Disk, DiskError, Result};
+use guest_fs::{FileSystem, FsKind, Name, OpenOptions, VolumeInfo};
+use std::sync::{Arc, OnceLock};
+
+/// A partition, a whole disk without a table, or a logical volume.
+#[derive(Debug)]
+pub struct Volume {
+    name: Name,
+    disk: Arc<dyn Disk>,
+    partition: Option<Partition>,
+    recognised: Result<Option<Recognised>>,
+    options: OpenOptions,
+    opened: OnceLock<Result<Arc<dyn FileSystem>>>,
+}
+
+impl Volume {
+    /// A volume on `disk`, called `name` in the tree (`p1`). What it holds is recognised
+    /// with a few reads; a failure of those is kept and told when the volume is entered.
+    pub fn new(
+        name: Name,
+        disk: Arc<dyn Disk>,
+        partition: Option<Partition>,
+        options: OpenOptions,
+    ) -> Self {
+        Self {
+            recognised: shim::recognise(&disk),
+            name,
+            disk,
+            partition,
+            options,
+            opened: OnceLock::new(),
+        }
+    }
+
+    /// A volume whose file system is open already.
+    pub fn with_file_system(name: Name, disk: Arc<dyn Disk>, fs: Arc<dyn FileSystem>) -> Self {
+        let info = fs.info();
+        Self {
+            recognised: Ok(Some(Recognised {
+                kind: info.kind,
+                label: info.label,
+                uuid: info.uuid,
+                size: info.size,
+                readable: true,
+            })),
+            name,
+            disk,
+            partition: None,
+            options: OpenOptions::default(),
+            opened: OnceLock::from(Ok(fs)),
+        }
+    }
+
+    /// A volume that is listed and cannot be entered, because of `error`.
+    pub fn unreadable(
+        name: Name,
+        disk: Arc<dyn Disk>,
+        partition: Option<Partition>,
+        error: DiskError,
+    ) -> Self {
+        Self {
+            recognised: Err(error.clone()),
+            name,
+            disk,
+            partition,
+            options: OpenOptions::default(),
+            opened: OnceLock::from(Err(error)),
+        }
+    }
+
+    /// Its name in the tree, such as `p1`.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Its bytes.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// The partition it lies in; none where the disk has no table.
+    pub fn partition(&self) -> Option<&Partition> {
+        self.partition.as_ref()
+    }
+
+    /// What it holds, from its first sectors; `Ok(None)` if nothing known.
+    pub fn recognised(&self) -> &Result<Option<Recognised>> {
+        &self.recognised
+    }
+
+    /// Its file system, opened now if it was not. The error says what the volume is.
+    pub fn file_system(&self) -> Result<&Arc<dyn FileSystem>> {
+        self.opened
+            .get_or_init(|| self.open())
+            .as_ref()
+            .map_err(Clone::clone)
+    }
+
+    fn open(&self) -> Result<Arc<dyn FileSystem>> {
+        let doing = format!("entering /{}", self.name);
+        match &self.recognised {
+            Err(e) => return Err(e.clone().context(doing)),
+            Ok(None) => {
+                let found = match &self.partition {
+                    Some(p) => format!(
+                        "a partition of type {} ({}) with nothing known in it",
+                        p.type_id, p.type_name
+                    ),
+                    None => "nothing known".into(),
+                };
+                return Err(DiskError::unsupported(doing)
+                    .expected("a file system")
+                    .found(found));
+            }
+            Ok(Some(_)) => {}
+        }
+        shim::open(&self.disk, &self.options).map_err(|e| e.context(doing))
+    }
+}
+
+/// What `info` and `ls` say of a volume.
+#[derive(Clone, Debug)]
+pub struct VolumeReport {
+    /// Its path in the tree, such as `/p1`.
+    pub path: Name,
+    /// Partition number as Linux counts; 0 for a disk without a table.
+    pub number: u32,
+    /// Its partition, where it lies in one.
+    pub partition: Option<Partition>,
+    /// Length of the volume in bytes: of the partition, not of the file system.
+    pub len: u64,
+    /// What it holds.
+    pub kind: Option<FsKind>,
+    /// Label of the file system.
+    pub label: Option<Name>,
+    /// UUID or serial number of the file system.
+    pub uuid: Option<String>,
+    /// Size of the file system in bytes.
+    pub size: Option<u64>,
+    /// Bytes in use, where it is cheap to tell.
+    pub used: Option<u64>,
+    /// Drive letter, where a guest registry on SOURCE gives it one.
+    pub letter: Option<char>,
+    /// Everything else the open file system says.
+    pub info: Option<VolumeInfo>,
+    /// Why it cannot be entered; `None` if it can.
+    pub why_not: Option<DiskError>,
+}
+
+impl VolumeReport {
+    /// Opens the file system and asks it.
+    pub(crate) fn of(volume: &Volume, path: Name, letter: Option<char>) -> Self {
+        let recognised = volume.recognised.as_ref().ok().and_then(Option::as_ref);
+        let (info, why_not) = match volume.file_system() {
+            Ok(fs) => (Some(fs.info()), None),
+            Err(e) => (None, Some(e)),
+        };
+        let from_info = |f: fn(&VolumeInfo) -> Option<Name>| info.as_ref().and_then(f);
+        Self {
+            path,
+            number: volume.partition.as_ref().map_or(0, |p| p.number),
+            partition: volume.partition.clone(),
+            len: volume.disk.len(),
+            kind: info
+                .as_ref()
+                .map(|i| i.kind)
+                .or_else(|| recognised.map(|r| r.kind)),
+            label: from_info(|i| i.label.clone())
+                .or_else(|| recognised.and_then(|r| r.label.clone())),
+            uuid: info
+                .as_ref()
+                .and_then(|i| i.uuid.clone())
+                .or_else(|| recognised.and_then(|r| r.uuid.clone())),
+            size: info
+                .as_ref()
+                .map(|i| i.size)
+                .or_else(|| recognised.map(|r| r.size)),
+            used: info.as_ref().and_then(|i| i.used),
+            letter,
+            info,
+            why_not,
+        }
+    }
+}
