@@ -6,6 +6,7 @@
 //! | [`name`] | guest file names: bytes that survive what UTF-8 cannot hold |
 //! | [`time`] | guest time stamps, with or without a zone |
 
+pub mod ext;
 pub mod fs;
 pub mod name;
 pub mod time;

@@ -1,0 +1,176 @@
+//! From file blocks to volume blocks: extent trees (ext4) and block maps (ext2, ext3).
+
+use super::{
+    inode::Inode,
+    layout::{BlockNumber, FileBlock, InodeFlags},
+    superblock::Superblock,
+};
+use disk_io::{Disk, DiskError, Fields, Result};
+
+/// Contiguous blocks of a file. What no run covers is a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BlockRun {
+    pub(super) first: FileBlock,
+    /// In blocks, at least 1.
+    pub(super) len: u64,
+    /// `None`: allocated and never written, so it reads as zeros.
+    pub(super) at: Option<BlockNumber>,
+}
+
+/// No file needs more: at 4 KiB a run this is 64 GiB in single scattered blocks.
+const MAX_RUNS: usize = 16 << 20;
+const EXTENT_MAGIC: u16 = 0xf30a;
+const MAX_DEPTH: u16 = 5;
+/// Lengths above this mark an extent that was never written.
+const MAX_WRITTEN: u16 = 32_768;
+
+/// The runs of a file, ascending and disjoint.
+pub(super) fn runs(sb: &Superblock, disk: &dyn Disk, inode: &Inode) -> Result<Vec<BlockRun>> {
+    let mut walk = Walk {
+        sb,
+        disk,
+        runs: Vec::new(),
+        blocks: inode.size.div_ceil(sb.block_size.into()),
+    };
+    let place = inode.place.saturating_add(0x28);
+    if inode.has(InodeFlags::EXTENTS) {
+        walk.extent_node(&inode.block, place, None)?;
+    } else {
+        walk.block_map(&inode.block, place)?;
+    }
+    Ok(walk.runs)
+}
+
+struct Walk<'a> {
+    sb: &'a Superblock,
+    disk: &'a dyn Disk,
+    runs: Vec<BlockRun>,
+    /// Length of the file in blocks: what lies beyond is not asked for.
+    blocks: u64,
+}
+
+impl Walk<'_> {
+    fn push(&mut self, run: BlockRun, place: u64) -> Result<()> {
+        if let Some(at) = run.at {
+            let end = at.0.saturating_add(run.len);
+            if at.0 == 0 || end > self.sb.blocks_count {
+                return Err(DiskError::corrupt("reading an extent")
+                    .offset(place)
+                    .expected(format!("blocks 1 to {}", self.sb.blocks_count))
+                    .found(format!("{} blocks from {}", run.len, at.0)));
+            }
+        }
+        if let Some(last) = self.runs.last_mut() {
+            let end = last.first.0.saturating_add(last.len);
+            if run.first.0 < end {
+                return Err(DiskError::corrupt("reading an extent")
+                    .offset(place)
+                    .expected(format!("a file block from {end} on"))
+                    .found(run.first.0.to_string()));
+            }
+            let next = last.at.map(|at| BlockNumber(at.0.saturating_add(last.len)));
+            if run.first.0 == end && next == run.at {
+                last.len = last.len.saturating_add(run.len);
+                return Ok(());
+            }
+        }
+        if self.runs.len() >= MAX_RUNS {
+            return Err(DiskError::refused("reading the extents of a file")
+                .expected(format!("at most {MAX_RUNS} of them")));
+        }
+        self.runs.push(run);
+        Ok(())
+    }
+
+    /// One node of an extent tree. `depth` is what its parent promises.
+    fn extent_node(&mut self, bytes: &[u8], place: u64, depth: Option<u16>) -> Result<()> {
+        let f = Fields::new(bytes, place, "extent tree node");
+        if f.u16_le(0)? != EXTENT_MAGIC {
+            return Err(f
+                .corrupt(0, "the magic")
+                .expected("0xf30a")
+                .found(format!("{:#06x}", f.u16_le(0)?)));
+        }
+        let (entries, own) = (f.u16_le(2)?, f.u16_le(6)?);
+        if depth.map_or(own > MAX_DEPTH, |d| own != d) {
+            return Err(f
+                .corrupt(6, "the depth")
+                .expected(depth.map_or(format!("at most {MAX_DEPTH}"), |d| d.to_string()))
+                .found(own.to_string()));
+        }
+        for i in 0..usize::from(entries) {
+            let at = i.saturating_add(1).saturating_mul(12);
+            let first = FileBlock(f.u32_le(at)?.into());
+            let field = |n: usize| at.saturating_add(n);
+            if own == 0 {
+                let len = f.u16_le(field(4))?;
+                let start = u64::from(f.u32_le(field(8))?) | u64::from(f.u16_le(field(6))?) << 32;
+                let written = len <= MAX_WRITTEN;
+                let len = if written {
+                    len
+                } else {
+                    len.saturating_sub(MAX_WRITTEN)
+                };
+                if len == 0 {
+                    return Err(f.corrupt(field(4), "the length of an extent").found("0"));
+                }
+                let run = BlockRun {
+                    first,
+                    len: len.into(),
+                    at: written.then_some(BlockNumber(start)),
+                };
+                self.push(run, f.place(at))?;
+            } else {
+                let child = u64::from(f.u32_le(field(4))?) | u64::from(f.u16_le(field(8))?) << 32;
+                let (bytes, place) = self.block(BlockNumber(child))?;
+                self.extent_node(&bytes, place, own.checked_sub(1))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn block(&self, block: BlockNumber) -> Result<(Vec<u8>, u64)> {
+        let place = self.sb.offset(block)?;
+        let mut bytes = vec![0; self.sb.block_size as usize];
+        self.disk.read_exact_at(&mut bytes, place)?;
+        Ok((bytes, place))
+    }
+
+    /// Twelve direct pointers, then one each of single, double and triple indirection.
+    fn block_map(&mut self, pointers: &[u8; 60], place: u64) -> Result<()> {
+        let f = Fields::new(pointers, place, "block map");
+        let mut next = 0;
+        for i in 0..15usize {
+            let level = u32::try_from(i).unwrap_or(0).saturating_sub(11);
+            let pointer = f.u32_le(i.saturating_mul(4))?;
+            self.indirect(pointer, level, &mut next, place)?;
+        }
+        Ok(())
+    }
+
+    fn indirect(&mut self, pointer: u32, level: u32, next: &mut u64, place: u64) -> Result<()> {
+        if *next >= self.blocks {
+            return Ok(());
+        }
+        let per_block = u64::from(self.sb.block_size / 4);
+        if pointer == 0 {
+            *next = next.saturating_add(per_block.saturating_pow(level));
+            return Ok(());
+        }
+        if level == 0 {
+            let run = BlockRun {
+                first: FileBlock(*next),
+                len: 1,
+                at: Some(BlockNumber(pointer.into())),
+            };
+            *next = next.saturating_add(1);
+            return self.push(run, place);
+        }
+        let (bytes, place) = self.block(BlockNumber(pointer.into()))?;
+        for chunk in bytes.chunks_exact(4) {
+            let pointer = Fields::new(chunk, place, "block map").u32_le(0)?;
+            self.indirect(pointer, level.saturating_sub(1), next, place)?;
+        }
+        Ok(())
+    }
+}

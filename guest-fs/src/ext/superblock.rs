@@ -1,0 +1,234 @@
+//! The superblock and the group descriptors: where the inode tables are.
+
+use super::layout::{BlockNumber, CompatFeatures, IncompatFeatures, InodeNumber, RoCompatFeatures};
+use crate::{FsKind, Name};
+use disk_io::{Disk, DiskError, Fields, Result};
+
+/// Byte offset of the superblock on the volume.
+pub(super) const SUPERBLOCK_OFFSET: u64 = 1024;
+const SUPERBLOCK_LEN: usize = 1024;
+const MAGIC: u16 = 0xef53;
+
+/// What the reader needs of the superblock.
+#[derive(Clone, Debug)]
+pub(super) struct Superblock {
+    pub(super) inodes_count: u32,
+    pub(super) blocks_count: u64,
+    pub(super) free_blocks: u64,
+    pub(super) first_data_block: u32,
+    /// Bytes: 1 KiB to 64 KiB.
+    pub(super) block_size: u32,
+    pub(super) blocks_per_group: u32,
+    pub(super) inodes_per_group: u32,
+    pub(super) inode_size: u16,
+    pub(super) desc_size: u16,
+    pub(super) state: u16,
+    pub(super) compat: u32,
+    pub(super) incompat: u32,
+    pub(super) ro_compat: u32,
+    pub(super) uuid: [u8; 16],
+    pub(super) label: Name,
+    pub(super) journal_inode: InodeNumber,
+    pub(super) first_meta_bg: u32,
+}
+
+impl Superblock {
+    /// Reads and validates the superblock at `offset` (bytes).
+    pub(super) fn read(disk: &dyn Disk, offset: u64) -> Result<Self> {
+        let mut bytes = vec![0; SUPERBLOCK_LEN];
+        disk.read_exact_at(&mut bytes, offset)
+            .map_err(|e| e.context("reading the ext superblock"))?;
+        let f = Fields::new(&bytes, offset, "ext superblock");
+        if f.u16_le(0x38)? != MAGIC {
+            return Err(f
+                .corrupt(0x38, "the magic")
+                .expected("0xef53")
+                .found(format!("{:#06x}", f.u16_le(0x38)?)));
+        }
+        let log_block_size = f.u32_le(0x18)?;
+        if log_block_size > 6 {
+            return Err(f
+                .corrupt(0x18, "the block size")
+                .expected("1 KiB to 64 KiB")
+                .found(format!("1024 << {log_block_size}")));
+        }
+        let incompat = f.u32_le(0x60)?;
+        let wide = incompat & IncompatFeatures::BIT64 != 0;
+        let dynamic = f.u32_le(0x4c)? >= 1;
+        let join = |low: usize, high: usize| -> Result<u64> {
+            let high = if wide { f.u32_le(high)? } else { 0 };
+            Ok(u64::from(f.u32_le(low)?) | u64::from(high) << 32)
+        };
+        let mut uuid = [0; 16];
+        uuid.copy_from_slice(f.bytes(0x68, 16)?);
+        let label = f.bytes(0x78, 16)?;
+        let label = label.split(|b| *b == 0).next().unwrap_or_default();
+        let sb = Self {
+            inodes_count: f.u32_le(0)?,
+            blocks_count: join(0x4, 0x150)?,
+            free_blocks: join(0xc, 0x158)?,
+            first_data_block: f.u32_le(0x14)?,
+            block_size: 1024 << log_block_size,
+            blocks_per_group: f.u32_le(0x20)?,
+            inodes_per_group: f.u32_le(0x28)?,
+            inode_size: if dynamic { f.u16_le(0x58)? } else { 128 },
+            desc_size: if wide { f.u16_le(0xfe)? } else { 32 },
+            state: f.u16_le(0x3a)?,
+            compat: f.u32_le(0x5c)?,
+            incompat,
+            ro_compat: f.u32_le(0x64)?,
+            uuid,
+            label: Name::from_bytes(label),
+            journal_inode: InodeNumber(f.u32_le(0xe0)?),
+            first_meta_bg: f.u32_le(0x104)?,
+        };
+        sb.validate(&f)?;
+        Ok(sb)
+    }
+
+    fn validate(&self, f: &Fields<'_>) -> Result<()> {
+        let unknown = self.incompat & !IncompatFeatures::READ;
+        if unknown != 0 {
+            return Err(DiskError::unsupported("opening the ext file system")
+                .offset(f.place(0x60))
+                .found(format!("the feature {}", IncompatFeatures::name(unknown))));
+        }
+        let bad = |at, field: &str, found: u64| {
+            Err(f
+                .corrupt(at, field)
+                .expected("a sound geometry")
+                .found(found.to_string()))
+        };
+        let block_bits = self.block_size.saturating_mul(8);
+        if self.blocks_per_group == 0 || self.blocks_per_group > block_bits.saturating_mul(16) {
+            return bad(0x20, "blocks per group", self.blocks_per_group.into());
+        }
+        if self.inodes_per_group == 0 || self.inodes_per_group > block_bits {
+            return bad(0x28, "inodes per group", self.inodes_per_group.into());
+        }
+        let inode_size = u32::from(self.inode_size);
+        if !inode_size.is_power_of_two() || inode_size < 128 || inode_size > self.block_size {
+            return bad(0x58, "the inode size", inode_size.into());
+        }
+        let desc_size = u32::from(self.desc_size);
+        if !(32..=1024).contains(&desc_size) || !desc_size.is_power_of_two() {
+            return bad(0xfe, "the descriptor size", desc_size.into());
+        }
+        if self.blocks_count == 0 || self.blocks_count >= 1 << 48 {
+            return bad(0x4, "the number of blocks", self.blocks_count);
+        }
+        Ok(())
+    }
+
+    /// ext2, ext3 or ext4, as `blkid` tells them apart.
+    pub(super) fn kind(&self) -> FsKind {
+        let ext4 = self.incompat & !IncompatFeatures::EXT3 != 0
+            || self.ro_compat & !RoCompatFeatures::EXT3 != 0;
+        if ext4 {
+            FsKind::Ext4
+        } else if self.compat & CompatFeatures::HAS_JOURNAL != 0 {
+            FsKind::Ext3
+        } else {
+            FsKind::Ext2
+        }
+    }
+
+    /// Size of the file system in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.blocks_count.saturating_mul(self.block_size.into())
+    }
+
+    /// Byte offset of a block.
+    pub(super) fn offset(&self, block: BlockNumber) -> Result<u64> {
+        if block.0 >= self.blocks_count {
+            return Err(DiskError::corrupt("following a block number")
+                .expected(format!("below {}", self.blocks_count))
+                .found(block.0.to_string()));
+        }
+        Ok(block.0.saturating_mul(self.block_size.into()))
+    }
+
+    fn groups(&self) -> u64 {
+        self.blocks_count
+            .saturating_sub(self.first_data_block.into())
+            .div_ceil(self.blocks_per_group.into())
+    }
+
+    /// Byte offset of the descriptor of a group.
+    fn descriptor_offset(&self, group: u64) -> u64 {
+        let size = u64::from(self.desc_size);
+        let block = u64::from(self.block_size);
+        let per_block = block.checked_div(size).unwrap_or(1).max(1);
+        // The table follows the superblock, which stands in block 1 if blocks are of 1 KiB,
+        // even where the first group begins at block 0 (bigalloc).
+        let table = if self.block_size == 1024 { 2u64 } else { 1 };
+        let (chunk, inside) = (
+            group.checked_div(per_block).unwrap_or(0),
+            group.checked_rem(per_block).unwrap_or(0),
+        );
+        let meta = self.incompat & IncompatFeatures::META_BG != 0
+            && chunk >= u64::from(self.first_meta_bg);
+        let at_block = if meta {
+            // Each meta group keeps its own descriptors, behind its superblock copy if any.
+            let first = chunk.saturating_mul(per_block);
+            let start = first
+                .saturating_mul(self.blocks_per_group.into())
+                .saturating_add(self.first_data_block.into());
+            let behind = u64::from(self.has_superblock(first));
+            start
+                .saturating_add(behind)
+                .max(if first == 0 { table } else { 0 })
+        } else {
+            table.saturating_add(chunk)
+        };
+        at_block
+            .saturating_mul(block)
+            .saturating_add(inside.saturating_mul(size))
+    }
+
+    fn has_superblock(&self, group: u64) -> bool {
+        if group == 0 || self.ro_compat & RoCompatFeatures::SPARSE_SUPER == 0 {
+            return true;
+        }
+        let power_of = |base: u64| {
+            let mut n = base;
+            while n < group {
+                n = n.saturating_mul(base);
+            }
+            n == group
+        };
+        group == 1 || power_of(3) || power_of(5) || power_of(7)
+    }
+
+    /// Byte offset of an inode on the volume.
+    pub(super) fn inode_offset(&self, disk: &dyn Disk, inode: InodeNumber) -> Result<u64> {
+        let fail = || {
+            DiskError::corrupt("finding an inode")
+                .expected(format!("1 to {}", self.inodes_count))
+                .found(inode.0.to_string())
+        };
+        let index = inode.0.checked_sub(1).ok_or_else(fail)?;
+        if inode.0 > self.inodes_count {
+            return Err(fail());
+        }
+        let group = u64::from(index.checked_div(self.inodes_per_group).unwrap_or(0));
+        let inside = u64::from(index.checked_rem(self.inodes_per_group).unwrap_or(0));
+        if group >= self.groups() {
+            return Err(fail());
+        }
+        let at = self.descriptor_offset(group);
+        let mut bytes = vec![0; self.desc_size.into()];
+        disk.read_exact_at(&mut bytes, at)
+            .map_err(|e| e.context(format!("reading the descriptor of block group {group}")))?;
+        let f = Fields::new(&bytes, at, "block group descriptor");
+        let high = if self.desc_size >= 64 {
+            f.u32_le(0x28)?
+        } else {
+            0
+        };
+        let table = BlockNumber(u64::from(f.u32_le(8)?) | u64::from(high) << 32);
+        Ok(self
+            .offset(table)?
+            .saturating_add(inside.saturating_mul(self.inode_size.into())))
+    }
+}
