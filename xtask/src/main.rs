@@ -1,6 +1,6 @@
 //! `cargo xtask`: what the project does to itself. Not part of the product.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -13,6 +13,14 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Make every test image that the tools on this machine can make.
+    Fixtures {
+        /// Where (default: target/fixtures).
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Write testdata/INDEX.md.
+    Index,
     /// Make the sample disks of README's first command.
     Sample {
         /// Where; created if it is not there.
@@ -22,6 +30,24 @@ enum Verb {
 
 fn main() -> Result<()> {
     match Args::parse().verb {
+        Verb::Fixtures { dir } => {
+            let dir = dir.unwrap_or_else(|| tests::tools::target_dir().join("fixtures"));
+            for fixture in tests::fixtures::all() {
+                let begun = std::time::Instant::now();
+                let made = tests::fixtures::make(fixture, &dir)
+                    .with_context(|| format!("making {}", fixture.name))?;
+                let took = begun.elapsed().as_secs_f32();
+                println!(
+                    "{} ({} entries, {took:.1} s)",
+                    made.image.display(),
+                    made.truth.len()
+                );
+            }
+        }
+        Verb::Index => {
+            let path = tests::tools::project().join("testdata/INDEX.md");
+            std::fs::write(&path, tests::fixtures::index())?;
+        }
         Verb::Sample { dir } => {
             let sample = tests::sample::make(&dir)?;
             for link in sample.links {
