@@ -1,0 +1,47 @@
+//! NTFS, read-only: our own reader.
+//!
+//! Everything is positional and `&self`; a volume is shared by `Arc` and every open file is
+//! a [`disk_io::Disk`]. Caches are bounded (some 24 MiB a volume at most).
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`boot`] | the boot sector: sizes and where the $MFT begins |
+//! | [`record`] | file records: fix-ups, header, attributes |
+//! | [`attribute_list`] | which records hold a file's attributes |
+//! | [`runs`] | data runs: which clusters hold a stream |
+//! | [`file`] | a file as its joined attributes |
+//! | [`mft`] | reading records, and how the $MFT itself is found |
+//! | [`stream`] | contents as a disk: resident, plain, and how others are chosen |
+//! | [`index`] | directories: listing and lookup |
+//! | [`upcase`] | folding of case |
+//! | [`reparse`] | links, and tags that mean that contents are elsewhere |
+//! | [`volume`] | the shared state of a volume and what `info` tells |
+//! | [`node`] | the [`crate::FileSystem`] methods |
+#![cfg_attr(
+    not(test),
+    deny(clippy::arithmetic_side_effects, clippy::indexing_slicing)
+)]
+
+mod attribute_list;
+mod boot;
+mod file;
+mod index;
+mod mft;
+mod node;
+mod record;
+mod reparse;
+mod runs;
+mod stream;
+mod upcase;
+mod volume;
+
+pub use volume::Ntfs;
+
+/// UTF-16LE bytes as code units; an odd byte at the end is dropped.
+fn units(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
+    bytes
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|c| u16::from_le_bytes(*c))
+}

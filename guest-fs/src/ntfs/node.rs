@@ -1,0 +1,514 @@
+//! The [`FileSystem`] methods.
+
+use super::{
+    file::{Content, File},
+    index::{FileName, namespace},
+    record::{Form, kind},
+    reparse::{self, Meaning, Reparse, tag},
+    runs::Where,
+    stream,
+    volume::{FIRST_USER, Ntfs, ROOT},
+};
+use crate::{
+    DirEntry, Extent, FileSystem, Link, Metadata, Name, NodeId, NodeKind, Stream, Timestamp, Visit,
+    VolumeInfo, fs::attributes,
+};
+use disk_io::{Disk, DiskError, Fields, Result};
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
+
+/// DOS attribute: the contents are elsewhere.
+const OFFLINE: u32 = 0x1000;
+/// DOS attribute: the contents are fetched when they are read.
+const RECALL_ON_DATA_ACCESS: u32 = 0x40_0000;
+/// Longest target of an Interix link.
+const MAX_INTERIX: u64 = 8 + 2 * 4096;
+
+impl FileSystem for Ntfs {
+    fn info(&self) -> VolumeInfo {
+        self.volume.info()
+    }
+
+    fn root(&self) -> NodeId {
+        let sequence = self.volume.record(ROOT).map_or(0, |r| r.sequence());
+        NodeId {
+            record: ROOT,
+            sequence,
+        }
+    }
+
+    fn lookup(&self, dir: NodeId, name: &Name) -> Result<Option<NodeId>> {
+        let Some(units) = name.to_utf16() else {
+            return Ok(None);
+        };
+        let directory = self.volume.directory(dir)?;
+        Ok(directory.lookup(&self.volume, &units)?.map(NodeId::from))
+    }
+
+    fn read_dir(&self, dir: NodeId, visit: Visit<'_>) -> Result<()> {
+        self.list(
+            dir,
+            &|record| dir.record != ROOT || record >= FIRST_USER,
+            visit,
+        )
+    }
+
+    fn metadata(&self, node: NodeId) -> Result<Metadata> {
+        self.facts(&self.volume.file(node)?).map(|f| f.metadata)
+    }
+
+    fn open(&self, node: NodeId, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {
+        let file = self.volume.file(node)?;
+        let what = match stream {
+            None => format!("the contents of record {}", node.record),
+            Some(name) => format!("stream {name} of record {}", node.record),
+        };
+        let content = match stream {
+            None => {
+                if let Some(refusal) = self.facts(&file)?.metadata.refusal {
+                    return Err(refusal);
+                }
+                file.content(kind::DATA, &[])?
+            }
+            Some(_) => self.named(&file, stream)?,
+        };
+        match content {
+            Some(content) => stream::open(&self.volume, content, what),
+            // Directories and metafiles without unnamed data are empty files.
+            None => stream::open(&self.volume, Content::Resident(Vec::new()), what),
+        }
+    }
+
+    fn streams(&self, node: NodeId) -> Result<Vec<Stream>> {
+        let file = self.volume.file(node)?;
+        let (found, damage) = file.find(kind::DATA, None, true);
+        let mut streams = Vec::new();
+        for piece in found.iter().filter(|p| !p.name.is_empty()) {
+            let (size, allocated) = match piece.attribute()?.form {
+                Form::Resident(bytes) => (bytes.len() as u64, 0),
+                Form::NonResident(n) => (n.size, n.stored),
+            };
+            streams.push(Stream {
+                name: Name::from_utf16(super::units(&piece.name)),
+                size,
+                allocated,
+            });
+        }
+        match damage {
+            Some(e) if streams.is_empty() => Err(e),
+            _ => Ok(streams),
+        }
+    }
+
+    fn read_link(&self, node: NodeId) -> Result<Link> {
+        let file = self.volume.file(node)?;
+        if let Some(value) = file.value(kind::REPARSE_POINT, &[], reparse::MAX_LEN)? {
+            return Reparse::parse(&value)?
+                .link()
+                .map_err(|e| e.context(format!("reading the link of record {}", node.record)));
+        }
+        interix(&file, 0)?
+            .and_then(|i| match i {
+                Interix::Link(link) => Some(link),
+                Interix::Device => None,
+            })
+            .ok_or_else(|| self.volume.not_a(node, "a link"))
+    }
+
+    fn names(&self, node: NodeId) -> Result<Vec<(NodeId, Name)>> {
+        let file = self.volume.file(node)?;
+        let (names, damage) = file_names(&file);
+        let names: Vec<_> = names
+            .into_iter()
+            .filter(|n| n.namespace != namespace::DOS)
+            .map(|n| (n.parent.into(), Name::from_utf16(n.units)))
+            .collect();
+        match damage {
+            Some(e) if names.is_empty() => Err(e),
+            _ => Ok(names),
+        }
+    }
+
+    fn metafiles(&self) -> Vec<DirEntry> {
+        let mut entries = Vec::new();
+        let root = self.root();
+        let _ = self.list(
+            root,
+            &|record| record < FIRST_USER && record != ROOT,
+            &mut |e| {
+                entries.extend(e);
+                ControlFlow::Continue(())
+            },
+        );
+        entries
+    }
+
+    fn extents(&self, node: NodeId, stream: Option<&Name>) -> Result<Vec<Extent>> {
+        let file = self.volume.file(node)?;
+        let content = match stream {
+            None => file.content(kind::DATA, &[])?,
+            Some(_) => self.named(&file, stream)?,
+        };
+        Ok(content.map_or_else(Vec::new, |c| {
+            stream::extents(&c, self.volume.boot.cluster())
+        }))
+    }
+}
+
+/// What is known of a file, and how its contents are to be read.
+pub(crate) struct Facts {
+    pub(crate) metadata: Metadata,
+    #[allow(dead_code, reason = "used when WOF files are opened")]
+    pub(crate) wof: Option<reparse::Wof>,
+}
+
+impl Ntfs {
+    /// Lists a directory; `shown` chooses by record number.
+    fn list(&self, dir: NodeId, shown: &dyn Fn(u64) -> bool, visit: Visit<'_>) -> Result<()> {
+        let volume = &self.volume;
+        let directory = volume.directory(dir)?;
+        // 8.3 names stand elsewhere in the order than the long names they belong to.
+        let mut short: HashMap<u64, Name> = HashMap::new();
+        directory.walk(volume, &mut |entry| {
+            if let Ok(e) = entry
+                && let Some(key) = &e.key
+                && key.namespace == namespace::DOS
+            {
+                short.insert(e.target.record, Name::from_utf16(key.units.iter().copied()));
+            }
+            ControlFlow::Continue(())
+        });
+        let mut stopped = false;
+        directory.walk(volume, &mut |entry| {
+            let flow = match entry {
+                Err(e) => visit(Err(e)),
+                Ok(e) => match &e.key {
+                    Some(key)
+                        if key.namespace != namespace::DOS
+                            && shown(e.target.record)
+                            && e.target.record != dir.record =>
+                    {
+                        let short_name = if key.namespace == namespace::WIN32 {
+                            short.remove(&e.target.record)
+                        } else {
+                            None
+                        };
+                        visit(Ok(DirEntry {
+                            name: Name::from_utf16(key.units.iter().copied()),
+                            node: e.target.into(),
+                            kind: self.kind_by_name(e.target.into(), key),
+                            short_name,
+                        }))
+                    }
+                    _ => ControlFlow::Continue(()),
+                },
+            };
+            stopped |= flow.is_break();
+            flow
+        });
+        if stopped || short.is_empty() {
+            return Ok(());
+        }
+        // 8.3 names whose long name is lost: better shown than a file left out.
+        directory.walk(volume, &mut |entry| match entry {
+            Ok(e) => match &e.key {
+                Some(key)
+                    if key.namespace == namespace::DOS
+                        && shown(e.target.record)
+                        && short.remove(&e.target.record).is_some() =>
+                {
+                    visit(Ok(DirEntry {
+                        name: Name::from_utf16(key.units.iter().copied()),
+                        node: e.target.into(),
+                        kind: self.kind_by_name(e.target.into(), key),
+                        short_name: None,
+                    }))
+                }
+                _ => ControlFlow::Continue(()),
+            },
+            Err(_) => ControlFlow::Continue(()),
+        });
+        Ok(())
+    }
+
+    /// The kind as the directory knows it; links of Interix are known by their contents.
+    fn kind_by_name(&self, node: NodeId, key: &FileName) -> NodeKind {
+        if key.attributes & attributes::REPARSE != 0 {
+            match key.tag {
+                tag::MOUNT_POINT | tag::SYMLINK | tag::LX_SYMLINK => return NodeKind::Symlink,
+                tag::AF_UNIX | tag::LX_FIFO | tag::LX_CHR | tag::LX_BLK => {
+                    return NodeKind::Special;
+                }
+                _ => {}
+            }
+        }
+        if key.attributes & FileName::DIRECTORY != 0 {
+            NodeKind::Directory
+        } else if key.attributes & attributes::SYSTEM != 0
+            && node.record >= FIRST_USER
+            && key.size <= MAX_INTERIX
+        {
+            self.metadata(node).map_or(NodeKind::File, |m| m.kind)
+        } else {
+            NodeKind::File
+        }
+    }
+
+    /// A named stream: exactly that name first, then folded.
+    fn named(&self, file: &File<'_>, stream: Option<&Name>) -> Result<Option<Content>> {
+        let Some(wanted) = stream else {
+            return Ok(None);
+        };
+        let not_found = || {
+            DiskError::not_found(format!(
+                "opening stream {wanted} of record {}",
+                file.base.number
+            ))
+        };
+        let units = wanted.to_utf16().ok_or_else(not_found)?;
+        let (found, damage) = file.find(kind::DATA, None, true);
+        let named = || found.iter().filter(|p| !p.name.is_empty());
+        let piece = named()
+            .find(|p| super::units(&p.name).eq(units.iter().copied()))
+            .or_else(|| {
+                let upcase = self.volume.upcase();
+                let fold = |u: u16| upcase.fold(u);
+                named().find(|p| {
+                    super::units(&p.name)
+                        .map(fold)
+                        .eq(units.iter().copied().map(fold))
+                })
+            });
+        match (piece, damage) {
+            (Some(piece), _) => file.content(kind::DATA, &piece.name),
+            (None, Some(e)) => Err(e),
+            (None, None) => Err(not_found()),
+        }
+    }
+
+    /// Everything but the contents.
+    pub(crate) fn facts(&self, file: &File<'_>) -> Result<Facts> {
+        let number = file.base.number;
+        let node = NodeId {
+            record: number,
+            sequence: file.base.sequence(),
+        };
+        let directory = file.base.is_directory();
+        let mut m = Metadata {
+            node,
+            kind: if directory {
+                NodeKind::Directory
+            } else {
+                NodeKind::File
+            },
+            size: 0,
+            allocated: 0,
+            links: 1,
+            created: None,
+            modified: None,
+            accessed: None,
+            changed: None,
+            attributes: None,
+            mode: None,
+            owner: None,
+            reparse_tag: None,
+            refusal: None,
+            remarks: file.damage.iter().map(ToString::to_string).collect(),
+        };
+        match file.value(kind::STANDARD_INFORMATION, &[], 4096) {
+            Ok(Some(value)) => {
+                let f = Fields::new(&value, 0, "standard information");
+                let time = |at| f.u64_le(at).ok().map(Timestamp::from_filetime);
+                m.created = time(0);
+                m.modified = time(8);
+                m.changed = time(16);
+                m.accessed = time(24);
+                m.attributes = f.u32_le(32).ok();
+            }
+            Ok(None) => {
+                if number >= FIRST_USER {
+                    m.remarks
+                        .push("it has no standard information: times are not known".into());
+                }
+            }
+            Err(e) => m.remarks.push(e.to_string()),
+        }
+        let (names, damage) = file_names(file);
+        let links = names.iter().filter(|n| n.namespace != namespace::DOS);
+        m.links = u32::try_from(links.count()).unwrap_or(u32::MAX).max(1);
+        if let Some(e) = damage {
+            let text = e.to_string();
+            if !m.remarks.contains(&text) {
+                m.remarks.push(text);
+            }
+        }
+        let what = || format!("the contents of record {number}");
+        // Size and allocation stand in the first piece, whatever became of the others.
+        let (first, _) = file.find(kind::DATA, Some(&[]), true);
+        let mut resident = true;
+        if let Some(piece) = first.first() {
+            match piece.attribute() {
+                Ok(a) => match a.form {
+                    Form::Resident(bytes) => m.size = bytes.len() as u64,
+                    Form::NonResident(n) => {
+                        resident = false;
+                        m.size = n.size;
+                        m.allocated = n.stored;
+                    }
+                },
+                Err(e) => m.refusal = Some(e),
+            }
+        } else if !directory && let Err(e) = file.content(kind::DATA, &[]) {
+            m.refusal = Some(e);
+        }
+        if directory {
+            m.size = 0;
+        }
+        let reparse = match file.value(kind::REPARSE_POINT, &[], reparse::MAX_LEN) {
+            Ok(Some(value)) => match Reparse::parse(&value) {
+                Ok(r) => Some(r),
+                Err(e) => {
+                    m.refusal = Some(e.context(what()));
+                    None
+                }
+            },
+            Ok(None) => None,
+            Err(e) => {
+                m.refusal = Some(e.context(what()));
+                None
+            }
+        };
+        let mut wof = None;
+        if let Some(reparse) = &reparse {
+            m.reparse_tag = Some(reparse.tag);
+            match reparse.meaning() {
+                Ok(Meaning::Link) => {
+                    m.kind = NodeKind::Symlink;
+                    m.size = reparse
+                        .link()
+                        .map_or(0, |l| l.target.as_bytes().len() as u64);
+                }
+                Ok(Meaning::Special) => m.kind = NodeKind::Special,
+                Ok(Meaning::Wof(w)) => {
+                    wof = Some(w);
+                    m.refusal = Some(
+                        DiskError::unsupported(format!("reading {}", what()))
+                            .found("a file compressed by CompactOS (WOF)"),
+                    );
+                }
+                Ok(Meaning::Elsewhere(feature, hint)) if !directory => {
+                    m.refusal = Some(
+                        DiskError::unsupported(format!("reading {}", what()))
+                            .found(format!("{feature} (tag {:#x})", reparse.tag))
+                            .hint(hint),
+                    );
+                }
+                Ok(Meaning::Perhaps(feature)) if !directory => {
+                    let offline = m.attributes.unwrap_or(0) & (OFFLINE | RECALL_ON_DATA_ACCESS);
+                    if offline != 0 || self.has_holes(file)? {
+                        m.refusal = Some(
+                            DiskError::unsupported(format!("reading {}", what()))
+                                .found(format!(
+                                    "{feature} (tag {:#x}) that is not kept on this disk",
+                                    reparse.tag
+                                ))
+                                .hint("it must be made available offline in the guest first"),
+                        );
+                    }
+                }
+                Ok(_) => {}
+                Err(e) if !directory => m.refusal = Some(e.context(what())),
+                Err(e) => m.remarks.push(e.to_string()),
+            }
+        }
+        if m.kind == NodeKind::File && !resident && m.refusal.is_none() && wof.is_none() {
+            m.refusal = self.coding_refusal(file, &what());
+        }
+        if m.kind == NodeKind::File
+            && m.refusal.is_none()
+            && m.attributes.unwrap_or(0) & attributes::SYSTEM != 0
+            && number >= FIRST_USER
+            && m.size <= MAX_INTERIX
+        {
+            match interix(file, m.size) {
+                Ok(Some(Interix::Link(link))) => {
+                    m.kind = NodeKind::Symlink;
+                    m.size = link.target.as_bytes().len() as u64;
+                }
+                Ok(Some(Interix::Device)) => m.kind = NodeKind::Special,
+                Ok(None) | Err(_) => {}
+            }
+        }
+        Ok(Facts { metadata: m, wof })
+    }
+
+    /// Why a plain file cannot be given out: encryption or compression, as the header says.
+    fn coding_refusal(&self, file: &File<'_>, what: &str) -> Option<DiskError> {
+        match file.content(kind::DATA, &[]) {
+            Ok(Some(Content::Clusters(clusters))) => match stream::coding(&clusters, what) {
+                Ok(stream::Coding::Plain) => None,
+                Ok(stream::Coding::Lznt1) => Some(
+                    DiskError::unsupported(format!("reading {what}"))
+                        .found("a file compressed by NTFS (LZNT1)"),
+                ),
+                Err(e) => Some(e),
+            },
+            Ok(_) => None,
+            Err(e) => Some(e),
+        }
+    }
+
+    /// Whether parts of the unnamed stream are stored nowhere.
+    fn has_holes(&self, file: &File<'_>) -> Result<bool> {
+        let cluster = self.volume.boot.cluster();
+        Ok(match file.content(kind::DATA, &[])? {
+            Some(Content::Clusters(c)) => stream::places(&c.runs, cluster, 0, c.size)
+                .any(|(_, _, place)| place == Where::Hole),
+            _ => false,
+        })
+    }
+}
+
+/// All names of a file.
+pub(crate) fn file_names(file: &File<'_>) -> (Vec<FileName>, Option<DiskError>) {
+    let (found, mut damage) = file.find(kind::FILE_NAME, None, true);
+    let mut names = Vec::new();
+    for piece in &found {
+        let parsed =
+            piece.attribute().and_then(|a| match a.form {
+                Form::Resident(value) => FileName::parse(&Fields::new(value, 0, "file name")),
+                Form::NonResident(_) => Err(DiskError::corrupt("reading a file name")
+                    .found("a name that is not in the record")),
+            });
+        match parsed {
+            Ok(name) => names.push(name),
+            Err(e) => damage = Some(e),
+        }
+    }
+    (names, damage)
+}
+
+/// What the Interix subsystem (Services for Unix), and ntfs-3g by default, write into
+/// system files.
+enum Interix {
+    Link(Link),
+    Device,
+}
+
+/// Looks for Interix' marks in a short system file.
+fn interix(file: &File<'_>, _size: u64) -> Result<Option<Interix>> {
+    let Some(bytes) = file.value(kind::DATA, &[], MAX_INTERIX)? else {
+        return Ok(None);
+    };
+    Ok(match bytes.split_first_chunk::<8>() {
+        Some((b"IntxLNK\x01", target)) => {
+            let name = Name::from_utf16(super::units(target));
+            Some(Interix::Link(Link {
+                sort: "interix",
+                stored: name.clone(),
+                target: name,
+            }))
+        }
+        Some((b"IntxCHR\0" | b"IntxBLK\0", _)) => Some(Interix::Device),
+        _ => None,
+    })
+}

@@ -1,0 +1,4 @@
+//! NTFS: real volumes, volumes made by mkntfs and ntfs-3g, and damaged ones.
+
+mod images;
+mod support;
