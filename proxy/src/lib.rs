@@ -29,7 +29,10 @@ pub mod volume;
 
 mod shim;
 
-pub use mount::{Layout, MountOptions, Mounted, mount, umount};
+pub use mount::{
+    Ended, Layout, MountOptions, Mounted, mount,
+    umount::{Cleaned, cleanup, umount},
+};
 pub use resolve::Resolved;
 pub use source::{Source, SourceSpec};
 pub use tree::{Entry, Node, Tree, TreeOptions};

@@ -50,6 +50,17 @@ pub struct Tree {
     options: TreeOptions,
 }
 
+/// Room on a volume, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub size: u64,
+    /// In use, if known.
+    pub used: Option<u64>,
+    /// Allocation unit.
+    pub block: u32,
+}
+
 /// Where a node is answered.
 pub(crate) enum Place<'a> {
     Own(OwnId),
@@ -337,6 +348,41 @@ impl Tree {
                 .map(|(dir, name)| Ok((self.node(number, fs, dir)?, names::shown(name))))
                 .collect(),
             _ => Ok(Vec::new()),
+        }
+    }
+
+    /// A directory that holds the node; the root's is the root. `None` where the file
+    /// system cannot tell.
+    pub fn parent(&self, node: Node) -> Option<Node> {
+        match own_id(node) {
+            Some(id) => Some(own_node(self.own.parent(id))),
+            None => Some(self.names(node).ok()?.first()?.0),
+        }
+    }
+
+    /// Checks that a directory can be listed: its volume can be read.
+    pub fn enter(&self, dir: Node) -> Result<()> {
+        self.place(dir).map(|_| ())
+    }
+
+    /// Size and use of the volume that a node lies in; above the volumes, of the disk.
+    pub fn space(&self, node: Node) -> Space {
+        let of_disk = |len| Space {
+            size: len,
+            used: None,
+            block: 4096,
+        };
+        match (self.place(node), self.volume_of(node)) {
+            (Ok(Place::Guest(_, fs, _)), _) => {
+                let info = fs.info();
+                Space {
+                    size: info.size,
+                    used: info.used,
+                    block: info.cluster_size,
+                }
+            }
+            (_, Some(volume)) => of_disk(volume.disk().len()),
+            _ => of_disk(self.source.as_ref().map_or(0, |s| s.disk().len())),
         }
     }
 
