@@ -1,0 +1,106 @@
+//! What the user is told.
+
+use crate::progress::Progress;
+use disk_io::DiskError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Something that happened to one path of the tree (bytes as in the guest).
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A file, link or directory is there now, or would be. `bytes` is a file's length.
+    Restored {
+        /// Which.
+        path: &'a [u8],
+        /// Length of a file in bytes; 0 for everything else.
+        bytes: u64,
+    },
+    /// A file that exists stays as it is.
+    Skipped {
+        /// Which.
+        path: &'a [u8],
+        /// Why.
+        reason: &'a str,
+    },
+    /// Could not be restored, or not wholly.
+    Failed {
+        /// Which.
+        path: &'a [u8],
+        /// Why.
+        error: &'a DiskError,
+    },
+    /// Restored under another name, because the host does not take its own.
+    Renamed {
+        /// Which.
+        path: &'a [u8],
+        /// The name it has now.
+        name: &'a [u8],
+    },
+}
+
+/// Told of every event, from any thread.
+pub trait Observer: Progress {
+    /// Something happened.
+    fn event(&self, event: Event<'_>) {
+        let _ = event;
+    }
+
+    /// A file of so many bytes was found and will be copied: for a progress bar.
+    fn found(&self, bytes: u64) {
+        let _ = bytes;
+    }
+}
+
+impl Observer for crate::progress::NoProgress {}
+
+/// What a restore did, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Files restored, further hard links included.
+    pub files: u64,
+    /// Directories made.
+    pub directories: u64,
+    /// Symbolic links made.
+    pub symlinks: u64,
+    /// Lengths of the files restored, in bytes.
+    pub bytes: u64,
+    /// Files that exist and stayed.
+    pub skipped: u64,
+    /// Things that could not be restored, or not wholly.
+    pub failed: u64,
+    /// Things restored under another name.
+    pub renamed: u64,
+    /// Named streams left behind.
+    pub streams_left: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) files: AtomicU64,
+    pub(crate) directories: AtomicU64,
+    pub(crate) symlinks: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) skipped: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) renamed: AtomicU64,
+    pub(crate) streams_left: AtomicU64,
+}
+
+pub(crate) fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+impl Counters {
+    pub(crate) fn summary(&self) -> Summary {
+        let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        Summary {
+            files: get(&self.files),
+            directories: get(&self.directories),
+            symlinks: get(&self.symlinks),
+            bytes: get(&self.bytes),
+            skipped: get(&self.skipped),
+            failed: get(&self.failed),
+            renamed: get(&self.renamed),
+            streams_left: get(&self.streams_left),
+        }
+    }
+}

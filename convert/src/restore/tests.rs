@@ -1,0 +1,601 @@
+use super::*;
+use crate::progress::Progress;
+use disk_io::{Disk, DiskError, MemDisk, Result, SparseMemDisk};
+use guest_fs::{Link, Metadata, Name, NodeId, NodeKind, Stream, Timestamp};
+use std::{
+    collections::BTreeMap,
+    fs,
+    ops::ControlFlow,
+    os::unix::fs::{MetadataExt, symlink},
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// A guest in memory. Node 0 is the root directory.
+#[derive(Default)]
+struct Guest {
+    nodes: Vec<Object>,
+}
+
+struct Object {
+    kind: NodeKind,
+    contents: Arc<dyn Disk>,
+    children: Vec<(Name, u64)>,
+    streams: BTreeMap<Name, Vec<u8>>,
+    target: Name,
+    links: u32,
+    refusal: Option<DiskError>,
+    seconds: i64,
+}
+
+impl Object {
+    fn new(kind: NodeKind) -> Self {
+        Self {
+            kind,
+            contents: Arc::new(MemDisk::new(Vec::new())),
+            children: Vec::new(),
+            streams: BTreeMap::new(),
+            target: Name::default(),
+            links: 1,
+            refusal: None,
+            seconds: 1_000_000_000,
+        }
+    }
+}
+
+impl Guest {
+    fn new() -> Self {
+        Self {
+            nodes: vec![Object::new(NodeKind::Directory)],
+        }
+    }
+
+    fn add(&mut self, dir: u64, name: impl AsRef<[u8]>, object: Object) -> u64 {
+        let number = self.nodes.len() as u64;
+        self.nodes.push(object);
+        self.name(dir, name, number);
+        number
+    }
+
+    fn name(&mut self, dir: u64, name: impl AsRef<[u8]>, number: u64) {
+        let name = Name::from_bytes(name.as_ref());
+        self.nodes[dir as usize].children.push((name, number));
+    }
+
+    fn dir(&mut self, dir: u64, name: impl AsRef<[u8]>) -> u64 {
+        self.add(dir, name, Object::new(NodeKind::Directory))
+    }
+
+    fn file(&mut self, dir: u64, name: impl AsRef<[u8]>, bytes: impl AsRef<[u8]>) -> u64 {
+        let mut object = Object::new(NodeKind::File);
+        object.contents = Arc::new(MemDisk::new(bytes.as_ref()));
+        self.add(dir, name, object)
+    }
+
+    fn at(&mut self, node: u64) -> &mut Object {
+        &mut self.nodes[node as usize]
+    }
+}
+
+impl Source for Guest {
+    type Node = u64;
+
+    fn metadata(&self, node: u64) -> Result<Metadata> {
+        let object = &self.nodes[node as usize];
+        Ok(Metadata {
+            node: NodeId::plain(node),
+            kind: object.kind,
+            size: object.contents.len(),
+            allocated: 0,
+            links: object.links,
+            created: None,
+            modified: Some(Timestamp::from_unix(object.seconds, 123_456_700)),
+            accessed: None,
+            changed: None,
+            attributes: None,
+            mode: None,
+            owner: None,
+            reparse_tag: None,
+            refusal: object.refusal.clone(),
+            remarks: Vec::new(),
+        })
+    }
+
+    fn read_dir(
+        &self,
+        node: u64,
+        visit: &mut dyn FnMut(Result<Entry<u64>>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        for (name, node) in &self.nodes[node as usize].children {
+            let kind = self.nodes[*node as usize].kind;
+            let entry = Entry {
+                name: name.clone(),
+                node: *node,
+                kind,
+            };
+            if visit(Ok(entry)).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&self, node: u64, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {
+        let object = &self.nodes[node as usize];
+        match stream {
+            None => Ok(object.contents.clone()),
+            Some(name) => Ok(Arc::new(MemDisk::new(object.streams[name].clone()))),
+        }
+    }
+
+    fn streams(&self, node: u64) -> Result<Vec<Stream>> {
+        let streams = self.nodes[node as usize].streams.iter();
+        Ok(streams
+            .map(|(name, bytes)| Stream {
+                name: name.clone(),
+                size: bytes.len() as u64,
+                allocated: 0,
+            })
+            .collect())
+    }
+
+    fn read_link(&self, node: u64) -> Result<Link> {
+        let target = self.nodes[node as usize].target.clone();
+        Ok(Link {
+            sort: "symlink",
+            stored: target.clone(),
+            target,
+        })
+    }
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    pieces: AtomicUsize,
+    stop_after: Option<usize>,
+}
+
+impl Progress for Log {
+    fn advance(&self, _bytes: u64) {
+        self.pieces.fetch_add(1, Ordering::Relaxed);
+    }
+    fn cancelled(&self) -> bool {
+        self.stop_after
+            .is_some_and(|n| self.pieces.load(Ordering::Relaxed) >= n)
+    }
+}
+
+impl Observer for Log {
+    fn event(&self, event: Event<'_>) {
+        let name = |p: &[u8]| Name::from_bytes(p).to_string();
+        let line = match event {
+            Event::Restored { path, bytes } => format!("restored {} {bytes}", name(path)),
+            Event::Skipped { path, reason } => format!("skipped {}: {reason}", name(path)),
+            Event::Failed { path, error } => format!("failed {}: {error}", name(path)),
+            Event::Renamed { path, name: n } => format!("renamed {}: {}", name(path), name(n)),
+        };
+        self.lines.lock().unwrap().push(line);
+    }
+}
+
+impl Log {
+    fn lines(&self, begin: &str) -> Vec<String> {
+        let mut lines = self.lines.lock().unwrap().clone();
+        lines.retain(|l| l.starts_with(begin));
+        lines.sort();
+        lines
+    }
+}
+
+fn run(guest: &Guest, dest: &Path, options: &Options) -> (Summary, Log) {
+    let log = Log::default();
+    let options = Options {
+        recursive: true,
+        ..options.clone()
+    };
+    let (summary, result) = restore(guest, dest, &[whole()], &options, &log);
+    result.unwrap();
+    (summary, log)
+}
+
+fn whole() -> Item<u64> {
+    Item {
+        path: b"/".to_vec(),
+        node: 0,
+        to: Vec::new(),
+    }
+}
+
+/// Every name below `dir`, with what it is.
+fn tree(dir: &Path) -> Vec<String> {
+    fn walk(dir: &Path, top: &Path, out: &mut Vec<String>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(top).unwrap().display().to_string();
+            let meta = path.symlink_metadata().unwrap();
+            if meta.is_symlink() {
+                out.push(format!("{name} -> {}", path.read_link().unwrap().display()));
+            } else if meta.is_dir() {
+                out.push(format!("{name}/"));
+                walk(&path, top, out);
+            } else {
+                out.push(name);
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk(dir, dir, &mut out);
+    out.sort();
+    out
+}
+
+#[test]
+fn a_tree_with_times_links_and_holes() {
+    let mut guest = Guest::new();
+    let a = guest.dir(0, "a");
+    guest.dir(a, "empty");
+    let x = guest.file(a, "x", b"contents of x");
+    guest.at(x).links = 2;
+    let deep = guest.dir(a, "deep");
+    guest.name(deep, "twin of x", x);
+    let mut link = Object::new(NodeKind::Symlink);
+    link.target = Name::from("../../outside");
+    guest.add(deep, "link", link);
+    let mut holes = SparseMemDisk::new(10 << 20);
+    holes.put(5 << 20, b"middle");
+    let mut object = Object::new(NodeKind::File);
+    object.contents = Arc::new(holes);
+    guest.add(0, "holes", object);
+    guest.at(deep).seconds = 1_111_111_111;
+
+    let dir = tempfile::tempdir().unwrap();
+    let (summary, log) = run(&guest, dir.path(), &Options::default());
+    assert_eq!(log.lines("failed"), [""; 0]);
+    assert_eq!(
+        tree(dir.path()),
+        [
+            "a/",
+            "a/deep/",
+            "a/deep/link -> ../../outside",
+            "a/deep/twin of x",
+            "a/empty/",
+            "a/x",
+            "holes"
+        ]
+    );
+    assert_eq!(fs::read(dir.path().join("a/x")).unwrap(), b"contents of x");
+    let stat = |p: &str| dir.path().join(p).symlink_metadata().unwrap();
+    assert_eq!(stat("a/x").ino(), stat("a/deep/twin of x").ino());
+    for (path, seconds) in [
+        ("a", 1_000_000_000),
+        ("a/x", 1_000_000_000),
+        ("a/deep", 1_111_111_111),
+        ("a/deep/link", 1_000_000_000),
+    ] {
+        let m = stat(path);
+        assert_eq!(
+            (m.mtime(), m.mtime_nsec()),
+            (seconds, 123_456_700),
+            "{path}"
+        );
+    }
+    let m = stat("holes");
+    assert_eq!(m.len(), 10 << 20);
+    assert!(m.blocks() * 512 <= 1 << 20, "{} blocks", m.blocks());
+    assert_eq!(
+        (summary.files, summary.directories, summary.symlinks),
+        (3, 3, 1)
+    );
+    assert_eq!(summary.bytes, 13 + (10 << 20));
+}
+
+#[test]
+fn many_small_files_in_batches() {
+    let mut guest = Guest::new();
+    for d in 0..20 {
+        let dir = guest.dir(0, format!("d{d}"));
+        for f in 0..60 {
+            guest.file(dir, format!("f{f}"), format!("{d}/{f}"));
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (summary, _) = run(&guest, dir.path(), &Options::default());
+    assert_eq!(summary.files, 1200);
+    assert_eq!(tree(dir.path()).len(), 1220);
+    assert_eq!(fs::read(dir.path().join("d7/f33")).unwrap(), b"7/33");
+}
+
+#[test]
+fn goes_on_after_what_cannot_be_restored() {
+    let mut guest = Guest::new();
+    guest.file(0, "good", b"1");
+    let bad = guest.file(0, "encrypted", b"ciphertext");
+    guest.at(bad).refusal = Some(DiskError::unsupported("opening").found("an encrypted file"));
+    let torn = guest.file(0, "torn", vec![1; 100_000]);
+    let disk = guest.at(torn).contents.clone();
+    guest.at(torn).contents = Arc::new(disk_io::faults::FailRange::new(disk, 70_000..70_001));
+    guest.add(0, "socket", Object::new(NodeKind::Special));
+    let looped = guest.dir(0, "loop");
+    guest.name(looped, "again", looped);
+    guest.file(looped, "inside", b"2");
+    let dir = tempfile::tempdir().unwrap();
+    let (summary, log) = run(&guest, dir.path(), &Options::default());
+    assert_eq!(summary.failed, 4, "{:?}", log.lines("failed"));
+    assert!(
+        log.lines("failed /torn")[0].contains("70000"),
+        "{:?}",
+        log.lines("failed")
+    );
+    assert_eq!(tree(dir.path()), ["good", "loop/", "loop/inside"]);
+}
+
+#[test]
+fn hostile_names_stay_inside() {
+    let mut guest = Guest::new();
+    for name in ["..", ".", "", "../../escape", "/etc/x", "a\0b"] {
+        guest.file(0, name, name.as_bytes());
+    }
+    guest.file(0, "%2E%2E", b"really called so");
+    let up = guest.dir(0, "dir/../..");
+    guest.file(up, "f", b"");
+    let outer = tempfile::tempdir().unwrap();
+    let dest = outer.path().join("dest");
+    fs::create_dir(&dest).unwrap();
+    let (summary, log) = run(&guest, &dest, &Options::default());
+    assert_eq!(
+        tree(outer.path())
+            .iter()
+            .filter(|n| !n.starts_with("dest/"))
+            .count(),
+        0
+    );
+    assert_eq!(
+        tree(&dest),
+        [
+            "%",
+            "%2E",
+            "%2E%2E",
+            "%2E%2E~2",
+            "%2Fetc%2Fx",
+            "..%2F..%2Fescape",
+            "a%00b",
+            "dir%2F..%2F../",
+            "dir%2F..%2F../f"
+        ]
+    );
+    assert_eq!(fs::read(dest.join("%2E%2E")).unwrap(), b"really called so");
+    assert_eq!(summary.renamed, 7, "{:?}", log.lines("renamed"));
+}
+
+#[test]
+fn never_through_a_link_at_the_destination() {
+    let mut guest = Guest::new();
+    let d = guest.dir(0, "d");
+    guest.file(d, "f", b"guest");
+    guest.file(0, "g", b"guest");
+    let outer = tempfile::tempdir().unwrap();
+    let (dest, victim) = (outer.path().join("dest"), outer.path().join("victim"));
+    fs::create_dir_all(&victim).unwrap();
+    fs::create_dir(&dest).unwrap();
+    fs::write(victim.join("g"), b"host").unwrap();
+    symlink(&victim, dest.join("d")).unwrap();
+    symlink(victim.join("g"), dest.join("g")).unwrap();
+    let always = Options {
+        overwrite: Overwrite::Always,
+        ..Options::default()
+    };
+    let (summary, log) = run(&guest, &dest, &always);
+    assert_eq!(summary.failed, 1, "{:?}", log.lines("failed"));
+    assert!(log.lines("failed")[0].contains("not followed"));
+    assert_eq!(fs::read(victim.join("g")).unwrap(), b"host");
+    assert!(!victim.join("f").exists());
+    assert!(!dest.join("g").is_symlink());
+    assert_eq!(fs::read(dest.join("g")).unwrap(), b"guest");
+    // And a link that the guest itself brings is not entered by its next file.
+    let mut guest = Guest::new();
+    let mut link = Object::new(NodeKind::Symlink);
+    link.target = Name::from("../victim");
+    guest.add(0, "e", link);
+    let e = guest.dir(0, "e");
+    guest.file(e, "planted", b"bad");
+    let _ = run(&guest, &dest, &always);
+    assert!(!victim.join("planted").exists());
+}
+
+#[test]
+fn what_exists() {
+    let mut guest = Guest::new();
+    let f = guest.file(0, "f", b"new");
+    let dir = tempfile::tempdir().unwrap();
+    let there = dir.path().join("f");
+    let with = |overwrite| Options {
+        overwrite,
+        ..Options::default()
+    };
+    fs::write(&there, b"old").unwrap();
+    let (summary, log) = run(&guest, dir.path(), &with(Overwrite::Never));
+    assert_eq!((summary.skipped, summary.files), (1, 0));
+    assert_eq!(log.lines("skipped"), ["skipped /f: it exists already"]);
+    // Written just now, so newer than the guest's.
+    assert_eq!(
+        run(&guest, dir.path(), &with(Overwrite::IfNewer)).0.skipped,
+        1
+    );
+    assert_eq!(fs::read(&there).unwrap(), b"old");
+    assert_eq!(
+        run(&guest, dir.path(), &with(Overwrite::IfChanged)).0.files,
+        1
+    );
+    assert_eq!(fs::read(&there).unwrap(), b"new");
+    assert_eq!(
+        run(&guest, dir.path(), &with(Overwrite::IfChanged))
+            .0
+            .skipped,
+        1
+    );
+    guest.at(f).seconds += 1;
+    assert_eq!(
+        run(&guest, dir.path(), &with(Overwrite::IfNewer)).0.files,
+        1
+    );
+    assert_eq!(run(&guest, dir.path(), &with(Overwrite::Always)).0.files, 1);
+    fs::remove_file(&there).unwrap();
+    fs::create_dir(&there).unwrap();
+    assert_eq!(
+        run(&guest, dir.path(), &with(Overwrite::Always)).0.failed,
+        1
+    );
+    assert_eq!(tree(dir.path()), ["f/"]);
+}
+
+#[test]
+fn hard_links_over_old_ones() {
+    let mut guest = Guest::new();
+    let f = guest.file(0, "a", b"x");
+    guest.name(0, "b", f);
+    guest.at(f).links = 2;
+    let always = Options {
+        overwrite: Overwrite::Always,
+        ..Options::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let (summary, _) = run(&guest, dir.path(), &always);
+        assert_eq!(summary.files, 2);
+        assert_eq!(tree(dir.path()), ["a", "b"]);
+    }
+    assert_eq!(run(&guest, dir.path(), &Options::default()).0.skipped, 2);
+    // The first name cannot be restored: the second is copied by itself.
+    fs::remove_file(dir.path().join("a")).unwrap();
+    fs::remove_file(dir.path().join("b")).unwrap();
+    fs::create_dir(dir.path().join("a")).unwrap();
+    let (summary, _) = run(&guest, dir.path(), &always);
+    assert_eq!((summary.failed, summary.files), (1, 1));
+    assert_eq!(fs::read(dir.path().join("b")).unwrap(), b"x");
+}
+
+#[test]
+fn only_what_is_wanted() {
+    let mut guest = Guest::new();
+    let a = guest.dir(0, "a");
+    guest.file(a, "1.txt", b"1");
+    guest.file(a, "2.doc", b"2");
+    let b = guest.dir(0, "b");
+    guest.file(b, "3.doc", b"3");
+    let docs = guest.dir(b, "Documents");
+    guest.file(docs, "4.doc", b"4");
+    let filter = |include: &[&str], exclude: &[&str]| Options {
+        filter: Filter::new(
+            &include.iter().map(|s| (*s).into()).collect::<Vec<_>>(),
+            &exclude.iter().map(|s| (*s).into()).collect::<Vec<_>>(),
+            false,
+        )
+        .unwrap(),
+        ..Options::default()
+    };
+    let result = |options| {
+        let dir = tempfile::tempdir().unwrap();
+        run(&guest, dir.path(), &options);
+        tree(dir.path())
+    };
+    assert_eq!(result(filter(&["*.txt"], &[])), ["a/", "a/1.txt"]);
+    assert_eq!(
+        result(filter(&["Documents"], &[])),
+        ["b/", "b/Documents/", "b/Documents/4.doc"]
+    );
+    assert_eq!(result(filter(&[], &["/b", "*.txt"])), ["a/", "a/2.doc"]);
+}
+
+#[test]
+fn streams_kept_or_counted() {
+    let mut guest = Guest::new();
+    let f = guest.file(0, "f", b"main");
+    let streams = &mut guest.at(f).streams;
+    streams.insert(Name::from("Zone.Identifier"), b"[ZoneTransfer]".to_vec());
+    streams.insert(Name::from("big"), vec![7; 70_000]);
+    let with = |streams| Options {
+        streams,
+        ..Options::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(
+        run(&guest, dir.path(), &with(Streams::None)).0.streams_left,
+        2
+    );
+    let dir = tempfile::tempdir().unwrap();
+    run(&guest, dir.path(), &with(Streams::Files));
+    assert_eq!(tree(dir.path()), ["f", "f:Zone.Identifier", "f:big"]);
+    assert_eq!(fs::read(dir.path().join("f:big")).unwrap(), [7; 70_000]);
+    let dir = tempfile::tempdir().unwrap();
+    let (summary, log) = run(&guest, dir.path(), &with(Streams::Xattr));
+    assert!(log.lines("failed /f:big")[0].contains("--streams files"));
+    assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"main");
+    let mut value = [0; 100];
+    match rustix::fs::getxattr(dir.path().join("f"), "user.Zone.Identifier", &mut value) {
+        Ok(n) => assert_eq!((&value[..n], summary.failed), (&b"[ZoneTransfer]"[..], 1)),
+        Err(e) => eprintln!("skipped: no extended attributes in the temporary directory: {e}"),
+    }
+}
+
+#[test]
+fn a_dry_run_does_nothing() {
+    let mut guest = Guest::new();
+    let a = guest.dir(0, "a");
+    guest.file(a, "f", b"12345");
+    guest.file(0, "g", b"1");
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("g"), b"there").unwrap();
+    let dry = Options {
+        dry_run: true,
+        ..Options::default()
+    };
+    let (summary, log) = run(&guest, dir.path(), &dry);
+    assert_eq!(tree(dir.path()), ["g"]);
+    assert_eq!((summary.files, summary.bytes, summary.skipped), (1, 5, 1));
+    assert_eq!(log.lines("restored"), ["restored /a/f 5"]);
+}
+
+#[test]
+fn stopped_leaves_no_temporary_names() {
+    let mut guest = Guest::new();
+    for f in 0..50 {
+        guest.file(0, format!("f{f}"), vec![1; 10_000]);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log {
+        stop_after: Some(20),
+        ..Log::default()
+    };
+    let options = Options {
+        recursive: true,
+        ..Options::default()
+    };
+    let (summary, result) = restore(&guest, dir.path(), &[whole()], &options, &log);
+    assert_eq!(summary.failed, 0);
+    assert!(result.is_ok() || crate::pipeline::is_cancelled(&result.unwrap_err()));
+    assert_eq!(tree(dir.path()), [""; 0]);
+}
+
+#[test]
+fn directories_need_recursion() {
+    let mut guest = Guest::new();
+    let a = guest.dir(0, "a");
+    let item = Item {
+        path: b"/a".to_vec(),
+        node: a,
+        to: vec!["a".into()],
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::default();
+    let (summary, _) = restore(&guest, dir.path(), &[item], &Options::default(), &log);
+    assert_eq!(summary.failed, 1);
+    assert!(
+        log.lines("failed")[0].contains("-r"),
+        "{:?}",
+        log.lines("failed")
+    );
+}

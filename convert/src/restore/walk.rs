@@ -1,0 +1,451 @@
+//! The tree in order: directories made, files handed to workers.
+
+use crate::{
+    pipeline,
+    restore::{
+        Entry, Event, Item, Observer, Options, Source, Summary,
+        batch::{self, Batch, Pending},
+        host::HostDir,
+        links::{DirRecord, First, LaterLink},
+        names::host_name,
+        report::{Counters, add},
+    },
+};
+use disk_io::{DiskError, Result};
+use guest_fs::{Name, NodeKind};
+use rustix::io::Errno;
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsString,
+    ops::ControlFlow,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+};
+
+/// Deeper trees cannot be opened by path on Linux anyway, and each level holds a
+/// descriptor.
+const MAX_DEPTH: usize = 512;
+
+/// One file for a worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Job<N> {
+    /// Its path in the tree.
+    pub(crate) path: Vec<u8>,
+    pub(crate) node: N,
+    pub(crate) dir: Arc<HostDir>,
+    pub(crate) name: OsString,
+}
+
+/// A restore that is going on.
+pub(crate) struct Run<'a, S: Source> {
+    pub(crate) source: &'a S,
+    pub(crate) options: &'a Options,
+    pub(crate) observer: &'a dyn Observer,
+    pub(crate) root: Arc<HostDir>,
+    pub(crate) links: Mutex<HashMap<S::Node, First>>,
+    pub(crate) later: Mutex<Vec<LaterLink<S::Node>>>,
+    pub(crate) directories: Mutex<Vec<DirRecord>>,
+    counters: Counters,
+    batch: Batch<S::Node>,
+    fatal: Mutex<Option<DiskError>>,
+    stop: AtomicBool,
+}
+
+/// Restores `items` beneath the directory `root`. What fails is told to `observer` and the
+/// rest goes on; an error ends everything only where nothing more could succeed (the disk
+/// is full, …): files that are complete by then keep their names. The sums come either way.
+pub fn restore<S: Source>(
+    source: &S,
+    root: &Path,
+    items: &[Item<S::Node>],
+    options: &Options,
+    observer: &dyn Observer,
+) -> (Summary, Result<()>) {
+    let root = match HostDir::root(root, options.dry_run) {
+        Ok(root) => root,
+        Err(e) => return (Summary::default(), Err(e)),
+    };
+    let run = Run {
+        source,
+        options,
+        observer,
+        root,
+        links: Mutex::default(),
+        later: Mutex::default(),
+        directories: Mutex::default(),
+        counters: Counters::default(),
+        batch: Batch::default(),
+        fatal: Mutex::default(),
+        stop: AtomicBool::new(false),
+    };
+    run.all(items);
+    let fatal = run.fatal.into_inner().unwrap_or_else(|e| e.into_inner());
+    (run.counters.summary(), fatal.map_or(Ok(()), Err))
+}
+
+/// Whether nothing more can succeed after this.
+pub(crate) fn is_fatal(e: &DiskError) -> bool {
+    pipeline::is_cancelled(e)
+        || e.os_error().map(Errno::from_raw_os_error).is_some_and(|e| {
+            matches!(
+                e,
+                Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::MFILE | Errno::NFILE
+            )
+        })
+}
+
+impl<S: Source> Run<'_, S> {
+    fn all(&self, items: &[Item<S::Node>]) {
+        let workers = pipeline::workers(self.options.workers).clamp(1, 64);
+        let (sender, receiver) = sync_channel::<Job<S::Node>>(64);
+        let receiver = Mutex::new(receiver);
+        std::thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| self.work(&receiver));
+            }
+            for item in items {
+                if self.stopped() {
+                    break;
+                }
+                self.item(item, &sender);
+            }
+            drop(sender);
+        });
+        if self.is_cancelled() {
+            batch::discard(&self.batch.take());
+            return;
+        }
+        self.place_all(self.batch.take());
+        if !self.options.dry_run {
+            self.make_links();
+            self.place_all(self.batch.take());
+            self.finish_directories();
+        }
+    }
+
+    fn work(&self, receiver: &Mutex<Receiver<Job<S::Node>>>) {
+        loop {
+            let job = receiver.lock().unwrap_or_else(|e| e.into_inner()).recv();
+            let Ok(job) = job else {
+                return;
+            };
+            if self.stopped() {
+                continue;
+            }
+            if let Err(e) = self.restore_file(&job) {
+                self.failed(&job.path, &e);
+            }
+        }
+    }
+
+    pub(crate) fn stopped(&self) -> bool {
+        if self.observer.cancelled() {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.observer.cancelled()
+    }
+
+    fn item(&self, item: &Item<S::Node>, sender: &SyncSender<Job<S::Node>>) {
+        let filter = &self.options.filter;
+        if filter.excludes(&item.path) {
+            return;
+        }
+        let metadata = match self.source.metadata(item.node) {
+            Ok(metadata) => metadata,
+            Err(e) => return self.failed(&item.path, &e),
+        };
+        let mut dir = self.root.clone();
+        let (name, above) = match item.to.split_last() {
+            Some((name, above)) => (Some(name), above),
+            None => (None, [].as_slice()),
+        };
+        for part in above {
+            dir = dir.child(part);
+        }
+        if metadata.kind == NodeKind::Directory {
+            if !self.options.recursive {
+                let e = DiskError::refused("restoring")
+                    .expected("a file")
+                    .found("a directory")
+                    .hint("-r restores directories with everything in them");
+                return self.failed(&item.path, &e);
+            }
+            if let Some(name) = name {
+                dir = dir.child(name);
+            }
+            let inside = filter.is_selective() && filter.includes(&item.path, false);
+            let mut above = HashSet::new();
+            self.directory(&item.path, item.node, &dir, inside, &mut above, sender);
+            return;
+        }
+        let Some(name) = name else {
+            return;
+        };
+        if !filter.includes(&item.path, false) {
+            return;
+        }
+        if let Err(e) = self.enter(&dir) {
+            return self.failed(&item.path, &e);
+        }
+        let _ = sender.send(Job {
+            path: item.path.clone(),
+            node: item.node,
+            dir,
+            name: name.clone(),
+        });
+    }
+
+    fn enter(&self, dir: &HostDir) -> Result<()> {
+        match dir.fd() {
+            Ok(_) => Ok(()),
+            Err(e) if self.options.dry_run && e.kind() == disk_io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Restores the contents of a directory into `dir`.
+    fn directory(
+        &self,
+        path: &[u8],
+        node: S::Node,
+        dir: &Arc<HostDir>,
+        inside: bool,
+        above: &mut HashSet<S::Node>,
+        sender: &SyncSender<Job<S::Node>>,
+    ) {
+        if above.len() >= MAX_DEPTH || !above.insert(node) {
+            let e = DiskError::refused("entering the directory")
+                .expected(format!(
+                    "a tree of at most {MAX_DEPTH} levels, without loops"
+                ))
+                .found("a deeper one, or a directory that contains itself");
+            return self.failed(path, &e);
+        }
+        let wanted = !self.options.filter.is_selective() || inside;
+        match self.list(path, node, dir, wanted) {
+            Ok(entries) => {
+                let used: HashSet<Vec<u8>> =
+                    entries.iter().map(|e| e.name.as_bytes().to_vec()).collect();
+                let mut mapped = HashSet::new();
+                for entry in entries {
+                    if self.stopped() {
+                        break;
+                    }
+                    let name = self.name_for(path, &entry.name, &used, &mut mapped);
+                    self.entry(path, entry, name, dir, inside, above, sender);
+                }
+            }
+            Err(e) => self.failed(path, &e),
+        }
+        above.remove(&node);
+    }
+
+    /// Makes the directory (at once if `wanted`, else with the first file that goes into
+    /// it) and lists the guest's.
+    fn list(
+        &self,
+        path: &[u8],
+        node: S::Node,
+        dir: &Arc<HostDir>,
+        wanted: bool,
+    ) -> Result<Vec<Entry<S::Node>>> {
+        let metadata = self.source.metadata(node)?;
+        if let Some(refusal) = metadata.refusal {
+            return Err(refusal);
+        }
+        if wanted {
+            self.enter(dir)?;
+            if !dir.path().as_os_str().is_empty() {
+                add(&self.counters.directories, 1);
+            }
+        }
+        let job = Job {
+            path: path.to_vec(),
+            node,
+            dir: dir.clone(),
+            name: dir.path().file_name().unwrap_or_default().to_owned(),
+        };
+        if wanted && let Err(e) = self.streams_of(&job, None) {
+            self.failed(path, &e);
+        }
+        let mut entries = Vec::new();
+        self.source.read_dir(node, &mut |entry| {
+            match entry {
+                Ok(entry) => entries.push(entry),
+                Err(e) => self.failed(path, &e),
+            }
+            if self.stopped() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        if !dir.path().as_os_str().is_empty() {
+            let mut directories = self.directories.lock().unwrap_or_else(|e| e.into_inner());
+            directories.push(DirRecord {
+                path: dir.path().to_path_buf(),
+                guest_path: path.to_vec(),
+                metadata,
+                made: dir.made(),
+            });
+        }
+        Ok(entries)
+    }
+
+    /// The host's name for an entry, told if it is another, and unique in its directory.
+    fn name_for(
+        &self,
+        path: &[u8],
+        name: &Name,
+        used: &HashSet<Vec<u8>>,
+        mapped: &mut HashSet<Vec<u8>>,
+    ) -> OsString {
+        let Some(first) = host_name(name.as_bytes()) else {
+            return name.clone().into_os_string();
+        };
+        let mut other = first.clone();
+        let mut n = 1;
+        while used.contains(&other) || mapped.contains(&other) {
+            n += 1;
+            let mut long = first.clone();
+            long.extend_from_slice(format!("~{n}").as_bytes());
+            other = host_name(&long).unwrap_or(long);
+        }
+        mapped.insert(other.clone());
+        self.renamed(&join(path, name.as_bytes()), &other);
+        OsString::from_vec(other)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn entry(
+        &self,
+        path: &[u8],
+        entry: Entry<S::Node>,
+        name: OsString,
+        dir: &Arc<HostDir>,
+        inside: bool,
+        above: &mut HashSet<S::Node>,
+        sender: &SyncSender<Job<S::Node>>,
+    ) {
+        let path = join(path, entry.name.as_bytes());
+        let filter = &self.options.filter;
+        if filter.excludes(&path) {
+            return;
+        }
+        if entry.kind == NodeKind::Directory {
+            let inside = filter.is_selective() && filter.includes(&path, inside);
+            let dir = dir.child(&name);
+            return self.directory(&path, entry.node, &dir, inside, above, sender);
+        }
+        if filter.includes(&path, inside) {
+            let _ = sender.send(Job {
+                path,
+                node: entry.node,
+                dir: dir.clone(),
+                name,
+            });
+        }
+    }
+
+    /// Hands over a complete file.
+    pub(crate) fn push(&self, pending: Pending<S::Node>) {
+        if let Some(full) = self.batch.push(pending) {
+            self.place_all(full);
+        }
+    }
+
+    /// Syncs files and gives them their names.
+    fn place_all(&self, files: Vec<Pending<S::Node>>) {
+        if files.is_empty() {
+            return;
+        }
+        if let Err(e) = batch::sync(&files) {
+            for file in &files {
+                self.lost(file, &e);
+            }
+            batch::discard(&files);
+            return;
+        }
+        for file in files {
+            match batch::give_name(&file) {
+                Ok(other) => {
+                    let name = other.as_ref().unwrap_or(&file.name);
+                    if let Some(node) = file.node {
+                        self.first_link_is(node, Some(file.dir.path().join(name)));
+                    }
+                    if let Some(other) = &other {
+                        self.renamed(&file.path, other.as_bytes());
+                    }
+                    self.restored(&file.path, file.bytes);
+                }
+                Err(e) => {
+                    self.lost(&file, &e);
+                    batch::discard(&[file]);
+                }
+            }
+        }
+    }
+
+    fn lost(&self, file: &Pending<S::Node>, e: &DiskError) {
+        if let Some(node) = file.node {
+            self.first_link_is(node, None);
+        }
+        self.failed(&file.path, e);
+    }
+
+    pub(crate) fn restored(&self, path: &[u8], bytes: u64) {
+        add(&self.counters.files, 1);
+        add(&self.counters.bytes, bytes);
+        self.observer.event(Event::Restored { path, bytes });
+    }
+
+    pub(crate) fn made_symlink(&self, path: &[u8]) {
+        add(&self.counters.symlinks, 1);
+        self.observer.event(Event::Restored { path, bytes: 0 });
+    }
+
+    pub(crate) fn left_streams(&self, n: u64) {
+        add(&self.counters.streams_left, n);
+    }
+
+    pub(crate) fn skipped(&self, path: &[u8], reason: &str) {
+        add(&self.counters.skipped, 1);
+        self.observer.event(Event::Skipped { path, reason });
+    }
+
+    fn renamed(&self, path: &[u8], name: &[u8]) {
+        add(&self.counters.renamed, 1);
+        self.observer.event(Event::Renamed { path, name });
+    }
+
+    pub(crate) fn failed(&self, path: &[u8], error: &DiskError) {
+        if is_fatal(error) {
+            self.stop.store(true, Ordering::Relaxed);
+            let mut fatal = self.fatal.lock().unwrap_or_else(|e| e.into_inner());
+            fatal.get_or_insert_with(|| error.clone());
+            if pipeline::is_cancelled(error) {
+                return;
+            }
+        }
+        add(&self.counters.failed, 1);
+        self.observer.event(Event::Failed { path, error });
+    }
+}
+
+fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut out = path.to_vec();
+    if out.last() != Some(&b'/') {
+        out.push(b'/');
+    }
+    out.extend_from_slice(name);
+    out
+}
