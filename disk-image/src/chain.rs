@@ -1,6 +1,12 @@
 //! A disk and the disks below it, opened one after the other.
 
-use crate::{Format, OpenOptions, probe::probe, raw::RawMap};
+use crate::{
+    Format, OpenOptions,
+    probe::probe,
+    qcow2::{self, Snapshot},
+    raw::RawMap,
+    vhd,
+};
 use disk_io::{BlockMap, DiskError, ErrorKind, FileId, Memory, Opened, Result};
 use std::{path::PathBuf, sync::Arc};
 
@@ -33,6 +39,8 @@ pub(crate) struct Chain<'o> {
     pub(crate) layers: Vec<Arc<dyn BlockMap>>,
     pub(crate) links: Vec<Link>,
     pub(crate) warnings: Vec<String>,
+    /// Of the top file.
+    pub(crate) snapshots: Vec<Snapshot>,
     seen: Vec<FileId>,
 }
 
@@ -43,6 +51,7 @@ impl<'o> Chain<'o> {
             layers: Vec::new(),
             links: Vec::new(),
             warnings: Vec::new(),
+            snapshots: Vec::new(),
             seen: Vec::new(),
         }
     }
@@ -109,6 +118,8 @@ impl<'o> Chain<'o> {
                 self.push(Arc::new(map), link);
                 Ok(None)
             }
+            Format::Qcow2 => qcow2::open(source, self),
+            Format::Vhd => vhd::open(source, self),
             other => Err(unsupported(other)),
         }
     }

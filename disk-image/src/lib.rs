@@ -14,10 +14,14 @@ mod chain;
 mod format;
 mod map;
 mod open;
+mod parent;
 mod probe;
+mod qcow2;
 mod raw;
+mod vhd;
 
 pub use chain::Link;
 pub use format::Format;
 pub use open::{Image, OpenOptions, open};
 pub use probe::probe;
+pub use qcow2::Snapshot;

@@ -4,6 +4,7 @@ use crate::{
     Format,
     chain::{Chain, Link},
     probe::probe,
+    qcow2::Snapshot,
 };
 use disk_io::{Disk, DiskError, Layered, Memory, Opened, Result};
 use std::sync::Arc;
@@ -15,6 +16,9 @@ pub struct OpenOptions {
     pub format: Option<Format>,
     /// What readers may keep in memory; the process's own if absent.
     pub memory: Option<Arc<Memory>>,
+    /// Open this internal snapshot instead of the present state: `id:N`, `name:TEXT`, or a
+    /// bare word that is either (qcow2).
+    pub snapshot: Option<String>,
     /// Go on where a parent is not the one its child was made from.
     pub ignore_mismatch: bool,
 }
@@ -30,6 +34,8 @@ pub struct Image {
     pub layered: Option<Arc<Layered>>,
     /// Its files, the newest first.
     pub links: Vec<Link>,
+    /// Its internal snapshots (qcow2).
+    pub snapshots: Vec<Snapshot>,
     /// What the user should know.
     pub warnings: Vec<String>,
     /// Whether something was recognised or forced. If not, it is a raw disk only if a
@@ -48,6 +54,19 @@ pub fn open(source: Opened, options: &OpenOptions) -> Result<Image> {
         None => probe(&*source.disk).map_err(|e| e.file(source.path.display()))?,
     };
     let format = found.unwrap_or(Format::Raw);
+    if let Some(wanted) = options
+        .snapshot
+        .as_deref()
+        .filter(|_| format != Format::Qcow2)
+    {
+        return Err(DiskError::not_found("choosing a snapshot")
+            .file(source.path.display())
+            .expected(wanted.to_string())
+            .found(format!(
+                "a {}, which has no internal snapshots",
+                format.title()
+            )));
+    }
     let raw = source.disk.clone();
     let mut chain = Chain::new(options);
     chain.open(source, format)?;
@@ -56,6 +75,7 @@ pub fn open(source: Opened, options: &OpenOptions) -> Result<Image> {
         layers,
         links,
         warnings,
+        snapshots,
         ..
     } = chain;
     if layers.is_empty() {
@@ -72,6 +92,7 @@ pub fn open(source: Opened, options: &OpenOptions) -> Result<Image> {
         disk,
         layered: Some(layered),
         links,
+        snapshots,
         warnings,
         believed: found.is_some(),
     })
