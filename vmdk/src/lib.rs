@@ -1,1 +1,55 @@
-//! (in progress)
+//! VMDK readers: descriptors, every extent kind, delta chains.
+//!
+//! [`Image::open`] takes a file that passed the gate ([`disk_io::Opened`]), finds its extents
+//! and its parents, checks that they belong together, and gives one [`disk_io::Disk`].
+//! Bytes are right or the read fails with the reason; nothing that is missing, damaged or
+//! unsupported reads as zeros.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`probe()`] | which kind of VMDK file this is, by its first bytes |
+//! | [`descriptor`] | the text that describes a link: parsed, every line kept |
+//! | [`hosted`] | KDMV sparse extents, with and without compressed grains |
+//! | [`cowd`], [`sesparse`] | the sparse extents of ESX |
+//! | [`image`] | opening: one link after the other down to the base |
+//! | [`children`] | which disks in a directory are newer than this one |
+//! | [`write`](mod@write) | encoders of every subformat |
+//!
+//! "Fact sheet, VMDK 5.5" in a comment names the section of the project's collection of
+//! format facts that the code follows.
+#![cfg_attr(
+    not(test),
+    deny(clippy::arithmetic_side_effects, clippy::indexing_slicing)
+)]
+
+mod chain;
+pub mod children;
+pub mod cowd;
+pub mod descriptor;
+mod directory;
+mod extent;
+pub mod hosted;
+pub mod image;
+mod link;
+mod names;
+mod probe;
+pub mod sesparse;
+mod tables;
+pub mod write;
+
+pub use children::{Child, newer_children};
+pub use descriptor::Descriptor;
+pub use image::{Image, OpenOptions};
+pub use link::{Counts, ExtentInfo, Link, SparseInfo};
+pub use probe::{Kind, probe};
+
+/// Bytes in a sector: every count and place in a VMDK is in these, whatever the guest's
+/// sector size.
+pub const SECTOR: u64 = 512;
+
+/// Sectors to bytes, if they fit into the 2^63 - 1 that a disk or file can have.
+pub(crate) fn bytes(sectors: u64) -> Option<u64> {
+    sectors
+        .checked_mul(SECTOR)
+        .filter(|b| i64::try_from(*b).is_ok())
+}

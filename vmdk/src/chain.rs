@@ -1,0 +1,474 @@
+//! From a link to its parent, down to the base (fact sheet, VMDK 3).
+//!
+//! What a delta does not hold is its parent's, and only the content id says that a file is
+//! that parent. So every candidate is compared by content id and length before it is taken,
+//! and nothing is given out before the whole chain is known.
+
+use crate::{
+    descriptor::Descriptor,
+    extent::open::{Extents, Head, is_complete},
+    image::OpenOptions,
+    link::Link,
+    names,
+};
+use disk_io::{
+    DiskError, ErrorKind, FileId, HostDir, Locate, Opened, Purpose, Result, host_dir::Allowed,
+};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+/// Most links of a chain. vSphere allows 32 snapshots; nothing here needs a small limit.
+pub(crate) const MAX_DEPTH: usize = 1024;
+/// Most extents of all links together.
+const MAX_EXTENTS: usize = 4 * crate::descriptor::MAX_EXTENTS;
+/// Most files of a directory that are looked at for a parent.
+pub(crate) const MAX_SCANNED: usize = 4096;
+
+/// Opens a link and everything below it. The second value is what the user should know.
+pub(crate) fn open(source: Opened, options: &OpenOptions) -> Result<(Vec<Link>, Vec<String>)> {
+    let head = Head::read(&source)?;
+    let mut chain = Chain {
+        options,
+        seen: HashSet::from([source.id]),
+        explicit: options.parent.as_deref(),
+        warnings: Vec::new(),
+        dir: source.dir.clone(),
+    };
+    let mut links = Vec::new();
+    let mut extents = 0usize;
+    let mut current = Some((source, head));
+    while let Some((opened, head)) = current.take() {
+        extents = extents.saturating_add(head.descriptor.as_ref().map_or(1, |d| d.extent_count()));
+        if links.len() >= MAX_DEPTH || extents > MAX_EXTENTS {
+            return Err(DiskError::refused("following the chain of parents")
+                .file(opened.path.display())
+                .expected(format!("at most {MAX_DEPTH} links with {MAX_EXTENTS} extents"))
+                .found("more"));
+        }
+        let wanted = chain.wanted(&opened, &head)?;
+        let capacity = head.capacity();
+        if let Some(wanted) = wanted {
+            current = Some(chain.find_parent(&opened, capacity, &wanted)?);
+        }
+        links.push(chain.link(&opened, head)?);
+    }
+    if let Some(unused) = chain.explicit {
+        chain.warnings.push(format!(
+            "the given parent {} was not needed: every link found its own",
+            unused.display()
+        ));
+    }
+    check_lengths(&links)?;
+    Ok((links, chain.warnings))
+}
+
+/// ESXi refuses a chain whose links differ in length (fact sheet, VMDK 3). A difference of
+/// less than a grain is how writers round.
+fn check_lengths(links: &[Link]) -> Result<()> {
+    for (child, parent) in links.iter().zip(links.iter().skip(1)) {
+        if !same_length(child.capacity, parent.capacity) {
+            return Err(DiskError::corrupt("comparing a disk with its parent")
+                .file(child.path.display())
+                .expected(format!("the parent's length, {} bytes", parent.capacity))
+                .found(format!("{} bytes", child.capacity)));
+        }
+    }
+    Ok(())
+}
+
+fn same_length(a: u64, b: u64) -> bool {
+    a.abs_diff(b) < 128 * crate::SECTOR
+}
+
+/// The parent that a link asks for.
+struct Wanted {
+    cid: Option<u32>,
+    hint: Option<String>,
+    encoding: &'static encoding_rs::Encoding,
+}
+
+struct Chain<'a> {
+    options: &'a OpenOptions,
+    seen: HashSet<FileId>,
+    /// The user's own parent, until it is used.
+    explicit: Option<&'a Path>,
+    warnings: Vec<String>,
+    /// SOURCE's own directory.
+    dir: std::sync::Arc<dyn Locate>,
+}
+
+/// Why a file is not the parent.
+enum Unfit {
+    /// It is a link that is already in the chain.
+    Seen(PathBuf),
+    /// Its content id is another one.
+    Cid(Opened, Box<Head>),
+    /// Anything else.
+    Other(DiskError),
+}
+
+impl Chain<'_> {
+    /// Opens a link's extents, once its place in the chain is known.
+    fn link(&mut self, opened: &Opened, head: Head) -> Result<Link> {
+        let name = opened.path.display();
+        if let Some(d) = &head.descriptor {
+            for warning in d.warnings() {
+                self.warnings.push(format!("{name}: {warning}"));
+            }
+        }
+        let (map, extents) = Extents::open(opened, &head, self.options, &mut self.warnings)?;
+        self.warnings.extend(map.remarks.all());
+        let d = head.descriptor.as_ref();
+        Ok(Link {
+            path: opened.path.clone(),
+            create_type: d.and_then(Descriptor::create_type).map(str::to_owned),
+            cid: d.and_then(Descriptor::cid),
+            parent_cid: d.and_then(|d| d.parent_cid().ok()).flatten(),
+            capacity: map.len,
+            extents,
+            descriptor: head.descriptor,
+            map: std::sync::Arc::new(map),
+        })
+    }
+
+    /// Which parent the link asks for, if any.
+    fn wanted(&mut self, opened: &Opened, head: &Head) -> Result<Option<Wanted>> {
+        let Some(d) = &head.descriptor else {
+            return Ok(None);
+        };
+        let name = opened.path.display();
+        if let Some(key) = d.encryption() {
+            return Err(DiskError::unsupported("opening an encrypted disk")
+                .file(name)
+                .found(format!("the key {key} in its descriptor")));
+        }
+        let cid = d.parent_cid().map_err(|e| e.file(&name))?;
+        let hint = d.parent_hint().map(str::to_owned);
+        if cid.is_none() && hint.is_none() {
+            return Ok(None);
+        }
+        if is_complete(d) {
+            // Nothing would ever be asked of it: native snapshots are full copies.
+            self.warnings.push(format!(
+                "{name}: names a parent, but holds every byte itself; the parent is not opened"
+            ));
+            return Ok(None);
+        }
+        if cid.is_none() && !self.options.ignore_cid {
+            return Err(DiskError::corrupt("looking for the parent disk")
+                .file(name)
+                .expected("parentCID beside parentFileNameHint")
+                .found(match d.get("parentCID") {
+                    Some(_) => "parentCID=ffffffff, which means that there is no parent",
+                    None => "no parentCID",
+                })
+                .hint("--ignore-cid uses the parent that is named"));
+        }
+        Ok(Some(Wanted {
+            cid,
+            hint,
+            encoding: d.encoding(),
+        }))
+    }
+
+    /// Compares a file with what is wanted.
+    fn fits(
+        &self,
+        candidate: Opened,
+        capacity: Option<u64>,
+        wanted: &Wanted,
+    ) -> Result<(Opened, Head), Unfit> {
+        if self.seen.contains(&candidate.id) {
+            return Err(Unfit::Seen(candidate.path));
+        }
+        let head = Head::read(&candidate).map_err(Unfit::Other)?;
+        if let (Some(child), Some(parent)) = (capacity, head.capacity())
+            && !same_length(child, parent)
+        {
+            return Err(Unfit::Other(
+                DiskError::corrupt("comparing a disk with its parent")
+                    .file(candidate.path.display())
+                    .expected(format!("{child} bytes, the child's length"))
+                    .found(format!("{parent} bytes")),
+            ));
+        }
+        let cid = head.descriptor.as_ref().and_then(Descriptor::cid);
+        if wanted.cid.is_none() || cid != wanted.cid {
+            return Err(Unfit::Cid(candidate, Box::new(head)));
+        }
+        Ok((candidate, head))
+    }
+
+    /// Finds the parent of `child` in the order of the fact sheet (VMDK 3.1).
+    fn find_parent(
+        &mut self,
+        child: &Opened,
+        capacity: Option<u64>,
+        wanted: &Wanted,
+    ) -> Result<(Opened, Head)> {
+        let mut failure = Failure::new(child, wanted);
+        for name in candidates(wanted) {
+            failure.tried.push(name.clone());
+            let opened = match names::open(&*child.dir, &name, wanted.encoding, Purpose::Parent) {
+                Ok(opened) => opened,
+                Err(e) => {
+                    failure.add(Unfit::Other(e));
+                    continue;
+                }
+            };
+            match self.fits(opened, capacity, wanted) {
+                Ok(found) => return Ok(self.take(found)),
+                Err(unfit) => failure.add(unfit),
+            }
+        }
+        if let Some(found) = self.scan(child, capacity, wanted, &mut failure)? {
+            self.warnings.push(format!(
+                "{}: the parent {} was not found; {} has its content id and is used",
+                child.path.display(),
+                wanted.hint.as_deref().unwrap_or("(not named)"),
+                found.0.path.display()
+            ));
+            return Ok(self.take(found));
+        }
+        if let Some(path) = self.explicit.take() {
+            return self.use_explicit(path, child, capacity, wanted);
+        }
+        match failure.mismatch.take() {
+            Some((opened, head)) if self.options.ignore_cid => {
+                self.warn_cid(child, &opened, &head, wanted);
+                Ok(self.take((opened, *head)))
+            }
+            other => {
+                failure.mismatch = other;
+                Err(failure.error())
+            }
+        }
+    }
+
+    fn take(&mut self, found: (Opened, Head)) -> (Opened, Head) {
+        self.seen.insert(found.0.id);
+        found
+    }
+
+    fn warn_cid(&mut self, child: &Opened, parent: &Opened, head: &Head, wanted: &Wanted) {
+        let cid = head.descriptor.as_ref().and_then(Descriptor::cid);
+        self.warnings.push(format!(
+            "{}: the content id of its parent {} is {}, not {}, and is IGNORED as asked: the \
+             parent may have been changed, and the contents may be a mixture",
+            child.path.display(),
+            parent.path.display(),
+            show(cid),
+            show(wanted.cid),
+        ));
+    }
+
+    /// The parent that the user gave: of this machine, since the user typed it; inside
+    /// SOURCE's own place if it is not there.
+    fn use_explicit(
+        &mut self,
+        path: &Path,
+        child: &Opened,
+        capacity: Option<u64>,
+        wanted: &Wanted,
+    ) -> Result<(Opened, Head)> {
+        let opened = HostDir::open_source(path, &Allowed::default()).or_else(|e| {
+            match (e.kind(), self.dir.open(path, Purpose::Parent)) {
+                (ErrorKind::NotFound, Ok(opened)) => Ok(opened),
+                _ => Err(e.context("opening the parent given by --parent")),
+            }
+        })?;
+        let found = match self.fits(opened, capacity, wanted) {
+            Ok(found) => found,
+            Err(Unfit::Cid(opened, head)) if self.options.ignore_cid => {
+                self.warn_cid(child, &opened, &head, wanted);
+                (opened, *head)
+            }
+            Err(unfit) => {
+                let mut failure = Failure::new(child, wanted);
+                failure.tried.push(path.display().to_string());
+                failure.add(unfit);
+                return Err(failure.error());
+            }
+        };
+        self.warnings.push(format!(
+            "{}: {} is used as its parent, as asked",
+            child.path.display(),
+            found.0.path.display()
+        ));
+        Ok(self.take(found))
+    }
+
+    /// Looks through the child's directory for the one disk with the wanted content id.
+    fn scan(
+        &self,
+        child: &Opened,
+        capacity: Option<u64>,
+        wanted: &Wanted,
+        failure: &mut Failure,
+    ) -> Result<Option<(Opened, Head)>> {
+        // These are not random, so they identify nothing (fact sheet, VMDK 3).
+        let Some(cid) = wanted.cid.filter(|c| !matches!(c, 0 | 0xffff_fffe)) else {
+            return Ok(None);
+        };
+        let mut found: Vec<(Opened, Head)> = Vec::new();
+        for name in disk_names(&*child.dir)? {
+            let Ok(opened) = child.dir.open(&name, Purpose::Parent) else {
+                continue;
+            };
+            if let Ok((opened, head)) = self.fits(opened, capacity, wanted) {
+                // A snapshot that was never written to has its parent's content id, so the
+                // child's own children may match too.
+                let below_child = head
+                    .descriptor
+                    .as_ref()
+                    .and_then(Descriptor::parent_hint)
+                    .and_then(names::base_name)
+                    .is_some_and(|hint| child.base_name() == Path::new(hint));
+                if !below_child {
+                    found.push((opened, head));
+                }
+            }
+        }
+        failure
+            .tried
+            .push(format!("content id {cid:08x} in {}", child.dir.describe()));
+        if found.len() > 1 {
+            let names: Vec<String> = found
+                .iter()
+                .map(|(o, _)| o.path.display().to_string())
+                .collect();
+            return Err(DiskError::not_found("looking for the parent disk")
+                .file(child.path.display())
+                .expected(format!("one disk with content id {cid:08x}"))
+                .found(names.join(", "))
+                .hint("say which with --parent FILE"));
+        }
+        Ok(found.pop())
+    }
+}
+
+/// Names under which a parent may be found, in order and without repetition.
+fn candidates(wanted: &Wanted) -> Vec<String> {
+    let Some(hint) = &wanted.hint else {
+        return Vec::new();
+    };
+    let mut all = Vec::new();
+    if !names::is_absolute(hint) {
+        all.push(hint.clone());
+        // A relative name in the spelling of Windows.
+        all.push(hint.replace('\\', "/"));
+    }
+    all.extend(names::base_name(hint).map(str::to_owned));
+    all.extend(names::last_two(hint).map(|two| format!("../{two}")));
+    if names::is_absolute(hint) {
+        all.push(hint.clone());
+    }
+    let mut unique: Vec<String> = Vec::new();
+    for name in all {
+        if !unique.contains(&name) {
+            unique.push(name);
+        }
+    }
+    unique
+}
+
+/// Names in a directory that may be those of disks.
+pub(crate) fn disk_names(dir: &dyn Locate) -> Result<Vec<PathBuf>> {
+    let mut names = dir.list(MAX_SCANNED)?;
+    names.retain(|n| {
+        n.extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("vmdk"))
+    });
+    Ok(names)
+}
+
+fn show(cid: Option<u32>) -> String {
+    cid.map_or("none".into(), |c| format!("{c:08x}"))
+}
+
+/// What went wrong while looking for a parent; becomes one error.
+struct Failure {
+    child: String,
+    looked_for: String,
+    wanted: Option<u32>,
+    tried: Vec<String>,
+    mismatch: Option<(Opened, Box<Head>)>,
+    seen: Option<PathBuf>,
+    /// The file was there and could not be taken.
+    unusable: Option<DiskError>,
+    refused: Option<DiskError>,
+}
+
+impl Failure {
+    fn new(child: &Opened, wanted: &Wanted) -> Self {
+        Self {
+            child: child.path.display().to_string(),
+            looked_for: match &wanted.hint {
+                Some(hint) => hint.clone(),
+                None => "a parent that the descriptor does not name".into(),
+            },
+            wanted: wanted.cid,
+            tried: Vec::new(),
+            mismatch: None,
+            seen: None,
+            unusable: None,
+            refused: None,
+        }
+    }
+
+    fn add(&mut self, unfit: Unfit) {
+        match unfit {
+            Unfit::Seen(path) => {
+                self.seen.get_or_insert(path);
+            }
+            Unfit::Cid(opened, head) => {
+                self.mismatch.get_or_insert((opened, head));
+            }
+            Unfit::Other(e) => match e.kind() {
+                ErrorKind::NotFound => {}
+                ErrorKind::Refused => {
+                    self.refused.get_or_insert(e);
+                }
+                _ => {
+                    self.unusable.get_or_insert(e);
+                }
+            },
+        }
+    }
+
+    fn error(self) -> DiskError {
+        const HINT: &str = "--parent FILE uses another file as the parent";
+        let doing = format!("looking for the parent disk {}", self.looked_for);
+        if let Some((opened, head)) = self.mismatch {
+            let cid = head.descriptor.as_ref().and_then(Descriptor::cid);
+            return DiskError::corrupt(doing)
+                .file(self.child)
+                .expected(format!("content id {}", show(self.wanted)))
+                .found(format!("{} in {}", show(cid), opened.path.display()))
+                .hint(format!(
+                    "the parent was changed after this delta was made, or is another disk; \
+                     {HINT}, --ignore-cid goes on regardless"
+                ));
+        }
+        if let Some(e) = self.unusable {
+            return e.file(&self.child).context(doing).hint(HINT);
+        }
+        if let Some(path) = self.seen {
+            return DiskError::corrupt(doing)
+                .file(self.child)
+                .expected("another disk")
+                .found(format!("{}, which is above it in the chain", path.display()))
+                .hint(HINT);
+        }
+        if let Some(e) = self.refused {
+            return e.context(format!("{}: {doing}", self.child));
+        }
+        DiskError::not_found(doing)
+            .file(self.child)
+            .expected(format!("one of {}", self.tried.join(", ")))
+            .found("none of them")
+            .hint(format!("put it beside its child, or: {HINT}"))
+    }
+}

@@ -1,0 +1,122 @@
+//! One extent of a link, whatever its kind.
+
+pub(crate) mod flat;
+pub(crate) mod open;
+
+use crate::link::Counts;
+use disk_io::{Disk, DiskError, FileIndex, Mapping, Place, Result};
+use std::{
+    collections::BTreeSet,
+    fmt::Debug,
+    sync::{Arc, Mutex},
+};
+
+/// How many bits of a unit name the grain; the extent's number is above them.
+pub(crate) const UNIT_GRAIN_BITS: u32 = 48;
+
+/// An extent maps its own bytes; the link puts extents one behind the other.
+pub(crate) trait ExtentMap: Send + Sync + Debug {
+    /// As [`disk_io::BlockMap::map_range`], with offsets relative to the extent.
+    fn map_range(&self, start: u64, len: u64, emit: &mut dyn FnMut(Mapping)) -> Result<()>;
+
+    /// Its file.
+    fn file(&self) -> Option<&Arc<dyn Disk>> {
+        None
+    }
+
+    /// Decodes a grain.
+    fn decode(&self, grain: u64, out: &mut [u8]) -> Result<()> {
+        let _ = out;
+        Err(DiskError::unsupported("decoding").found(format!("grain {grain}")))
+    }
+
+    /// Byte offset of an encoded grain in the file.
+    fn grain_place(&self, grain: u64) -> Option<u64> {
+        let _ = grain;
+        None
+    }
+
+    /// Counts what is stored in the first `len` bytes.
+    fn count(&self, len: u64, counts: &mut Counts) -> Result<()> {
+        self.map_range(0, len, &mut |m| {
+            let field = match m.place {
+                Place::Below => &mut counts.below,
+                Place::Zero => &mut counts.zero,
+                Place::Bad(_) => &mut counts.bad,
+                Place::Stored { .. } | Place::Encoded { .. } => &mut counts.stored,
+            };
+            *field = field.saturating_add(m.len);
+        })
+    }
+}
+
+/// An extent of zeros.
+#[derive(Debug)]
+pub(crate) struct ZeroExtent;
+
+impl ExtentMap for ZeroExtent {
+    fn map_range(&self, _: u64, len: u64, emit: &mut dyn FnMut(Mapping)) -> Result<()> {
+        emit(Mapping {
+            len,
+            place: Place::Zero,
+        });
+        Ok(())
+    }
+}
+
+/// An extent that must not be read.
+#[derive(Debug)]
+pub(crate) struct ForbiddenExtent(pub(crate) DiskError);
+
+impl ExtentMap for ForbiddenExtent {
+    fn map_range(&self, _: u64, len: u64, emit: &mut dyn FnMut(Mapping)) -> Result<()> {
+        emit(Mapping {
+            len,
+            place: Place::Bad(self.0.clone()),
+        });
+        Ok(())
+    }
+}
+
+/// What was noticed while reading tables, each thing once.
+#[derive(Debug, Default)]
+pub(crate) struct Remarks(Mutex<BTreeSet<String>>);
+
+impl Remarks {
+    /// So that a damaged image does not fill the memory with complaints.
+    const MOST: usize = 64;
+
+    pub(crate) fn add(&self, remark: impl FnOnce() -> String) {
+        if let Ok(mut all) = self.0.lock()
+            && all.len() < Self::MOST
+        {
+            all.insert(remark());
+        }
+    }
+
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.0
+            .lock()
+            .map(|all| all.iter().cloned().collect())
+            .unwrap_or_default()
+    }
+}
+
+/// What an extent needs to know of its place in the link.
+#[derive(Clone, Debug)]
+pub(crate) struct Seat {
+    /// Its number, which names its file and its units.
+    pub(crate) number: u32,
+    /// Name of its file.
+    pub(crate) name: String,
+    /// Where the link keeps pieces of directories.
+    pub(crate) pieces: Arc<crate::directory::Pieces>,
+    /// Where it says what it noticed.
+    pub(crate) remarks: Arc<Remarks>,
+}
+
+impl Seat {
+    pub(crate) fn file_index(&self) -> FileIndex {
+        FileIndex(self.number)
+    }
+}

@@ -1,0 +1,484 @@
+//! Opening the extents of a link.
+
+use super::{ExtentMap, ForbiddenExtent, Remarks, Seat, ZeroExtent, flat::FlatExtent};
+use crate::{
+    cowd,
+    descriptor::{Access, Descriptor, ExtentLine, ExtentType},
+    directory::Pieces,
+    hosted::{self, Header},
+    image::OpenOptions,
+    link::{ExtentInfo, LinkMap, Part, SparseInfo},
+    names,
+    probe::{Kind, probe},
+    sesparse,
+};
+use disk_io::{Disk, DiskError, Opened, Result};
+use std::{path::PathBuf, sync::Arc};
+
+/// What the beginning of a link's file says.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) descriptor: Option<Descriptor>,
+    /// The header of the sparse extent that the descriptor is embedded in.
+    pub(crate) header: Option<Header>,
+}
+
+impl Head {
+    /// Reads the descriptor and nothing else.
+    ///
+    /// # Errors
+    /// Whatever cannot be the beginning of a link is named.
+    pub(crate) fn read(opened: &Opened) -> Result<Self> {
+        let name = opened.path.display().to_string();
+        let disk = &*opened.disk;
+        let refuse = |e: DiskError, kind: Kind| e.file(&name).found(kind.describe());
+        match probe(disk)? {
+            Some(Kind::Descriptor) => Ok(Self {
+                descriptor: Some(Descriptor::read(disk, &name)?),
+                header: None,
+            }),
+            Some(Kind::HostedSparse) => {
+                let header = Header::read(disk, &name)?;
+                let descriptor = match (header.descriptor_offset, header.descriptor_size) {
+                    (0, _) | (_, 0) => None,
+                    (offset, size) => Some(Descriptor::read_at(
+                        disk,
+                        offset.saturating_mul(crate::SECTOR),
+                        size.saturating_mul(crate::SECTOR),
+                        &name,
+                    )?),
+                };
+                Ok(Self {
+                    descriptor,
+                    header: Some(header),
+                })
+            }
+            Some(kind @ (Kind::Cowd | Kind::SeSparse)) => Err(refuse(
+                DiskError::unsupported("opening a delta extent without its descriptor"),
+                kind,
+            )
+            .hint("what it does not hold is in its parent; open the descriptor that names it")),
+            Some(kind @ Kind::ChangeTracking) => Err(refuse(
+                DiskError::unsupported("opening as a disk"),
+                kind,
+            )
+            .hint("open the disk that it belongs to")),
+            Some(kind @ Kind::Unfinished) => {
+                Err(refuse(DiskError::corrupt("opening as a disk"), kind))
+            }
+            None => Err(DiskError::unsupported("opening as a VMDK")
+                .file(&name)
+                .expected("a descriptor or a sparse extent")
+                .found("neither")),
+        }
+    }
+
+    /// Length of the link in bytes as its descriptor or header gives it, extents unopened.
+    pub(crate) fn capacity(&self) -> Option<u64> {
+        match (&self.header, &self.descriptor) {
+            (Some(h), Some(d)) if h.capacity > 0 && d.extent_count() > 1 => sum(d),
+            (Some(h), _) if h.capacity > 0 => crate::bytes(h.capacity),
+            (_, Some(d)) => sum(d),
+            _ => None,
+        }
+    }
+}
+
+fn sum(descriptor: &Descriptor) -> Option<u64> {
+    descriptor
+        .extents()
+        .try_fold(0u64, |sum, e| sum.checked_add(e.sectors))
+        .and_then(crate::bytes)
+}
+
+/// The extents of one link while they are opened.
+pub(crate) struct Extents<'a> {
+    pub(crate) opened: &'a Opened,
+    pub(crate) options: &'a OpenOptions,
+    pub(crate) warnings: &'a mut Vec<String>,
+    name: String,
+    pieces: Arc<Pieces>,
+    remarks: Arc<Remarks>,
+    parts: Vec<Part>,
+    infos: Vec<ExtentInfo>,
+    end: u64,
+}
+
+impl<'a> Extents<'a> {
+    /// Opens everything that `head` names. Every file is opened now, so that a missing one
+    /// is found before the first byte is given out; the files' pool bounds the descriptors.
+    pub(crate) fn open(
+        opened: &'a Opened,
+        head: &Head,
+        options: &'a OpenOptions,
+        warnings: &'a mut Vec<String>,
+    ) -> Result<(LinkMap, Vec<ExtentInfo>)> {
+        let mut this = Self {
+            name: opened.path.display().to_string(),
+            opened,
+            options,
+            warnings,
+            pieces: Arc::default(),
+            remarks: Arc::default(),
+            parts: Vec::new(),
+            infos: Vec::new(),
+            end: 0,
+        };
+        let embedded = head.header.as_ref().filter(|h| h.capacity > 0);
+        match (&head.descriptor, embedded) {
+            (None, Some(header)) => this.alone(header)?,
+            (Some(d), header) if d.extent_count() > 0 => {
+                for (number, line) in d.extents().enumerate() {
+                    // An embedded descriptor is in the first extent (fact sheet, VMDK 2.6),
+                    // whatever name stands there: the file may have been renamed (2.4).
+                    let own = header.filter(|_| number == 0 && line.kind == ExtentType::Sparse);
+                    this.extent(d, line, own)?;
+                }
+            }
+            // A descriptor without extents in an extent with a capacity: the header is enough.
+            (Some(_), Some(header)) => {
+                this.warnings
+                    .push(format!("{}: the descriptor lists no extent", this.name));
+                this.alone(header)?;
+            }
+            _ => {
+                return Err(DiskError::corrupt("reading the descriptor")
+                    .file(&this.name)
+                    .expected("at least one extent")
+                    .found("none"));
+            }
+        }
+        let map = LinkMap {
+            name: this.name,
+            len: this.end,
+            parts: this.parts,
+            remarks: this.remarks,
+        };
+        Ok((map, this.infos))
+    }
+
+    /// A sparse extent that no descriptor describes.
+    fn alone(&mut self, header: &Header) -> Result<()> {
+        let len = crate::bytes(header.capacity).unwrap_or_default();
+        let opened = self.opened.clone();
+        self.sparse(&opened, Access::Rw, ExtentType::Sparse, len, Some(header), false)
+    }
+
+    fn seat(&self, file: &Opened) -> Seat {
+        Seat {
+            number: u32::try_from(self.parts.len()).unwrap_or(u32::MAX),
+            name: file.path.display().to_string(),
+            pieces: self.pieces.clone(),
+            remarks: self.remarks.clone(),
+        }
+    }
+
+    fn push(&mut self, info: ExtentInfo, map: Box<dyn ExtentMap>) -> Result<()> {
+        let name = info
+            .file
+            .as_ref()
+            .map_or_else(|| self.name.clone(), |f| f.display().to_string());
+        let end = self
+            .end
+            .checked_add(info.len)
+            .filter(|end| i64::try_from(*end).is_ok())
+            .ok_or_else(|| {
+                DiskError::corrupt("adding up the extents")
+                    .file(&self.name)
+                    .expected("less than 2^63 bytes in all")
+            })?;
+        self.parts.push(Part {
+            start: self.end,
+            len: info.len,
+            name,
+            map,
+        });
+        self.infos.push(ExtentInfo {
+            start: self.end,
+            ..info
+        });
+        self.end = end;
+        Ok(())
+    }
+
+    /// Opens what one line says; `own` is the header of the file itself.
+    fn extent(&mut self, d: &Descriptor, line: &ExtentLine, own: Option<&Header>) -> Result<()> {
+        let fail = |e: DiskError| e.file(&self.name);
+        let too_long = |what: &str, sectors: u64| {
+            fail(
+                DiskError::corrupt(format!("reading the {what} of an extent"))
+                    .expected("less than 2^63 bytes")
+                    .found(format!("{sectors} sectors")),
+            )
+        };
+        let len = crate::bytes(line.sectors).ok_or_else(|| too_long("length", line.sectors))?;
+        let offset = line.offset.unwrap_or_default();
+        let offset = crate::bytes(offset).ok_or_else(|| too_long("offset", offset))?;
+        let mut info = ExtentInfo {
+            kind: line.kind.clone(),
+            access: line.access,
+            start: 0,
+            len,
+            offset,
+            file: None,
+            file_size: None,
+            sparse: None,
+        };
+        let unsupported = |what: &str| {
+            fail(
+                DiskError::unsupported(what)
+                    .found(format!("an extent of type {}", line.kind.as_str())),
+            )
+        };
+        if line.access == Access::NoAccess || len == 0 {
+            let e = DiskError::refused("reading a range that the descriptor marks NOACCESS")
+                .file(&self.name);
+            return self.push(info, Box::new(ForbiddenExtent(e)));
+        }
+        match line.kind {
+            ExtentType::Zero => return self.push(info, Box::new(ZeroExtent)),
+            ExtentType::VmfsRdm => {
+                return Err(unsupported("opening a raw device mapping").hint(
+                    "the mapping file does not hold the disk's data; open the LUN itself as a \
+                     raw disk",
+                ));
+            }
+            ExtentType::VsanSparse => return Err(unsupported("opening a vSAN delta (vsanSparse)")),
+            ExtentType::Other(_) => return Err(unsupported("opening an extent")),
+            _ => {}
+        }
+        let flat = matches!(
+            line.kind,
+            ExtentType::Flat | ExtentType::Vmfs | ExtentType::VmfsRaw
+        );
+        if let (Some(header), false) = (own, flat) {
+            // One extent and one file: the header is what every reader takes the length from
+            // (fact sheet, VMDK 13.1), as long as the line does not promise more.
+            let len = match crate::bytes(header.capacity) {
+                Some(capacity) if d.extent_count() == 1 && capacity > len => {
+                    self.warnings.push(format!(
+                        "{}: the extent line says {len} bytes, the header {capacity}; the \
+                         header is followed",
+                        self.name
+                    ));
+                    capacity
+                }
+                _ => len,
+            };
+            let opened = self.opened.clone();
+            return self.sparse(&opened, line.access, line.kind.clone(), len, own, true);
+        }
+        let Some(name) = &line.file else {
+            return Err(fail(
+                DiskError::corrupt("opening an extent").expected("a file name"),
+            ));
+        };
+        for object in ["vsan://", "vvol://"] {
+            if name.starts_with(object) {
+                return Err(unsupported("opening an extent in an object store")
+                    .found(format!("an extent at {object}")));
+            }
+        }
+        let (file, remark) = names::open_extent(&*self.opened.dir, name, d.encoding())
+            .map_err(|e| e.context(format!("{}: an extent of the disk", self.name)))?;
+        self.warnings.extend(remark);
+        if !flat {
+            if offset != 0 {
+                return Err(unsupported("opening a sparse extent at an offset in its file"));
+            }
+            return self.sparse(&file, line.access, line.kind.clone(), len, None, true);
+        }
+        info.file = Some(file.path.clone());
+        info.file_size = Some(file.disk.len());
+        let seat = self.seat(&file);
+        let map = FlatExtent {
+            index: seat.file_index(),
+            name: seat.name,
+            file: file.disk,
+            offset,
+            len,
+        };
+        let present = map.present();
+        if present < len {
+            self.warnings.push(format!(
+                "{}: the extent should have {len} bytes and has {present}; the rest cannot be \
+                 read",
+                map.name
+            ));
+        }
+        self.push(info, Box::new(map))
+    }
+
+    /// Opens a sparse extent of `len` bytes by what its file says it is; the type on its line
+    /// is only what the writer meant (fact sheet, VMDK 2.3).
+    fn sparse(
+        &mut self,
+        file: &Opened,
+        access: Access,
+        kind: ExtentType,
+        len: u64,
+        own: Option<&Header>,
+        described: bool,
+    ) -> Result<()> {
+        let seat = self.seat(file);
+        let name = seat.name.clone();
+        let disk = file.disk.clone();
+        let found = match own {
+            Some(_) => Some(Kind::HostedSparse),
+            None => probe(&*disk)?,
+        };
+        let (map, sparse): (Box<dyn ExtentMap>, SparseInfo) = match found {
+            Some(Kind::HostedSparse) => {
+                let header = match own {
+                    Some(header) => header.clone(),
+                    None => Header::read(&*disk, &name)?,
+                };
+                let sparse = SparseInfo {
+                    version: header.version.into(),
+                    flags: header.flags.into(),
+                    grain_size: header.grain_size.saturating_mul(crate::SECTOR),
+                    capacity: header.capacity.saturating_mul(crate::SECTOR),
+                    compressed: header.compressed(),
+                    unclean: header.unclean_shutdown,
+                };
+                self.agree(&name, len, &sparse)?;
+                let map = hosted::Hosted::open(disk.clone(), seat, &header, len)?;
+                if !described {
+                    self.warnings.push(format!(
+                        "{name}: has no descriptor. It may be a piece of a split disk, or of a \
+                         delta whose other contents are in a parent; it is opened by itself"
+                    ));
+                }
+                (Box::new(map), sparse)
+            }
+            Some(Kind::Cowd) => {
+                let header = cowd::Header::read(&*disk, &name)?;
+                let sparse = SparseInfo {
+                    version: header.version.into(),
+                    flags: header.flags.into(),
+                    grain_size: u64::from(header.grain_size).saturating_mul(crate::SECTOR),
+                    capacity: u64::from(header.num_sectors).saturating_mul(crate::SECTOR),
+                    compressed: false,
+                    unclean: header.unclean_shutdown,
+                };
+                self.agree(&name, len, &sparse)?;
+                let map = cowd::Cowd::open(disk.clone(), seat, &header, len)?;
+                (Box::new(map), sparse)
+            }
+            Some(Kind::SeSparse) => {
+                let header = sesparse::Header::read(&*disk, &name)?;
+                let dirty = header.journal_is_dirty(&*disk, &name)?;
+                if dirty {
+                    let e = DiskError::unsupported("opening an seSparse extent")
+                        .file(&name)
+                        .expected("a replayed journal")
+                        .found("a dirty one: changes in it are not in the tables")
+                        .hint("--ignore-dirty-journal reads what the tables say");
+                    if !self.options.ignore_dirty_journal {
+                        return Err(e);
+                    }
+                    self.warnings.push(format!(
+                        "{name}: its journal was never replayed and is IGNORED as asked: recent \
+                         writes may be missing or torn"
+                    ));
+                }
+                let sparse = SparseInfo {
+                    version: sesparse::VERSION,
+                    flags: 0,
+                    grain_size: sesparse::GRAIN_SECTORS.saturating_mul(crate::SECTOR),
+                    capacity: header.capacity.saturating_mul(crate::SECTOR),
+                    compressed: false,
+                    unclean: dirty,
+                };
+                self.agree(&name, len, &sparse)?;
+                let map = sesparse::SeSparse::open(disk.clone(), seat, &header, len)?;
+                (Box::new(map), sparse)
+            }
+            other => {
+                return Err(DiskError::corrupt("opening a sparse extent")
+                    .file(&name)
+                    .expected("KDMV, COWD or seSparse at its beginning")
+                    .found(other.map_or("something else", Kind::describe)));
+            }
+        };
+        self.push(
+            ExtentInfo {
+                kind,
+                access,
+                start: 0,
+                len,
+                offset: 0,
+                file: Some(PathBuf::from(&file.path)),
+                file_size: Some(disk.len()),
+                sparse: Some(sparse),
+            },
+            map,
+        )
+    }
+
+    /// The extent line lays the disk out (fact sheet, VMDK 1), the header says how much the
+    /// tables can address. A longer header is the usual rounding, or a warning; a shorter one
+    /// would leave guest sectors that nobody has, so it is damage. Peers take the header and
+    /// so move every later extent (13.1).
+    fn agree(&mut self, name: &str, len: u64, sparse: &SparseInfo) -> Result<()> {
+        let round = |n: u64| {
+            n.checked_next_multiple_of(sparse.grain_size.max(1))
+                .unwrap_or(n)
+        };
+        if sparse.capacity == len || round(len) == sparse.capacity {
+            return Ok(());
+        }
+        if round(sparse.capacity) < len {
+            return Err(DiskError::corrupt("comparing an extent with its description")
+                .file(name)
+                .expected(format!("{len} bytes, as the descriptor says"))
+                .found(format!("a header that says {}", sparse.capacity)));
+        }
+        self.warnings.push(format!(
+            "{name}: its header says {} bytes, the descriptor {len}; the descriptor is followed",
+            sparse.capacity
+        ));
+        Ok(())
+    }
+}
+
+/// Reads nothing of it, but needs to be told apart from an extent: used by the chain.
+pub(crate) fn is_complete(descriptor: &Descriptor) -> bool {
+    descriptor.extent_count() > 0 && descriptor.extents().all(|e| e.kind.is_complete())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use disk_io::{FileId, MemDisk, NoFiles};
+
+    #[test]
+    fn only_links_open() {
+        let open = |bytes: &[u8]| {
+            Head::read(&Opened {
+                disk: Arc::new(MemDisk::new(bytes)),
+                path: "x.vmdk".into(),
+                id: FileId {
+                    container: 0,
+                    file: 0,
+                },
+                dir: Arc::new(NoFiles),
+            })
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
+        };
+        for (bytes, says) in [
+            (&b"COWD"[..], "COWD"),
+            (&[0xbe, 0xba, 0xfe, 0xca, 0, 0, 0, 0], "seSparse"),
+            (&[0xa2, 0x72, 0x19, 0xf6], "change-tracking"),
+            (b"kdmv", "never finished"),
+            (b"hello", "neither"),
+            (b"", "neither"),
+            (b"KDMV", "512 bytes"),
+        ] {
+            let e = open(bytes);
+            assert!(e.contains(says), "{e}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Two copies of directory and tables: which of them is believed.
+//!
+//! There are no checksums, so two sound copies that differ cannot be told apart (fact sheet,
+//! VMDK 5.6). What they agree on is used. Where they differ and exactly one of them is
+//! possible, that one is used and it is said; else the range cannot be read.
+
+use super::{BLOCK_ENTRIES, Hosted};
+use crate::{directory::Directory, tables::Tables};
+use disk_io::{DiskError, Result};
+
+/// A table, or a part of it, in one copy or two that differ.
+#[derive(Debug)]
+pub(crate) struct Block {
+    entries: Vec<u8>,
+    other: Option<Vec<u8>>,
+}
+
+impl Block {
+    /// Entry `index`; `None` if the copies disagree on it (or it is outside).
+    pub(super) fn entry(&self, index: usize) -> Option<u32> {
+        let value = entry(&self.entries, index)?;
+        match &self.other {
+            Some(other) if entry(other, index) != Some(value) => None,
+            _ => Some(value),
+        }
+    }
+
+    pub(super) fn disagreement(&self, index: usize, grain: u64, name: &str) -> DiskError {
+        let show = |e: Option<u32>| e.map_or("nothing".into(), |e| e.to_string());
+        DiskError::corrupt(format!("finding grain {grain}"))
+            .file(name)
+            .expected("the grain table and its redundant copy to agree")
+            .found(format!(
+                "sector {} and sector {}",
+                show(entry(&self.entries, index)),
+                show(self.other.as_ref().and_then(|o| entry(o, index)))
+            ))
+    }
+}
+
+fn entry(table: &[u8], index: usize) -> Option<u32> {
+    let at = index.checked_mul(4)?;
+    table
+        .get(at..)?
+        .first_chunk()
+        .map(|bytes| u32::from_le_bytes(*bytes))
+}
+
+/// What one copy says of a block.
+enum Copy {
+    Absent,
+    Table(Vec<u8>),
+    Bad(DiskError),
+}
+
+impl Hosted {
+    /// Reads a block in both copies, if there are two, and decides.
+    pub(super) fn resolve(&self, number: u64) -> Result<Option<Block>> {
+        let one = |entries| {
+            Ok(Some(Block {
+                entries,
+                other: None,
+            }))
+        };
+        let (first, second) = match (&self.gd, &self.rgd) {
+            (Some(gd), Some(rgd)) => (self.copy(gd, number), Some(self.copy(rgd, number))),
+            (Some(only), None) | (None, Some(only)) => (self.copy(only, number), None),
+            (None, None) => return Ok(None),
+        };
+        match (first, second) {
+            (Copy::Absent, None | Some(Copy::Absent)) => Ok(None),
+            // A block of nothing but "not here" needs no walk, and most are.
+            (Copy::Table(t), None) if disk_io::zero::is_zero(&t) => Ok(None),
+            (Copy::Table(t), None) => one(t),
+            (Copy::Bad(e), None | Some(Copy::Bad(_) | Copy::Absent))
+            | (Copy::Absent, Some(Copy::Bad(e))) => Err(e),
+            (Copy::Bad(e), Some(Copy::Table(t))) => self.only(number, t, "first", &e),
+            (Copy::Table(t), Some(Copy::Bad(e))) => self.only(number, t, "redundant", &e),
+            (Copy::Absent, Some(Copy::Table(t))) => self.present(number, t, "first"),
+            (Copy::Table(t), Some(Copy::Absent)) => self.present(number, t, "redundant"),
+            (Copy::Table(a), Some(Copy::Table(b))) if a == b => {
+                if disk_io::zero::is_zero(&a) {
+                    return Ok(None);
+                }
+                one(a)
+            }
+            (Copy::Table(a), Some(Copy::Table(b))) => {
+                match (self.possible(number, &a), self.possible(number, &b)) {
+                    (true, false) => {
+                        self.say(number, "the redundant copy is damaged; the first is used");
+                        one(a)
+                    }
+                    (false, true) => {
+                        self.say(number, "is damaged; its redundant copy is used");
+                        one(b)
+                    }
+                    _ => {
+                        self.say(
+                            number,
+                            "and its redundant copy differ and neither is known to be right; \
+                             what they do not agree on cannot be read",
+                        );
+                        Ok(Some(Block {
+                            entries: a,
+                            other: Some(b),
+                        }))
+                    }
+                }
+            }
+        }
+    }
+
+    /// A table whose other copy has no table at all. VMware allocates all tables (fact
+    /// sheet, VMDK 5.4), so it is the entry of 0 that is wrong, unless the table is empty.
+    fn present(&self, number: u64, table: Vec<u8>, missing: &str) -> Result<Option<Block>> {
+        if disk_io::zero::is_zero(&table) {
+            return Ok(None);
+        }
+        let e = DiskError::corrupt("reading a grain directory")
+            .file(&self.seat.name)
+            .expected(format!("table {number} in both directories"))
+            .found(format!("none in the {missing}"));
+        self.only(number, table, missing, &e)
+    }
+
+    /// The only table there is, if it is possible.
+    fn only(
+        &self,
+        number: u64,
+        table: Vec<u8>,
+        bad: &str,
+        why: &DiskError,
+    ) -> Result<Option<Block>> {
+        if !self.possible(number, &table) {
+            return Err(why.clone());
+        }
+        self.say(
+            number,
+            &format!("is used in one copy only: the {bad} one cannot be used"),
+        );
+        Ok(Some(Block {
+            entries: table,
+            other: None,
+        }))
+    }
+
+    fn say(&self, number: u64, what: &str) {
+        let table = number / self.blocks_per_table();
+        self.seat
+            .remarks
+            .add(|| format!("{}: grain table {table} {what}", self.seat.name));
+    }
+
+    /// One copy of a block.
+    fn copy(&self, directory: &Directory, number: u64) -> Copy {
+        let parts = self.blocks_per_table();
+        let (table, part) = (number / parts, number % parts);
+        let sector = match directory.get(table) {
+            Ok(0) => return Copy::Absent,
+            Ok(sector) => sector,
+            Err(e) => return Copy::Bad(e),
+        };
+        let per_block = self.block_entries();
+        let start = sector.saturating_mul(crate::SECTOR);
+        // A table may not lie over the header, nor outside the file.
+        let end = start.saturating_add(self.entries.saturating_mul(4));
+        if end > self.file.len() {
+            return Copy::Bad(
+                DiskError::corrupt(format!("finding grain table {table}"))
+                    .file(&self.seat.name)
+                    .offset(directory.place(table))
+                    .expected(format!("a table inside {} bytes", self.file.len()))
+                    .found(format!("sector {sector}")),
+            );
+        }
+        let mut entries =
+            vec![0; usize::try_from(per_block.saturating_mul(4)).unwrap_or_default()];
+        let at = start.saturating_add(part.saturating_mul(BLOCK_ENTRIES.saturating_mul(4)));
+        match self.file.read_exact_at(&mut entries, at) {
+            Ok(()) => Copy::Table(entries),
+            Err(e) => Copy::Bad(e),
+        }
+    }
+
+    /// Whether a block could be that of a sound extent: every entry leads behind the
+    /// metadata and into the file, to whole grains, and no two to the same.
+    fn possible(&self, number: u64, table: &[u8]) -> bool {
+        let first = number.saturating_mul(self.block_entries());
+        let grain_sectors = self.grain / crate::SECTOR;
+        let grains = self.len.div_ceil(self.grain);
+        let mut places = Vec::new();
+        for (index, bytes) in (first..).zip(table.chunks_exact(4)) {
+            let Some(entry) = bytes.first_chunk().map(|b| u32::from_le_bytes(*b)) else {
+                continue;
+            };
+            match entry {
+                0 => continue,
+                1 if self.zeroed_grains => continue,
+                1 => return false,
+                _ => {}
+            }
+            let aligned = u64::from(entry)
+                .checked_rem(grain_sectors)
+                .is_none_or(|rest| rest == 0);
+            if index >= grains
+                || self.fault(entry, index).is_some()
+                || (!self.compressed && !aligned)
+            {
+                return false;
+            }
+            places.push(entry);
+        }
+        places.sort_unstable();
+        places.windows(2).all(|pair| pair.first() != pair.last())
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of the `vmdk` crate against its public face.
+
+mod common;
+mod images;
