@@ -2,16 +2,26 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`partition`] | partition tables: MBR, GPT |
+//! | [`volume`] | what a volume holds, and opening it |
+//! | [`fat`] | FAT12, FAT16, FAT32 |
+//! | [`exfat`] | exFAT |
+//! | [`ntfs`] | NTFS |
+//! | [`lvm2`] | LVM2 |
 //! | [`fs`] | the one trait of every file system, and what it speaks in |
 //! | [`name`] | guest file names: bytes that survive what UTF-8 cannot hold |
-//! | [`ntfs`] | NTFS |
 //! | [`time`] | guest time stamps, with or without a zone |
 
 pub mod ext;
+pub mod exfat;
+pub mod fat;
 pub mod fs;
+pub mod lvm2;
 pub mod name;
+pub mod partition;
 pub mod ntfs;
 pub mod time;
+pub mod volume;
 
 pub use disk_io::{DiskError, ErrorKind, Result};
 pub use fs::{

@@ -1,0 +1,205 @@
+//! The allocation table, read a page at a time: a table of 2 TiB has up to a gigabyte.
+
+use super::{
+    boot::Geometry,
+    chain::{Chain, Link, Links, Wanted},
+    notes::Notes,
+};
+use crate::FsKind;
+use disk_io::{Disk, DiskError, Result};
+use quick_cache::sync::Cache;
+use std::sync::Arc;
+
+/// Bytes read at once. FAT12's tables are shorter, so no entry of 12 bits lies across two.
+const PAGE: u64 = 64 << 10;
+
+/// Pages kept: 8 MiB.
+const PAGES: usize = 128;
+
+type Pages = Cache<(u8, u64), Arc<[u8]>>;
+
+/// The table and its copies.
+#[derive(Debug)]
+pub struct FatTable {
+    disk: Arc<dyn Disk>,
+    kind: FsKind,
+    start: u64,
+    len: u64,
+    copies: u8,
+    first: u8,
+    mirrored: bool,
+    clusters: u32,
+    pages: Pages,
+    notes: Arc<Notes>,
+}
+
+impl FatTable {
+    /// The table of a volume.
+    pub fn new(disk: Arc<dyn Disk>, geometry: &Geometry, notes: Arc<Notes>) -> Self {
+        if let Some(active) = geometry.active {
+            notes.add(format!("allocation table {active} alone is in use"));
+        }
+        Self {
+            disk,
+            kind: geometry.kind,
+            start: geometry.fat_start,
+            len: geometry.fat_len,
+            copies: geometry.copies,
+            first: geometry.active.unwrap_or(0),
+            mirrored: geometry.active.is_none(),
+            clusters: geometry.clusters,
+            pages: Cache::new(PAGES),
+            notes,
+        }
+    }
+
+    fn page(&self, copy: u8, page: u64) -> Result<Arc<[u8]>> {
+        if let Some(found) = self.pages.get(&(copy, page)) {
+            return Ok(found);
+        }
+        let inside = page.saturating_mul(PAGE);
+        let n = self.len.saturating_sub(inside).min(PAGE);
+        let at = self
+            .len
+            .saturating_mul(u64::from(copy))
+            .saturating_add(self.start)
+            .saturating_add(inside);
+        let mut bytes = vec![0; usize::try_from(n).unwrap_or(0)];
+        self.disk.read_exact_at(&mut bytes, at).map_err(|e| {
+            e.offset(at)
+                .context(format!("reading allocation table {copy}"))
+        })?;
+        let bytes: Arc<[u8]> = bytes.into();
+        self.pages.insert((copy, page), bytes.clone());
+        Ok(bytes)
+    }
+
+    /// The raw entry of a cluster in one copy.
+    fn raw(&self, copy: u8, cluster: u32) -> Result<u32> {
+        let n = u64::from(cluster);
+        let at = match self.kind {
+            FsKind::Fat12 => n.saturating_add(n >> 1),
+            FsKind::Fat16 => n.saturating_mul(2),
+            _ => n.saturating_mul(4),
+        };
+        let page = self.page(copy, at / PAGE)?;
+        let from = usize::try_from(at % PAGE).unwrap_or(0);
+        let word = |len: usize| {
+            let mut bytes = [0; 4];
+            match from.checked_add(len).and_then(|end| page.get(from..end)) {
+                Some(found) => {
+                    for (to, byte) in bytes.iter_mut().zip(found) {
+                        *to = *byte;
+                    }
+                    Ok(u32::from_le_bytes(bytes))
+                }
+                None => Err(DiskError::corrupt("reading the allocation table")
+                    .expected("an entry inside the table")
+                    .found(format!("cluster {cluster}"))),
+            }
+        };
+        Ok(match self.kind {
+            FsKind::Fat12 if n % 2 == 1 => word(2)? >> 4,
+            FsKind::Fat12 => word(2)? & 0xfff,
+            FsKind::Fat16 => word(2)?,
+            _ => word(4)? & 0x0fff_ffff,
+        })
+    }
+
+    /// The raw entry in `copy`, or in another copy where that one cannot be read.
+    fn readable(&self, copy: u8, cluster: u32) -> Result<u32> {
+        let first = self.raw(copy, cluster);
+        let Err(e) = first else { return first };
+        if self.mirrored {
+            for other in (0..self.copies).filter(|c| *c != copy) {
+                if let Ok(found) = self.raw(other, cluster) {
+                    self.notes.add(format!(
+                        "part of allocation table {copy} cannot be read; table {other} is used there"
+                    ));
+                    return Ok(found);
+                }
+            }
+        }
+        Err(e)
+    }
+
+    fn link(&self, raw: u32) -> Link {
+        let (bad, end) = match self.kind {
+            FsKind::Fat12 => (0xff7, 0xff8),
+            FsKind::Fat16 => (0xfff7, 0xfff8),
+            _ => (0x0fff_fff7, 0x0fff_fff8),
+        };
+        match raw {
+            0 => Link::Free,
+            n if n >= end => Link::End,
+            n if n == bad => Link::Bad,
+            n if n >= 2 && n <= self.clusters.saturating_add(1) => Link::Next(n),
+            n => Link::Outside(n),
+        }
+    }
+
+    /// The chain from `first` on. Where the first copy's chain is broken and another copy
+    /// agrees with it up to the break and goes on to the right end, the other is used.
+    pub fn chain(&self, first: u32, wanted: Wanted) -> Chain {
+        let chain = Chain::walk(&self.copy(self.first), first, wanted);
+        if chain.broken().is_none() || !self.mirrored {
+            return chain;
+        }
+        for copy in (0..self.copies).filter(|c| *c != self.first) {
+            let mut other = Chain::walk(&self.copy(copy), first, wanted);
+            if other.broken().is_none() && !other.is_odd() && other.begins_with(&chain) {
+                other.remark(format!(
+                    "its chain is broken in the first allocation table; table {copy} is used"
+                ));
+                return other;
+            }
+        }
+        chain
+    }
+
+    fn copy(&self, copy: u8) -> Copy<'_> {
+        Copy { table: self, copy }
+    }
+
+    /// Whether a cluster is free in the first copy.
+    pub fn is_free(&self, cluster: u32) -> Result<bool> {
+        Ok(self.readable(self.first, cluster)? == 0)
+    }
+
+    /// How many clusters are in use.
+    pub fn count_used(&self) -> Result<u64> {
+        let mut used = 0u64;
+        for cluster in 2..self.clusters.saturating_add(2) {
+            if self.readable(self.first, cluster)? != 0 {
+                used = used.saturating_add(1);
+            }
+        }
+        Ok(used)
+    }
+
+    /// Whether entry 1 says that the volume was not closed; `None` where nothing says it.
+    pub fn dirty(&self) -> Option<bool> {
+        let raw = self.readable(self.first, 1).ok()?;
+        match self.kind {
+            FsKind::Fat16 => Some(raw & 0x8000 == 0),
+            FsKind::Fat32 => Some(raw & 0x0800_0000 == 0),
+            _ => None,
+        }
+    }
+}
+
+/// One copy as something to walk.
+struct Copy<'a> {
+    table: &'a FatTable,
+    copy: u8,
+}
+
+impl Links for Copy<'_> {
+    fn next(&self, cluster: u32) -> Result<Link> {
+        Ok(self.table.link(self.table.readable(self.copy, cluster)?))
+    }
+
+    fn clusters(&self) -> u32 {
+        self.table.clusters
+    }
+}

@@ -1,0 +1,246 @@
+//! Partition tables: what lies where on a disk.
+//!
+//! A table is data from a guest: it may be damaged, or made to hurt. Everything is bounded,
+//! and what is odd but usable is kept and remarked on rather than dropped.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`mbr`] | the table in sector 0 |
+//! | [`ebr`] | the chain of logical partitions inside an extended one |
+//! | [`gpt`] | GUID partition tables and their backup |
+//! | [`types`] | names of partition types |
+
+#![cfg_attr(
+    not(test),
+    deny(clippy::arithmetic_side_effects, clippy::indexing_slicing)
+)]
+
+pub mod ebr;
+pub mod gpt;
+pub mod mbr;
+pub mod types;
+
+use crate::{FsKind, volume};
+use disk_io::{Disk, Result, Slice};
+use std::sync::Arc;
+
+/// Which kind of table a disk has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// None: a file system (or nothing known) begins at the first byte.
+    None,
+    /// A DOS table in sector 0, with or without logical partitions.
+    Mbr,
+    /// A GUID partition table behind a protective MBR.
+    Gpt,
+    /// A GUID partition table whose MBR lists partitions of its own. The GPT's are given.
+    HybridGpt,
+}
+
+impl Scheme {
+    /// The usual name in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Mbr => "mbr",
+            Self::Gpt => "gpt",
+            Self::HybridGpt => "hybrid-gpt",
+        }
+    }
+}
+
+/// One entry of a partition table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// The number that Linux gives it: 1 to 4 for the slots of an MBR, from 5 for logical
+    /// partitions, the entry's index plus one in a GPT.
+    pub number: u32,
+    /// First byte on the disk.
+    pub start: u64,
+    /// Length in bytes, as the table says.
+    pub len: u64,
+    /// How much of `len` the disk really has; less than `len` on a truncated image.
+    pub available: u64,
+    /// Type as the table stores it: `0x07`, or a GUID in lower case.
+    pub type_id: String,
+    /// What that type is commonly called.
+    pub type_name: String,
+    /// Name, in a GPT.
+    pub name: Option<String>,
+    /// Identity as `blkid` prints it (PARTUUID).
+    pub uuid: Option<String>,
+    /// Whether it is marked to boot from.
+    pub active: bool,
+    /// Whether it only holds logical partitions, which are listed on their own.
+    pub extended: bool,
+}
+
+impl Partition {
+    /// The partition's bytes, as far as the disk has them.
+    pub fn open(&self, disk: &Arc<dyn Disk>) -> Result<Arc<dyn Disk>> {
+        let start = self.start.min(disk.len());
+        Ok(Arc::new(Slice::new(disk.clone(), start, self.available)?))
+    }
+}
+
+/// What was found on a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Which kind of table.
+    pub scheme: Scheme,
+    /// Size in bytes of the sectors that the table counts in.
+    pub sector_size: u32,
+    /// Identity of the table as `blkid` prints it (PTUUID).
+    pub uuid: Option<String>,
+    /// Its partitions, by number.
+    pub partitions: Vec<Partition>,
+    /// Damage and oddities, one sentence each.
+    pub remarks: Vec<String>,
+}
+
+impl Table {
+    fn new(scheme: Scheme, sector_size: u32) -> Self {
+        Self {
+            scheme,
+            sector_size,
+            uuid: None,
+            partitions: Vec::new(),
+            remarks: Vec::new(),
+        }
+    }
+
+    /// Computes what the disk has of each partition, and remarks on what it has not.
+    fn clamp(&mut self, disk_len: u64) {
+        for p in &mut self.partitions {
+            p.available = disk_len.saturating_sub(p.start).min(p.len);
+            if p.available < p.len {
+                self.remarks.push(format!(
+                    "partition {} ends at byte {}, past the end of the disk at {disk_len}",
+                    p.number,
+                    u128::from(p.start).saturating_add(u128::from(p.len)),
+                ));
+            }
+        }
+        self.partitions.sort_by_key(|p| p.number);
+    }
+
+    /// How many partitions begin with something known: the evidence for a sector size.
+    fn recognised(&self, disk: &Arc<dyn Disk>) -> usize {
+        let known = |p: &&Partition| {
+            !p.extended
+                && p.start > 0
+                && p.open(disk)
+                    .and_then(|part| volume::recognise(&part))
+                    // A dynamic disk is known by its end too, which says nothing of where
+                    // its partition begins.
+                    .is_ok_and(|found| found.is_some_and(|f| f.kind != FsKind::Ldm))
+        };
+        self.partitions.iter().take(16).filter(known).count()
+    }
+}
+
+/// Reads the partition table of `disk`. No table is [`Scheme::None`], not an error; an error
+/// means that sector 0 cannot be read.
+pub fn read(disk: &Arc<dyn Disk>) -> Result<Table> {
+    let stated = disk.sector_size();
+    let mut none = Table::new(Scheme::None, stated);
+    if disk.len() < 512 {
+        none.remarks
+            .push("the disk is shorter than one sector".into());
+        return Ok(none);
+    }
+    let mut sector = [0; 512];
+    disk.read_exact_at(&mut sector, 0)?;
+    let sectors = mbr::Mbr::parse(&sector);
+
+    // A GPT is believed where the MBR announces it, or where sector 0 was wiped.
+    if sectors.as_ref().is_none_or(mbr::Mbr::is_protective) {
+        match gpt::read(disk, sectors.as_ref()) {
+            gpt::Found::Table(mut table) => {
+                if sectors.is_none() {
+                    table.remarks.push(
+                        "sector 0 has no protective MBR; the GUID partition table behind it is sound"
+                            .into(),
+                    );
+                }
+                return Ok(table);
+            }
+            gpt::Found::Damaged(remarks) => none.remarks = remarks,
+            gpt::Found::Nothing => {}
+        }
+    }
+
+    // A file system without a table, tested before an MBR is believed: boot sectors of FAT
+    // and NTFS end in 0x55AA too.
+    let boot = volume::boot_sector(disk)?;
+    let Some(mbr) = sectors.filter(mbr::Mbr::is_sound) else {
+        if boot.is_none() {
+            other_schemes(disk, &mut none);
+        }
+        return Ok(none);
+    };
+    let mut table = with_sector_size(disk, &mbr);
+    table.remarks.splice(0..0, none.remarks.clone());
+    if let Some(kind) = boot {
+        let table_first = !table.partitions.is_empty() && table.recognised(disk) > 0;
+        let (said, loser) = if table_first {
+            (&mut table, format!("the boot sector of {kind}"))
+        } else {
+            (&mut none, "a partition table".into())
+        };
+        if table_first || !mbr.is_empty() {
+            said.remarks
+                .push(format!("sector 0 also looks like {loser}; ignored"));
+        }
+        return Ok(if table_first { table } else { none });
+    }
+    let whole = volume::recognise(disk).ok().flatten();
+    if table.partitions.is_empty() && whole.is_some() {
+        return Ok(none);
+    }
+    if let Some(whole) = whole {
+        table.remarks.push(format!(
+            "the whole disk also looks like {}; the partition table is believed",
+            whole.kind
+        ));
+    }
+    Ok(table)
+}
+
+/// Reads the MBR's partitions in the stated sector size, or in the other one if only that
+/// makes sense of them.
+fn with_sector_size(disk: &Arc<dyn Disk>, mbr: &mbr::Mbr) -> Table {
+    let stated = disk.sector_size();
+    let table = mbr.table(disk, stated);
+    if table.partitions.is_empty() || table.recognised(disk) > 0 {
+        return table;
+    }
+    let other = if stated == 4096 { 512 } else { 4096 };
+    let mut second = mbr.table(disk, other);
+    if second.recognised(disk) > 0 && second.partitions.iter().all(|p| p.available == p.len) {
+        second.remarks.push(format!(
+            "the table counts in sectors of {other} bytes although the disk says {stated}"
+        ));
+        return second;
+    }
+    table
+}
+
+/// Names tables that are not read here.
+fn other_schemes(disk: &Arc<dyn Disk>, table: &mut Table) {
+    let mut head = [0; 1024];
+    if disk.read_exact_at(&mut head, 0).is_err() {
+        return;
+    }
+    let at = |from: usize, magic: &[u8]| head.get(from..).is_some_and(|h| h.starts_with(magic));
+    if at(512, b"PM") || at(0, b"ER") && at(512, b"TS") {
+        table
+            .remarks
+            .push("an Apple partition map, which is not read here".into());
+    }
+    if at(512, &[0x57, 0x45, 0x56, 0x82]) || at(64, &[0x57, 0x45, 0x56, 0x82]) {
+        table
+            .remarks
+            .push("a BSD disk label, which is not read here".into());
+    }
+}
