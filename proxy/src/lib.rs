@@ -42,3 +42,5 @@ pub use shim::{Partition, Recognised, Scheme, Table};
 
 #[cfg(test)]
 mod mock;
+#[cfg(test)]
+mod tests;

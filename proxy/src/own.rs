@@ -6,7 +6,7 @@
 use crate::names;
 use disk_io::Disk;
 use guest_fs::Name;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Number of an own entry; the root is 0.
 pub type OwnId = u32;
@@ -19,7 +19,50 @@ pub enum Own {
     /// The root directory of a volume, by volume number.
     Volume(u16),
     /// A file that is a whole disk or part of one.
-    File(Arc<dyn Disk>),
+    File(OwnFile),
+}
+
+/// A disk as a file.
+#[derive(Clone, Debug)]
+pub struct OwnFile {
+    pub(crate) disk: Arc<dyn Disk>,
+    allocated: OnceLock<u64>,
+}
+
+/// Runs that are looked at to tell how much of a disk is stored.
+const RUNS: usize = 4096;
+
+impl OwnFile {
+    /// Bytes that are stored, at most: `cp` looks for holes only where this is less than
+    /// the length. Counted on first use, over a bounded number of runs.
+    pub(crate) fn allocated(&self) -> u64 {
+        *self.allocated.get_or_init(|| {
+            let len = self.disk.len();
+            let (mut at, mut holes) = (0u64, 0u64);
+            for _ in 0..RUNS {
+                match self.disk.run_at(at) {
+                    Ok(run) if at < len => {
+                        if run.kind.reads_as_zero() {
+                            holes = holes.saturating_add(run.len);
+                        }
+                        at = at.saturating_add(run.len);
+                    }
+                    _ => break,
+                }
+            }
+            len.saturating_sub(holes)
+        })
+    }
+}
+
+impl Own {
+    /// A file that is `disk`.
+    pub fn file(disk: Arc<dyn Disk>) -> Self {
+        Self::File(OwnFile {
+            disk,
+            allocated: OnceLock::new(),
+        })
+    }
 }
 
 #[derive(Clone, Debug)]

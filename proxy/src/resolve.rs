@@ -2,7 +2,7 @@
 
 use crate::{
     names,
-    own::{Own, OwnTree},
+    own::OwnTree,
     path,
     tree::{Node, Tree, own_id, own_node},
 };
@@ -298,7 +298,7 @@ impl Tree {
 
     /// Up to three names of `dir` that look like `name`.
     fn near(&self, dir: Node, name: &Name) -> Vec<String> {
-        let limit = (name.as_bytes().len() / 3).clamp(1, 2);
+        let limit = (name.as_bytes().len() / 3).min(2);
         let mut near: Vec<(usize, Name)> = Vec::new();
         let mut left = LOOK_AT;
         let _ = self.read_dir(dir, &mut |entry| {
@@ -371,9 +371,4 @@ fn lower(name: &Name) -> Vec<u8> {
         Some(text) => text.to_lowercase().into_bytes(),
         None => name.as_bytes().to_ascii_lowercase(),
     }
-}
-
-#[allow(dead_code)]
-fn is_directory(own: &Own) -> bool {
-    !matches!(own, Own::File(_))
 }

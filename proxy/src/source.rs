@@ -13,6 +13,8 @@ use std::{path::PathBuf, sync::Arc};
 pub struct SourceSpec {
     /// The file or device.
     pub path: PathBuf,
+    /// Take it as a raw disk, whatever it looks like.
+    pub force_raw: bool,
     /// Directories, besides SOURCE's own, beneath which extents and parents may lie.
     pub allow_dirs: Vec<PathBuf>,
     /// Block devices that extents may name.

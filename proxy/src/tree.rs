@@ -2,7 +2,7 @@
 
 use crate::{
     inode, names,
-    own::{Own, OwnId, OwnTree},
+    own::{Own, OwnFile, OwnId, OwnTree},
     source::Source,
     volume::{Volume, VolumeReport},
 };
@@ -64,7 +64,7 @@ pub struct Space {
 /// Where a node is answered.
 pub(crate) enum Place<'a> {
     Own(OwnId),
-    File(&'a Arc<dyn Disk>),
+    File(&'a OwnFile),
     Guest(u16, &'a Arc<dyn FileSystem>, NodeId),
 }
 
@@ -83,13 +83,13 @@ impl Tree {
     pub fn raw(source: Arc<Source>) -> Self {
         let mut tree = Self::empty(TreeOptions::default());
         let root = OwnTree::ROOT;
-        let disk = Own::File(source.disk().clone());
+        let disk = Own::file(source.disk().clone());
         tree.own.add(root, &Name::from("disk.img"), disk);
         for volume in source.volumes() {
             if volume.partition().is_some() {
                 let mut name = volume.name().as_bytes().to_vec();
                 name.extend_from_slice(b".img");
-                let part = Own::File(volume.disk().clone());
+                let part = Own::file(volume.disk().clone());
                 tree.own.add(root, &Name::from_bytes(name), part);
             }
         }
@@ -180,7 +180,7 @@ impl Tree {
             let id = own_id(node).ok_or_else(gone)?;
             return match self.own.get(id).ok_or_else(gone)? {
                 Own::Directory => Ok(Place::Own(id)),
-                Own::File(disk) => Ok(Place::File(disk)),
+                Own::File(file) => Ok(Place::File(file)),
                 Own::Volume(number) => {
                     let fs = self.volume(*number).ok_or_else(gone)?.0.file_system()?;
                     Ok(Place::Guest(*number, fs, fs.root()))
@@ -298,7 +298,10 @@ impl Tree {
     pub fn metadata(&self, node: Node) -> Result<Metadata> {
         match self.place(node) {
             Ok(Place::Own(_)) => Ok(own_metadata(node, NodeKind::Directory, 0, 0)),
-            Ok(Place::File(disk)) => Ok(own_metadata(node, NodeKind::File, disk.len(), disk.len())),
+            Ok(Place::File(file)) => {
+                let (size, allocated) = (file.disk.len(), file.allocated());
+                Ok(own_metadata(node, NodeKind::File, size, allocated))
+            }
             Ok(Place::Guest(_, fs, id)) => fs.metadata(id),
             Err(e)
                 if node.volume == 0 && own_id(node).is_some_and(|i| self.own.get(i).is_some()) =>
@@ -314,7 +317,7 @@ impl Tree {
     /// The contents: of the unnamed stream, or of a named one.
     pub fn open(&self, node: Node, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {
         match (self.place(node)?, stream) {
-            (Place::File(disk), None) => Ok(disk.clone()),
+            (Place::File(file), None) => Ok(file.disk.clone()),
             (Place::Guest(_, fs, id), stream) => fs.open(id, stream),
             (Place::Own(_), None) => Err(DiskError::unsupported("reading").found("a directory")),
             (_, Some(stream)) => Err(DiskError::not_found(format!(

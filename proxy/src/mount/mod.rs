@@ -92,6 +92,19 @@ struct Running {
     changed: Condvar,
     signal: Mutex<Option<i32>>,
     over: AtomicBool,
+    /// Gone as soon as the mount is, even while open files keep the session.
+    file: Mutex<Option<StateFile>>,
+}
+
+impl Running {
+    fn forget(&self) {
+        drop(
+            self.file
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+    }
 }
 
 impl Mounted {
@@ -204,6 +217,7 @@ impl Mounted {
     fn stop(&mut self) -> Result<()> {
         if self.is_alive() {
             umount::detach(&self.dir, true)?;
+            self.session.forget();
             self.wait_for(Some(Duration::from_secs(1)), false);
         }
         if !self.is_alive()
@@ -305,14 +319,17 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
             None
         }
     };
-    let running = Arc::new(Running::default());
+    let running = Arc::new(Running {
+        file: Mutex::new(state_file),
+        ..Running::default()
+    });
     let thread = {
         let running = running.clone();
         std::thread::Builder::new()
             .name("mount".into())
             .spawn(move || {
                 let ended = session.run();
-                drop(state_file);
+                running.forget();
                 running.over.store(true, Ordering::Release);
                 *running.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
                 running.changed.notify_all();
@@ -404,3 +421,6 @@ fn raise_readahead(dir: &Path) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
