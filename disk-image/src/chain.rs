@@ -41,6 +41,8 @@ pub(crate) struct Chain<'o> {
     pub(crate) warnings: Vec<String>,
     /// Of the top file.
     pub(crate) snapshots: Vec<Snapshot>,
+    /// The top file, if it is a VMDK.
+    pub(crate) vmdk: Option<vmdk::Image>,
     seen: Vec<FileId>,
 }
 
@@ -52,6 +54,7 @@ impl<'o> Chain<'o> {
             links: Vec::new(),
             warnings: Vec::new(),
             snapshots: Vec::new(),
+            vmdk: None,
             seen: Vec::new(),
         }
     }
@@ -118,10 +121,42 @@ impl<'o> Chain<'o> {
                 self.push(Arc::new(map), link);
                 Ok(None)
             }
+            Format::Vmdk => self.open_vmdk(source),
             Format::Qcow2 => qcow2::open(source, self),
             Format::Vhd => vhd::open(source, self),
             other => Err(unsupported(other)),
         }
+    }
+
+    /// A VMDK brings its whole chain.
+    fn open_vmdk(&mut self, source: &Opened) -> Result<Option<Below>> {
+        let options = vmdk::OpenOptions {
+            memory: Some(self.memory()),
+            ..self.options.vmdk.clone()
+        };
+        let image = vmdk::Image::open(source.clone(), &options)?;
+        let top = self.layers.is_empty();
+        for (map, link) in image.disk().layers().iter().zip(image.links()) {
+            let mut facts = Vec::new();
+            facts.extend(link.create_type.clone().map(|t| ("create_type", t)));
+            facts.extend(link.cid.map(|cid| ("cid", format!("{cid:08x}"))));
+            facts.extend(
+                link.parent_cid
+                    .map(|cid| ("parent_cid", format!("{cid:08x}"))),
+            );
+            let link = Link {
+                path: link.path.clone(),
+                format: Format::Vmdk,
+                len: link.capacity,
+                facts,
+            };
+            self.push(map.clone(), link);
+        }
+        self.warnings.extend_from_slice(image.warnings());
+        if top {
+            self.vmdk = Some(image);
+        }
+        Ok(None)
     }
 
     /// The child does not say what its parent is.
@@ -139,8 +174,9 @@ impl<'o> Chain<'o> {
     }
 
     pub(crate) fn memory(&self) -> Arc<Memory> {
-        let given = self.options.memory.clone();
-        given.unwrap_or_else(Memory::standard)
+        let options = self.options;
+        let given = options.memory.as_ref().or(options.vmdk.memory.as_ref());
+        given.cloned().unwrap_or_else(Memory::standard)
     }
 }
 

@@ -19,8 +19,10 @@ pub struct OpenOptions {
     /// Open this internal snapshot instead of the present state: `id:N`, `name:TEXT`, or a
     /// bare word that is either (qcow2).
     pub snapshot: Option<String>,
-    /// Go on where a parent is not the one its child was made from.
-    pub ignore_mismatch: bool,
+    /// What only concerns VMDKs, and two things that concern every chain: `ignore_cid` goes
+    /// on where a parent of any format is not the one its child was made from, and `parent`
+    /// is used where a parent is missing or does not match.
+    pub vmdk: vmdk::OpenOptions,
 }
 
 /// An opened image.
@@ -32,6 +34,8 @@ pub struct Image {
     pub disk: Arc<dyn Disk>,
     /// The same with its layers, for `map`.
     pub layered: Option<Arc<Layered>>,
+    /// The VMDK with its descriptors and extents, if it is one.
+    pub vmdk: Option<vmdk::Image>,
     /// Its files, the newest first.
     pub links: Vec<Link>,
     /// Its internal snapshots (qcow2).
@@ -76,12 +80,16 @@ pub fn open(source: Opened, options: &OpenOptions) -> Result<Image> {
         links,
         warnings,
         snapshots,
+        vmdk,
         ..
     } = chain;
     if layers.is_empty() {
         return Err(DiskError::corrupt("opening the image").found("no layer"));
     }
-    let layered = Arc::new(Layered::new(layers, memory)?);
+    let layered = match &vmdk {
+        Some(image) => image.disk(),
+        None => Arc::new(Layered::new(layers, memory)?),
+    };
     // A raw disk needs no map, and its own runs are the better ones.
     let disk: Arc<dyn Disk> = match format {
         Format::Raw => raw,
@@ -91,6 +99,7 @@ pub fn open(source: Opened, options: &OpenOptions) -> Result<Image> {
         format,
         disk,
         layered: Some(layered),
+        vmdk,
         links,
         snapshots,
         warnings,

@@ -85,7 +85,7 @@ impl Candidates {
                 .unwrap_or_else(none)
                 .context(format_args!("{} needs its parent", child.path.display())));
         };
-        if !chain.options.ignore_mismatch {
+        if !chain.options.vmdk.ignore_cid {
             return Err(e.hint(
                 "--ignore-cid opens it anyway, with wrong bytes where it was changed since",
             ));

@@ -45,7 +45,7 @@ const MAGICS: &[Magic] = &[
 ///
 /// Reads some 36 KiB at the beginning and a sector at the end.
 pub fn probe(disk: &dyn Disk) -> Result<Option<Format>> {
-    if vmdk_kind(disk)? {
+    if vmdk::probe(disk)?.is_some() {
         return Ok(Some(Format::Vmdk));
     }
     let head_len = usize::try_from(disk.len()).map_or(HEAD, |len| len.min(HEAD));
@@ -176,20 +176,6 @@ fn at_end(disk: &dyn Disk) -> Result<Option<Format>> {
             None
         },
     )
-}
-
-/// Whether it is a VMDK of any kind.
-fn vmdk_kind(disk: &dyn Disk) -> Result<bool> {
-    let len = usize::try_from(disk.len()).map_or(512, |len| len.min(512));
-    let mut head = vec![0; len];
-    disk.read_exact_at(&mut head, 0)?;
-    let first = head.iter().position(|b| !b.is_ascii_whitespace());
-    let body = first.and_then(|n| head.get(n..)).unwrap_or_default();
-    let text: Vec<u8> = body.iter().take(21).map(u8::to_ascii_lowercase).collect();
-    Ok(has(&head, 0, b"KDMV")
-        || has(&head, 0, b"COWD")
-        || has(&head, 0, &0xcafe_babe_u64.to_le_bytes())
-        || text == b"# disk descriptorfile")
 }
 
 #[cfg(test)]

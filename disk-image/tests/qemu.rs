@@ -1,5 +1,7 @@
 //! Images that qemu-img and qemu-io make here, compared with qemu-img's own raw output.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[allow(unreachable_pub)]
 mod common;
 
@@ -121,7 +123,7 @@ fn qcow2_chains_over_every_kind_of_disk() {
     if !have("qemu-img") {
         return;
     }
-    for base in ["raw", "qcow2"] {
+    for base in ["raw", "qcow2", "vmdk"] {
         if !base.parse::<Format>().unwrap().is_read() {
             continue;
         }
