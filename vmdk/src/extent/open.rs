@@ -135,12 +135,8 @@ impl<'a> Extents<'a> {
                     this.extent(d, line, own)?;
                 }
             }
-            // A descriptor without extents in an extent with a capacity: the header is enough.
-            (Some(_), Some(header)) => {
-                this.warnings
-                    .push(format!("{}: the descriptor lists no extent", this.name));
-                this.alone(header)?;
-            }
+            // Also inside an extent whose header would be enough: where the text was wiped,
+            // nobody knows whether there is a parent.
             _ => {
                 return Err(DiskError::corrupt("reading the descriptor")
                     .file(&this.name)

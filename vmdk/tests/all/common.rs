@@ -11,29 +11,29 @@ use vmdk::{Image, OpenOptions};
 
 /// Files in memory by name; nothing else can be reached.
 #[derive(Clone, Debug, Default)]
-pub struct MemDir {
+pub(crate) struct MemDir {
     files: BTreeMap<PathBuf, Arc<dyn Disk>>,
 }
 
 impl MemDir {
-    pub fn put(&mut self, name: &str, bytes: impl Into<Vec<u8>>) -> &mut Self {
+    pub(crate) fn put(&mut self, name: &str, bytes: impl Into<Vec<u8>>) -> &mut Self {
         self.put_disk(name, Arc::new(MemDisk::new(bytes)))
     }
 
-    pub fn put_disk(&mut self, name: &str, disk: Arc<dyn Disk>) -> &mut Self {
+    pub(crate) fn put_disk(&mut self, name: &str, disk: Arc<dyn Disk>) -> &mut Self {
         self.files.insert(name.into(), disk);
         self
     }
 
-    pub fn source(&self, name: &str) -> Opened {
+    pub(crate) fn source(&self, name: &str) -> Opened {
         self.open(Path::new(name), Purpose::Member).unwrap()
     }
 
-    pub fn image(&self, name: &str) -> Result<Image> {
+    pub(crate) fn image(&self, name: &str) -> Result<Image> {
         self.image_with(name, &OpenOptions::default())
     }
 
-    pub fn image_with(&self, name: &str, options: &OpenOptions) -> Result<Image> {
+    pub(crate) fn image_with(&self, name: &str, options: &OpenOptions) -> Result<Image> {
         Image::open(self.source(name), options)
     }
 }
@@ -71,14 +71,14 @@ impl Locate for MemDir {
 }
 
 /// All bytes of a disk.
-pub fn read_all(disk: &dyn Disk) -> Result<Vec<u8>> {
+pub(crate) fn read_all(disk: &dyn Disk) -> Result<Vec<u8>> {
     let mut bytes = vec![0; disk.len() as usize];
     disk.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
 }
 
 /// Says that a test did not run, or fails if it had to.
-pub fn skip(kind: &str, why: &str) {
+pub(crate) fn skip(kind: &str, why: &str) {
     let required = std::env::var("VMDKIT_REQUIRE").unwrap_or_default();
     assert!(
         !required.split(',').any(|r| r.trim() == kind),
