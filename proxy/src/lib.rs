@@ -27,8 +27,6 @@ pub mod source;
 pub mod tree;
 pub mod volume;
 
-mod shim;
-
 pub use mount::{
     Ended, Layout, MountOptions, Mounted, mount,
     umount::{Cleaned, cleanup, umount},
@@ -38,7 +36,11 @@ pub use source::{Source, SourceSpec};
 pub use tree::{Entry, Node, Tree, TreeOptions};
 pub use volume::{Volume, VolumeReport};
 
-pub use shim::{Partition, Recognised, Scheme, Table};
+pub use disk_image::Format;
+pub use guest_fs::{
+    partition::{Partition, Scheme, Table},
+    volume::Recognised,
+};
 
 #[cfg(test)]
 mod mock;

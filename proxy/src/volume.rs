@@ -1,8 +1,11 @@
 //! One volume of the tree, its file system opened on first use.
 
-use crate::shim::{self, Partition, Recognised};
 use disk_io::{Disk, DiskError, Result};
-use guest_fs::{FileSystem, FsKind, Name, OpenOptions, VolumeInfo};
+use guest_fs::{
+    FileSystem, FsKind, Name, OpenOptions, VolumeInfo,
+    partition::Partition,
+    volume::{self, Recognised},
+};
 use std::sync::{Arc, OnceLock};
 
 /// A partition, a whole disk without a table, or a logical volume.
@@ -11,14 +14,13 @@ pub struct Volume {
     name: Name,
     disk: Arc<dyn Disk>,
     partition: Option<Partition>,
-    recognised: Result<Option<Recognised>>,
+    recognised: OnceLock<Result<Option<Recognised>>>,
     options: OpenOptions,
     opened: OnceLock<Result<Arc<dyn FileSystem>>>,
 }
 
 impl Volume {
-    /// A volume on `disk`, called `name` in the tree (`p1`). What it holds is recognised
-    /// with a few reads; a failure of those is kept and told when the volume is entered.
+    /// A volume on `disk`, called `name` in the tree (`p1`). Nothing is read yet.
     pub fn new(
         name: Name,
         disk: Arc<dyn Disk>,
@@ -26,7 +28,7 @@ impl Volume {
         options: OpenOptions,
     ) -> Self {
         Self {
-            recognised: shim::recognise(&disk),
+            recognised: OnceLock::new(),
             name,
             disk,
             partition,
@@ -39,13 +41,13 @@ impl Volume {
     pub fn with_file_system(name: Name, disk: Arc<dyn Disk>, fs: Arc<dyn FileSystem>) -> Self {
         let info = fs.info();
         Self {
-            recognised: Ok(Some(Recognised {
+            recognised: OnceLock::from(Ok(Some(Recognised {
                 kind: info.kind,
                 label: info.label,
                 uuid: info.uuid,
-                size: info.size,
+                size: Some(info.size),
                 readable: true,
-            })),
+            }))),
             name,
             disk,
             partition: None,
@@ -62,7 +64,7 @@ impl Volume {
         error: DiskError,
     ) -> Self {
         Self {
-            recognised: Err(error.clone()),
+            recognised: OnceLock::from(Err(error.clone())),
             name,
             disk,
             partition,
@@ -86,9 +88,10 @@ impl Volume {
         self.partition.as_ref()
     }
 
-    /// What it holds, from its first sectors; `Ok(None)` if nothing known.
+    /// What it holds, told from a few reads the first time; `Ok(None)` if nothing known.
     pub fn recognised(&self) -> &Result<Option<Recognised>> {
-        &self.recognised
+        self.recognised
+            .get_or_init(|| volume::recognise(&self.disk))
     }
 
     /// Its file system, opened now if it was not. The error says what the volume is.
@@ -101,7 +104,7 @@ impl Volume {
 
     fn open(&self) -> Result<Arc<dyn FileSystem>> {
         let doing = format!("entering /{}", self.name);
-        match &self.recognised {
+        match self.recognised() {
             Err(e) => return Err(e.clone().context(doing)),
             Ok(None) => {
                 let found = match &self.partition {
@@ -117,7 +120,7 @@ impl Volume {
             }
             Ok(Some(_)) => {}
         }
-        shim::open(&self.disk, &self.options).map_err(|e| e.context(doing))
+        volume::open(&self.disk, &self.options).map_err(|e| e.context(doing))
     }
 }
 
@@ -153,7 +156,7 @@ pub struct VolumeReport {
 impl VolumeReport {
     /// Opens the file system and asks it.
     pub(crate) fn of(volume: &Volume, path: Name, letter: Option<char>) -> Self {
-        let recognised = volume.recognised.as_ref().ok().and_then(Option::as_ref);
+        let recognised = volume.recognised().as_ref().ok().and_then(Option::as_ref);
         let (info, why_not) = match volume.file_system() {
             Ok(fs) => (Some(fs.info()), None),
             Err(e) => (None, Some(e)),
@@ -177,7 +180,7 @@ impl VolumeReport {
             size: info
                 .as_ref()
                 .map(|i| i.size)
-                .or_else(|| recognised.map(|r| r.size)),
+                .or_else(|| recognised.and_then(|r| r.size)),
             used: info.as_ref().and_then(|i| i.used),
             letter,
             info,

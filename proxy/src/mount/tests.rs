@@ -482,7 +482,7 @@ fn the_raw_layout_is_the_disk() {
     file.set_len(32 << 20).unwrap();
     let spec = SourceSpec {
         path: image.clone(),
-        force_raw: true,
+        format: Some(disk_image::Format::Raw),
         ..SourceSpec::default()
     };
     let source = Arc::new(Source::open(&spec).unwrap());
