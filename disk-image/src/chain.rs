@@ -5,7 +5,7 @@ use crate::{
     probe::probe,
     qcow2::{self, Snapshot},
     raw::RawMap,
-    vhd,
+    vdi, vhd, vhdx,
 };
 use disk_io::{BlockMap, DiskError, ErrorKind, FileId, Memory, Opened, Result};
 use std::{path::PathBuf, sync::Arc};
@@ -43,6 +43,8 @@ pub(crate) struct Chain<'o> {
     pub(crate) snapshots: Vec<Snapshot>,
     /// The top file, if it is a VMDK.
     pub(crate) vmdk: Option<vmdk::Image>,
+    /// `--parent`, until it is used.
+    pub(crate) explicit_parent: Option<PathBuf>,
     seen: Vec<FileId>,
 }
 
@@ -55,6 +57,7 @@ impl<'o> Chain<'o> {
             warnings: Vec::new(),
             snapshots: Vec::new(),
             vmdk: None,
+            explicit_parent: options.vmdk.parent.clone(),
             seen: Vec::new(),
         }
     }
@@ -124,6 +127,8 @@ impl<'o> Chain<'o> {
             Format::Vmdk => self.open_vmdk(source),
             Format::Qcow2 => qcow2::open(source, self),
             Format::Vhd => vhd::open(source, self),
+            Format::Vhdx => vhdx::open(source, self),
+            Format::Vdi => vdi::open(source, self),
             other => Err(unsupported(other)),
         }
     }

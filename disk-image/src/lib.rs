@@ -12,13 +12,16 @@
 
 mod chain;
 mod format;
+mod guid;
 mod map;
 mod open;
 mod parent;
 mod probe;
 mod qcow2;
 mod raw;
+mod vdi;
 mod vhd;
+mod vhdx;
 
 pub use chain::Link;
 pub use format::Format;

@@ -4,8 +4,8 @@
 //! that made them. The names only say where to look; the id says which it is.
 
 use crate::chain::Chain;
-use disk_io::{DiskError, ErrorKind, Opened, Purpose, Result};
-use std::path::PathBuf;
+use disk_io::{DiskError, ErrorKind, HostDir, Opened, Purpose, Result, host_dir::Allowed};
+use std::path::{Path, PathBuf};
 
 /// What a candidate turned out to be.
 pub(crate) enum Found {
@@ -34,10 +34,16 @@ impl Candidates {
         self.push(last);
     }
 
+    /// Adds a name of this machine.
+    pub(crate) fn exact(&mut self, name: PathBuf) {
+        if !self.0.contains(&name) {
+            self.0.push(name);
+        }
+    }
+
     fn push(&mut self, name: &str) {
-        let path = PathBuf::from(name);
-        if !matches!(name, "" | "." | "..") && !self.0.contains(&path) {
-            self.0.push(path);
+        if !matches!(name, "" | "." | "..") {
+            self.exact(PathBuf::from(name));
         }
     }
 
@@ -76,6 +82,9 @@ impl Candidates {
                 }
             }
         }
+        if let Some(path) = chain.explicit_parent.take() {
+            return explicit(&path, child, chain, check);
+        }
         let Some((opened, e)) = other else {
             let none = || {
                 DiskError::not_found(format!("opening the parent of a differencing {what}"))
@@ -96,6 +105,29 @@ impl Candidates {
         );
         Ok(opened)
     }
+}
+
+/// The parent that the user gave: of this machine, since the user typed it.
+fn explicit(
+    path: &Path,
+    child: &Opened,
+    chain: &mut Chain<'_>,
+    check: &dyn Fn(&Opened) -> Result<Found>,
+) -> Result<Opened> {
+    let opened = HostDir::open_source(path, &Allowed::default())
+        .map_err(|e| e.context("opening the parent given by --parent"))?;
+    let text = format!("{} is used as its parent, as asked", opened.path.display());
+    match check(&opened).map_err(|e| e.file(opened.path.display()))? {
+        Found::Right => chain.warn(child, text),
+        Found::Other(e) if chain.options.vmdk.ignore_cid => {
+            chain.warn(
+                child,
+                format_args!("{text}, although it is another one: {e}"),
+            );
+        }
+        Found::Other(e) => return Err(e),
+    }
+    Ok(opened)
 }
 
 #[cfg(test)]

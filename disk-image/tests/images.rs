@@ -38,7 +38,7 @@ const HASHES: &[(&str, &str)] = &[
 ];
 
 /// Formats whose virtual disks this test compares.
-const FOLDERS: &[&str] = &["qcow2/", "vhd/"];
+const FOLDERS: &[&str] = &["qcow2/", "vhd/", "vhdx/", "vdi/"];
 
 fn check(dir: &Path, entry: &serde_json::Value) -> Result<String, String> {
     let path = entry["path"].as_str().unwrap_or_default();

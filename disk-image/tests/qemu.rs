@@ -123,7 +123,7 @@ fn qcow2_chains_over_every_kind_of_disk() {
     if !have("qemu-img") {
         return;
     }
-    for base in ["raw", "qcow2", "vmdk"] {
+    for base in ["raw", "qcow2", "vmdk", "vhdx", "vpc", "vdi"] {
         if !base.parse::<Format>().unwrap().is_read() {
             continue;
         }
@@ -269,5 +269,54 @@ fn vhd_of_every_layout() {
         scribble(d, "a", "vpc", len, n as u64, true);
         println!("{options}");
         same_as_qemu(d, "a", "vpc");
+    }
+}
+
+#[test]
+fn vhdx_of_every_layout() {
+    if !have("qemu-img") {
+        return;
+    }
+    for (n, options) in [
+        "subformat=dynamic",
+        "subformat=dynamic,block_size=1M",
+        "subformat=dynamic,block_size=256M",
+        "subformat=dynamic,block_state_zero=off",
+        "subformat=fixed",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let d = dir.path();
+        let len: u64 = 5 << 20;
+        run(
+            d,
+            "qemu-img",
+            &["create", "-f", "vhdx", "-o", options, "a", &len.to_string()],
+        );
+        scribble(d, "a", "vhdx", len, n as u64, false);
+        println!("{options}");
+        same_as_qemu(d, "a", "vhdx");
+    }
+}
+
+#[test]
+fn vdi_of_every_layout() {
+    if !have("qemu-img") {
+        return;
+    }
+    for (n, options) in ["static=off", "static=on"].iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let d = dir.path();
+        let len: u64 = (5 << 20) + 512 * 3;
+        run(
+            d,
+            "qemu-img",
+            &["create", "-f", "vdi", "-o", options, "a", &len.to_string()],
+        );
+        scribble(d, "a", "vdi", len, n as u64, false);
+        println!("{options}");
+        same_as_qemu(d, "a", "vdi");
     }
 }
