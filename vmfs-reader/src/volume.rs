@@ -436,8 +436,9 @@ impl Volume {
         if small.is_some() {
             // Only where every large block was converted to small ones does it tell all.
             let mut converted = [0; 4];
-            core.read_list(&fbb.blocks, &mut converted, 0x54, 0)?;
-            if u64::from(u32::from_le_bytes(converted)) < fbb.total {
+            let at = u64::from(fbb.child).saturating_add(0x54);
+            core.read_list(&fbb.blocks, &mut converted, at, 0)?;
+            if u64::from(u32::from_le_bytes(converted)) < clusters {
                 return Ok(None);
             }
         }

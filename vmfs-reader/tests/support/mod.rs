@@ -1,5 +1,5 @@
 //! What the tests share: finding the images, and reading everything of a volume.
-#![allow(dead_code, clippy::indexing_slicing)]
+#![allow(dead_code, unreachable_pub, clippy::indexing_slicing)]
 
 use disk_io::{Disk, RunKind, host_dir::Allowed};
 use sha2::{Digest, Sha256};
