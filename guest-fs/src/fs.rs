@@ -320,6 +320,60 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
         let _ = (node, stream);
         Ok(Vec::new())
     }
+
+    /// Who may do what with an object, where the file system keeps Windows' descriptors.
+    fn security(&self, node: NodeId) -> Result<Option<Security>> {
+        let _ = node;
+        Ok(None)
+    }
+
+    /// Extended attributes as (name, value): NTFS' own (EAs), or Unix' with their prefixes.
+    fn xattrs(&self, node: NodeId) -> Result<Vec<(Name, Vec<u8>)>> {
+        let _ = node;
+        Ok(Vec::new())
+    }
+
+    /// The object's GUID as stored (16 bytes, mixed-endian), where it was given one.
+    fn object_id(&self, node: NodeId) -> Result<Option<[u8; 16]>> {
+        let _ = node;
+        Ok(None)
+    }
+
+    /// Visits every object of the volume in the order of its records, metafiles left out:
+    /// the tables are read once, from front to back, which is much faster than walking the
+    /// tree. A damaged record is visited as an error. `false`: this file system cannot, and
+    /// nothing was visited.
+    fn scan(&self, visit: &mut dyn FnMut(Result<Found>) -> ControlFlow<()>) -> Result<bool> {
+        let _ = visit;
+        Ok(false)
+    }
+
+    /// Visits deleted objects whose records are still there. Their nodes are good for
+    /// [`Self::metadata`], [`Self::open`], [`Self::streams`] and [`Self::extents`]; reading
+    /// what has been given to another file since is an error. `false`: as for
+    /// [`Self::scan`].
+    fn deleted(&self, visit: &mut dyn FnMut(Result<Found>) -> ControlFlow<()>) -> Result<bool> {
+        let _ = visit;
+        Ok(false)
+    }
+}
+
+/// An object found by reading the tables instead of the tree.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// What [`FileSystem::metadata`] would say.
+    pub metadata: Metadata,
+    /// Every name as (directory, name), 8.3 names left out.
+    pub names: Vec<(NodeId, Name)>,
+}
+
+/// A Windows security descriptor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Security {
+    /// The self-relative descriptor as stored.
+    pub raw: Vec<u8>,
+    /// The same as text (SDDL).
+    pub sddl: String,
 }
 
 /// A piece of a file on its volume, in bytes.

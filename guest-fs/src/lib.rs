@@ -28,5 +28,6 @@ pub use fs::{
     DirEntry, Extent, FileSystem, FsKind, Link, Metadata, NodeId, NodeKind, OpenOptions, Stream,
     Visit, VolumeInfo,
 };
+pub use fs::{Found, Security};
 pub use name::Name;
 pub use time::Timestamp;

@@ -13,6 +13,11 @@
 //! | [`mft`] | reading records, and how the $MFT itself is found |
 //! | [`stream`] | contents as a disk: resident, plain, and how others are chosen |
 //! | [`index`] | directories: listing and lookup |
+//! | [`lznt1`] | files compressed by NTFS |
+//! | [`wof`] | files compressed by CompactOS |
+//! | [`scan`] | every file from the $MFT at once, and deleted files |
+//! | [`security`] | security descriptors, raw and as SDDL |
+//! | [`ea`] | extended attributes and object ids |
 //! | [`upcase`] | folding of case |
 //! | [`reparse`] | links, and tags that mean that contents are elsewhere |
 //! | [`volume`] | the shared state of a volume and what `info` tells |
@@ -24,16 +29,21 @@
 
 mod attribute_list;
 mod boot;
+mod ea;
 mod file;
 mod index;
+mod lznt1;
 mod mft;
 mod node;
 mod record;
 mod reparse;
 mod runs;
+mod scan;
+mod security;
 mod stream;
 mod upcase;
 mod volume;
+mod wof;
 
 pub use volume::Ntfs;
 

@@ -61,8 +61,12 @@ impl FileName {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) target: Reference,
-    /// `None` in the last entry of a node.
+    /// `None` in the last entry of a node, and in indexes of something else.
     pub(crate) key: Option<FileName>,
+    /// Key and value in an index of something else than names, from the entry's offset 16
+    /// on.
+    plain: Option<Box<[u8]>>,
+    last: bool,
     /// Block with the entries before this one.
     child: Option<u64>,
 }
@@ -88,6 +92,8 @@ impl Node {
 #[derive(Debug)]
 pub(crate) struct Directory {
     number: u64,
+    /// Whether it holds file names; other indexes hold plain keys.
+    names: bool,
     root: Arc<Node>,
     blocks: Option<Clusters>,
     block_size: u32,
@@ -98,9 +104,15 @@ pub(crate) struct Directory {
 impl Directory {
     /// Opens the index of a directory.
     pub(crate) fn open(file: &File<'_>) -> Result<Self> {
+        Self::open_named(file, I30)
+    }
+
+    /// Opens an index by its name, as UTF-16LE.
+    pub(crate) fn open_named(file: &File<'_>, name: &[u8]) -> Result<Self> {
+        let names = name == I30;
         let number = file.base.number;
         let doing = format!("reading directory {number}");
-        let Some(Content::Resident(root)) = file.content(kind::INDEX_ROOT, I30)? else {
+        let Some(Content::Resident(root)) = file.content(kind::INDEX_ROOT, name)? else {
             return Err(DiskError::corrupt(doing).expected("an index root").found(
                 if file.base.is_directory() {
                     "a directory without one"
@@ -112,15 +124,16 @@ impl Directory {
         let f = Fields::new(&root, 0, "index root");
         let block_size = f.u32_le(8)?;
         let header = f.sub(16, root.len().saturating_sub(16), "index root")?;
-        let node = parse_node(&header)?;
+        let node = parse_node(&header, names)?;
         let large = node.entries.iter().any(|e| e.child.is_some());
         let blocks = file
-            .content(kind::INDEX_ALLOCATION, I30)?
+            .content(kind::INDEX_ALLOCATION, name)?
             .and_then(Content::into_runs);
         if large && blocks.is_none() {
             // The entries in the root can still be told.
             return Ok(Self {
                 number,
+                names,
                 root: Arc::new(node),
                 blocks: None,
                 block_size: 0,
@@ -136,12 +149,13 @@ impl Directory {
         }
         let bitmap = match &blocks {
             Some(_) => file
-                .value(kind::BITMAP, I30, MAX_BITMAP)
+                .value(kind::BITMAP, name, MAX_BITMAP)
                 .map(Option::unwrap_or_default),
             None => Ok(Vec::new()),
         };
         Ok(Self {
             number,
+            names,
             root: Arc::new(node),
             blocks,
             block_size,
@@ -209,7 +223,7 @@ impl Directory {
             ));
         }
         let header = f.sub(24, bytes.len().saturating_sub(24), "index block")?;
-        parse_node(&header).map_err(context)
+        parse_node(&header, self.names).map_err(context)
     }
 
     fn read_block(&self, volume: &Volume, vcn: u64) -> Result<Node> {
@@ -293,6 +307,41 @@ impl Directory {
             (None, Some(e)) => Err(e),
             (None, None) => Ok(None),
         }
+    }
+
+    /// Finds the value for a number in an index by numbers ($SII).
+    pub(crate) fn find_u32(&self, volume: &Volume, wanted: u32) -> Result<Option<Vec<u8>>> {
+        let mut node = self.root.clone();
+        // No real tree is deeper: each level has many entries.
+        for _ in 0..64 {
+            let mut child = None;
+            for entry in &node.entries {
+                let key = entry
+                    .plain
+                    .as_deref()
+                    .and_then(|p| p.first_chunk())
+                    .map(|b| u32::from_le_bytes(*b));
+                match key.map(|key| key.cmp(&wanted)) {
+                    Some(Ordering::Less) => {}
+                    // The value follows the key and the hash: 4 + 4 + 4 + 8 + 4 bytes.
+                    Some(Ordering::Equal) => {
+                        return Ok(entry
+                            .plain
+                            .as_deref()
+                            .map(|p| p.get(4..).unwrap_or_default().to_vec()));
+                    }
+                    Some(Ordering::Greater) | None => {
+                        child = entry.child;
+                        break;
+                    }
+                }
+            }
+            match child {
+                Some(vcn) => node = Arc::new(self.read_block(volume, vcn)?),
+                None => return Ok(None),
+            }
+        }
+        Err(self.fail().found("an index that is too deep"))
     }
 
     /// Visits every entry in the order of the index, damage as errors. After damage the
@@ -475,15 +524,15 @@ impl Search<'_> {
 }
 
 /// Parses the entries behind an index header, which `f` begins with.
-fn parse_node(f: &Fields<'_>) -> Result<Node> {
+fn parse_node(f: &Fields<'_>, names: bool) -> Result<Node> {
     let first = f.u32_le(0)? as usize;
     let end = (f.u32_le(4)? as usize).min(f.len());
     let mut entries = Vec::new();
     let mut at = first;
     let damage = loop {
-        match parse_entry(f, at, end) {
+        match parse_entry(f, at, end, names) {
             Ok((entry, len)) => {
-                let last = entry.key.is_none();
+                let last = entry.last;
                 entries.push(entry);
                 if last {
                     break None;
@@ -496,7 +545,7 @@ fn parse_node(f: &Fields<'_>) -> Result<Node> {
     Ok(Node { entries, damage })
 }
 
-fn parse_entry(f: &Fields<'_>, at: usize, end: usize) -> Result<(Entry, usize)> {
+fn parse_entry(f: &Fields<'_>, at: usize, end: usize, names: bool) -> Result<(Entry, usize)> {
     let len = usize::from(f.u16_le(at.saturating_add(8))?);
     if len < 16 || at.saturating_add(len) > end {
         return Err(f
@@ -511,7 +560,14 @@ fn parse_entry(f: &Fields<'_>, at: usize, end: usize) -> Result<(Entry, usize)> 
     } else {
         None
     };
-    let key = if flags & 2 != 0 {
+    let last = flags & 2 != 0;
+    // Other indexes keep key and value behind the header; so do their entries here.
+    let plain = if names || last {
+        None
+    } else {
+        Some(e.bytes(16, len.saturating_sub(16))?.into())
+    };
+    let key = if last || !names {
         None
     } else {
         let key = e.sub(16, usize::from(e.u16_le(10)?), "file name")?;
@@ -521,6 +577,8 @@ fn parse_entry(f: &Fields<'_>, at: usize, end: usize) -> Result<(Entry, usize)> 
         Entry {
             target: Reference::new(e.u64_le(0)?),
             key,
+            plain,
+            last,
             child,
         },
         len,

@@ -1,17 +1,20 @@
 //! The [`FileSystem`] methods.
 
 use super::{
+    ea,
     file::{Content, File},
     index::{FileName, namespace},
     record::{Form, kind},
     reparse::{self, Meaning, Reparse, tag},
     runs::Where,
-    stream,
+    scan::DELETED,
+    security, stream,
     volume::{FIRST_USER, Ntfs, ROOT},
+    wof,
 };
 use crate::{
-    DirEntry, Extent, FileSystem, Link, Metadata, Name, NodeId, NodeKind, Stream, Timestamp, Visit,
-    VolumeInfo, fs::attributes,
+    DirEntry, Extent, FileSystem, Found, Link, Metadata, Name, NodeId, NodeKind, Security, Stream,
+    Timestamp, Visit, VolumeInfo, fs::attributes,
 };
 use disk_io::{Disk, DiskError, Fields, Result};
 use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
@@ -53,7 +56,9 @@ impl FileSystem for Ntfs {
     }
 
     fn metadata(&self, node: NodeId) -> Result<Metadata> {
-        self.facts(&self.volume.file(node)?).map(|f| f.metadata)
+        let mut metadata = self.facts(&self.volume.file(node)?)?.metadata;
+        metadata.node = node;
+        Ok(metadata)
     }
 
     fn open(&self, node: NodeId, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {
@@ -64,14 +69,26 @@ impl FileSystem for Ntfs {
         };
         let content = match stream {
             None => {
-                if let Some(refusal) = self.facts(&file)?.metadata.refusal {
+                let facts = self.facts(&file)?;
+                if let Some(refusal) = facts.metadata.refusal {
                     return Err(refusal);
+                }
+                if let Some(method) = facts.wof {
+                    if node.record & DELETED != 0 {
+                        return Err(DiskError::unsupported(format!("reading {what}"))
+                            .found("a deleted file that CompactOS compressed"));
+                    }
+                    return self.open_wof(&file, method, facts.metadata.size, what);
                 }
                 file.content(kind::DATA, &[])?
             }
             Some(_) => self.named(&file, stream)?,
         };
         match content {
+            Some(content) if node.record & DELETED != 0 => {
+                let content = self.volume.spare_reused(content)?;
+                stream::open(&self.volume, content, what)
+            }
             Some(content) => stream::open(&self.volume, content, what),
             // Directories and metafiles without unnamed data are empty files.
             None => stream::open(&self.volume, Content::Resident(Vec::new()), what),
@@ -82,7 +99,17 @@ impl FileSystem for Ntfs {
         let file = self.volume.file(node)?;
         let (found, damage) = file.find(kind::DATA, None, true);
         let mut streams = Vec::new();
+        // The chunks of a CompactOS file are its contents, not a stream of the user's.
+        let compact = file
+            .value(kind::REPARSE_POINT, &[], reparse::MAX_LEN)
+            .ok()
+            .flatten()
+            .and_then(|v| Reparse::parse(&v).ok())
+            .is_some_and(|r| matches!(r.meaning(), Ok(Meaning::Wof(_))));
         for piece in found.iter().filter(|p| !p.name.is_empty()) {
+            if compact && super::units(&piece.name).eq(wof::STREAM.encode_utf16()) {
+                continue;
+            }
             let (size, allocated) = match piece.attribute()?.form {
                 Form::Resident(bytes) => (bytes.len() as u64, 0),
                 Form::NonResident(n) => (n.size, n.stored),
@@ -142,6 +169,28 @@ impl FileSystem for Ntfs {
         entries
     }
 
+    fn security(&self, node: NodeId) -> Result<Option<Security>> {
+        security::read(&self.volume, &self.volume.file(node)?)
+    }
+
+    fn xattrs(&self, node: NodeId) -> Result<Vec<(Name, Vec<u8>)>> {
+        ea::read(&self.volume.file(node)?)
+    }
+
+    fn object_id(&self, node: NodeId) -> Result<Option<[u8; 16]>> {
+        ea::object_id(&self.volume.file(node)?)
+    }
+
+    fn scan(&self, visit: &mut dyn FnMut(Result<Found>) -> ControlFlow<()>) -> Result<bool> {
+        self.visit_records(false, visit);
+        Ok(true)
+    }
+
+    fn deleted(&self, visit: &mut dyn FnMut(Result<Found>) -> ControlFlow<()>) -> Result<bool> {
+        self.visit_records(true, visit);
+        Ok(true)
+    }
+
     fn extents(&self, node: NodeId, stream: Option<&Name>) -> Result<Vec<Extent>> {
         let file = self.volume.file(node)?;
         let content = match stream {
@@ -157,7 +206,6 @@ impl FileSystem for Ntfs {
 /// What is known of a file, and how its contents are to be read.
 pub(crate) struct Facts {
     pub(crate) metadata: Metadata,
-    #[allow(dead_code, reason = "used when WOF files are opened")]
     pub(crate) wof: Option<reparse::Wof>,
 }
 
@@ -344,13 +392,13 @@ impl Ntfs {
         let what = || format!("the contents of record {number}");
         // Size and allocation stand in the first piece, whatever became of the others.
         let (first, _) = file.find(kind::DATA, Some(&[]), true);
-        let mut resident = true;
+        let mut refusal = None;
         if let Some(piece) = first.first() {
             match piece.attribute() {
                 Ok(a) => match a.form {
                     Form::Resident(bytes) => m.size = bytes.len() as u64,
                     Form::NonResident(n) => {
-                        resident = false;
+                        refusal = stream::coding(&self.volume, a.flags, n.unit, &what()).err();
                         m.size = n.size;
                         m.allocated = n.stored;
                     }
@@ -388,12 +436,12 @@ impl Ntfs {
                         .map_or(0, |l| l.target.as_bytes().len() as u64);
                 }
                 Ok(Meaning::Special) => m.kind = NodeKind::Special,
-                Ok(Meaning::Wof(w)) => {
+                Ok(Meaning::Wof(w)) if !directory => {
+                    match self.wof_stream(file) {
+                        Ok((_, stored)) => m.allocated = stored,
+                        Err(e) => m.refusal = Some(e),
+                    }
                     wof = Some(w);
-                    m.refusal = Some(
-                        DiskError::unsupported(format!("reading {}", what()))
-                            .found("a file compressed by CompactOS (WOF)"),
-                    );
                 }
                 Ok(Meaning::Elsewhere(feature, hint)) if !directory => {
                     m.refusal = Some(
@@ -420,8 +468,8 @@ impl Ntfs {
                 Err(e) => m.remarks.push(e.to_string()),
             }
         }
-        if m.kind == NodeKind::File && !resident && m.refusal.is_none() && wof.is_none() {
-            m.refusal = self.coding_refusal(file, &what());
+        if m.kind == NodeKind::File && m.refusal.is_none() && wof.is_none() {
+            m.refusal = refusal;
         }
         if m.kind == NodeKind::File
             && m.refusal.is_none()
@@ -441,20 +489,41 @@ impl Ntfs {
         Ok(Facts { metadata: m, wof })
     }
 
-    /// Why a plain file cannot be given out: encryption or compression, as the header says.
-    fn coding_refusal(&self, file: &File<'_>, what: &str) -> Option<DiskError> {
-        match file.content(kind::DATA, &[]) {
-            Ok(Some(Content::Clusters(clusters))) => match stream::coding(&clusters, what) {
-                Ok(stream::Coding::Plain) => None,
-                Ok(stream::Coding::Lznt1) => Some(
-                    DiskError::unsupported(format!("reading {what}"))
-                        .found("a file compressed by NTFS (LZNT1)"),
-                ),
-                Err(e) => Some(e),
-            },
-            Ok(_) => None,
-            Err(e) => Some(e),
+    /// The stream with the chunks of a WOF file, and what it takes on the volume.
+    fn wof_stream(&self, file: &File<'_>) -> Result<(Content, u64)> {
+        let name: Vec<u8> = wof::STREAM
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        let (found, _) = file.find(kind::DATA, Some(&name), true);
+        let stored = found.first().map(|f| f.attribute().map(|a| a.stored()));
+        match (file.content(kind::DATA, &name)?, stored) {
+            (Some(content), Some(stored)) => Ok((content, stored?)),
+            _ => Err(DiskError::corrupt(format!(
+                "reading the contents of record {}",
+                file.base.number
+            ))
+            .expected(format!(
+                "a stream {}: it is compressed by CompactOS",
+                wof::STREAM
+            ))
+            .found("none")),
         }
+    }
+
+    fn open_wof(
+        &self,
+        file: &File<'_>,
+        method: reparse::Wof,
+        len: u64,
+        what: String,
+    ) -> Result<Arc<dyn Disk>> {
+        let (content, _) = self.wof_stream(file)?;
+        let stream = stream::open(&self.volume, content, what.clone())?;
+        let volume = self.volume.clone();
+        Ok(Arc::new(wof::Compact::new(
+            volume, what, stream, len, method,
+        )?))
     }
 
     /// Whether parts of the unnamed stream are stored nowhere.

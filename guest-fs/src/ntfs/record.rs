@@ -8,6 +8,9 @@ pub(crate) mod kind {
     pub(crate) const STANDARD_INFORMATION: u32 = 0x10;
     pub(crate) const ATTRIBUTE_LIST: u32 = 0x20;
     pub(crate) const FILE_NAME: u32 = 0x30;
+    pub(crate) const OBJECT_ID: u32 = 0x40;
+    pub(crate) const SECURITY_DESCRIPTOR: u32 = 0x50;
+    pub(crate) const EA: u32 = 0xe0;
     pub(crate) const VOLUME_NAME: u32 = 0x60;
     pub(crate) const VOLUME_INFORMATION: u32 = 0x70;
     pub(crate) const DATA: u32 = 0x80;
@@ -391,6 +394,14 @@ impl<'a> Attribute<'a> {
             flags,
             form,
         })
+    }
+
+    /// Bytes that the value takes on the volume beside its record.
+    pub(crate) fn stored(&self) -> u64 {
+        match &self.form {
+            Form::Resident(_) => 0,
+            Form::NonResident(n) => n.stored,
+        }
     }
 
     /// First cluster that the piece maps; 0 for resident values.

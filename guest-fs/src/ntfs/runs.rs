@@ -116,7 +116,6 @@ impl RunList {
 
     /// The same list with every piece asked for again: `split` gets each stored piece and
     /// pushes what it is made of.
-    #[allow(dead_code, reason = "used for deleted files")]
     pub(crate) fn rebuild(
         &self,
         mut split: impl FnMut(&Piece, u64, &mut Self) -> Result<()>,

@@ -2,7 +2,8 @@
 
 use super::{
     file::{Clusters, Content},
-    record::flags,
+    lznt1::{self, Compressed},
+    record::flags as flag,
     runs::{RunList, Where},
     volume::Volume,
 };
@@ -17,24 +18,29 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
     Plain,
-    /// LZNT1 in units.
-    Lznt1,
+    /// LZNT1 in units of so many bytes.
+    Lznt1(u64),
 }
 
 /// How a stream is coded, or why it cannot be given out.
-pub(crate) fn coding(clusters: &Clusters, what: &str) -> Result<Coding> {
+pub(crate) fn coding(volume: &Volume, flags: u16, unit: u8, what: &str) -> Result<Coding> {
     let doing = || format!("reading {what}");
-    if clusters.flags & flags::ENCRYPTED != 0 {
+    if flags & flag::ENCRYPTED != 0 {
         return Err(DiskError::unsupported(doing())
             .found("a file encrypted by EFS: only its owner's keys open it")
             .hint("export it in the guest as its owner"));
     }
-    match (clusters.flags & flags::COMPRESSION, clusters.unit) {
-        (0, _) => Ok(Coding::Plain),
-        (1, 1..=8) => Ok(Coding::Lznt1),
+    let bytes = volume
+        .boot
+        .cluster()
+        .checked_shl(u32::from(unit))
+        .filter(|bytes| *bytes <= lznt1::MAX_UNIT);
+    match (flags & flag::COMPRESSION, unit, bytes) {
+        (0, _, _) => Ok(Coding::Plain),
+        (1, 1..=8, Some(bytes)) => Ok(Coding::Lznt1(bytes)),
         // A compressed stream without units holds nothing compressed.
-        (1, 0) => Ok(Coding::Plain),
-        (method, unit) => Err(DiskError::unsupported(doing()).found(format!(
+        (1, 0, _) => Ok(Coding::Plain),
+        (method, unit, _) => Err(DiskError::unsupported(doing()).found(format!(
             "compression method {method}, unit 2^{unit} clusters"
         ))),
     }
@@ -44,17 +50,26 @@ pub(crate) fn coding(clusters: &Clusters, what: &str) -> Result<Coding> {
 pub(crate) fn open(volume: &Arc<Volume>, content: Content, what: String) -> Result<Arc<dyn Disk>> {
     match content {
         Content::Resident(bytes) => Ok(Arc::new(MemDisk::new(bytes))),
-        Content::Clusters(clusters) => match coding(&clusters, &what)? {
-            Coding::Plain => Ok(Arc::new(Plain {
-                volume: volume.clone(),
-                what,
-                len: clusters.size,
-                initialized: clusters.initialized.min(clusters.size),
-                runs: clusters.runs,
-            })),
-            Coding::Lznt1 => Err(DiskError::unsupported(format!("reading {what}"))
-                .found("a file compressed by NTFS (LZNT1)")),
-        },
+        Content::Clusters(clusters) => {
+            match coding(volume, clusters.flags, clusters.unit, &what)? {
+                Coding::Plain => Ok(Arc::new(Plain {
+                    volume: volume.clone(),
+                    what,
+                    len: clusters.size,
+                    initialized: clusters.initialized.min(clusters.size),
+                    runs: clusters.runs,
+                })),
+                Coding::Lznt1(unit) => Ok(Arc::new(Compressed {
+                    id: volume.next_id(),
+                    volume: volume.clone(),
+                    what,
+                    len: clusters.size,
+                    initialized: clusters.initialized.min(clusters.size),
+                    unit,
+                    runs: clusters.runs,
+                })),
+            }
+        }
     }
 }
 
@@ -244,7 +259,10 @@ impl Volume {
         match content {
             Content::Resident(bytes) => Ok(bytes),
             Content::Clusters(c) => {
-                coding(&c, &what())?;
+                if coding(self, c.flags, c.unit, &what())? != Coding::Plain {
+                    return Err(DiskError::unsupported(format!("reading {}", what()))
+                        .found("a compressed value where none is expected"));
+                }
                 if c.size > max {
                     return Err(DiskError::refused(format!("reading {}", what()))
                         .expected(format!("at most {max} bytes"))

@@ -6,6 +6,7 @@ use super::{
     index::{Directory, Node},
     mft::Mft,
     record::{Chunk, kind},
+    scan::DELETED,
     upcase::UpCase,
 };
 use crate::{FsKind, Name, NodeId, OpenOptions, VolumeInfo};
@@ -13,7 +14,10 @@ use disk_io::{Disk, DiskError, Fields, Result};
 use quick_cache::{Weighter, sync::Cache};
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// An NTFS volume.
@@ -39,6 +43,9 @@ pub(crate) struct Volume {
     pub(crate) nodes: Cache<(u64, u64), Arc<Node>, ByBytes>,
     /// Open directories.
     directories: Cache<NodeId, Arc<Directory>, ByBytes>,
+    /// Decoded units by stream and place.
+    pub(crate) units: Cache<(u64, u64), Arc<[u8]>, ByBytes>,
+    next: AtomicU64,
     upcase: OnceLock<UpCase>,
     used: OnceLock<Option<u64>>,
     remarks: Vec<String>,
@@ -66,6 +73,12 @@ impl Weighter<(u64, u64), Arc<Node>> for ByBytes {
     }
 }
 
+impl Weighter<(u64, u64), Arc<[u8]>> for ByBytes {
+    fn weight(&self, _: &(u64, u64), unit: &Arc<[u8]>) -> u64 {
+        (unit.len() as u64).saturating_add(64)
+    }
+}
+
 impl Weighter<NodeId, Arc<Directory>> for ByBytes {
     fn weight(&self, _: &NodeId, directory: &Arc<Directory>) -> u64 {
         directory.weight()
@@ -76,6 +89,7 @@ impl Weighter<NodeId, Arc<Directory>> for ByBytes {
 const CHUNKS: u64 = 8 << 20;
 const NODES: u64 = 4 << 20;
 const DIRECTORIES: u64 = 4 << 20;
+const UNITS: u64 = 8 << 20;
 
 /// The root directory's record.
 pub(crate) const ROOT: u64 = 5;
@@ -95,6 +109,8 @@ impl Ntfs {
             chunks: Cache::with_weighter(128, CHUNKS, ByBytes),
             nodes: Cache::with_weighter(1024, NODES, ByBytes),
             directories: Cache::with_weighter(1024, DIRECTORIES, ByBytes),
+            units: Cache::with_weighter(256, UNITS, ByBytes),
+            next: AtomicU64::new(0),
             upcase: OnceLock::new(),
             used: OnceLock::new(),
             mft: Mft::default(),
@@ -118,9 +134,15 @@ impl Ntfs {
 }
 
 impl Volume {
+    /// A number that names one opened stream in the cache of units.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// A file by its node.
     pub(crate) fn file(&self, node: NodeId) -> Result<File<'_>> {
-        File::open(self, node.record, node.sequence, false)
+        let deleted = node.record & DELETED != 0;
+        File::open(self, node.record & !DELETED, node.sequence, deleted)
     }
 
     /// A directory's index, through the cache.

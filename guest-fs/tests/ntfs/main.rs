@@ -1,4 +1,7 @@
 //! NTFS: real volumes, volumes made by mkntfs and ntfs-3g, and damaged ones.
 
 mod images;
+mod made;
 mod support;
+mod tools;
+mod wof;

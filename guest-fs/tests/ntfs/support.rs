@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Tells that a test is skipped; fails where `VMDKIT_REQUIRE` asks for its kind.
-pub fn skip(kind: &str, why: &str) {
+pub(crate) fn skip(kind: &str, why: &str) {
     let required = std::env::var("VMDKIT_REQUIRE").unwrap_or_default();
     assert!(
         !required.split(',').any(|k| k.trim() == kind),
@@ -24,7 +24,7 @@ pub fn skip(kind: &str, why: &str) {
 }
 
 /// Where the images are, if they are anywhere.
-pub fn images() -> Option<PathBuf> {
+pub(crate) fn images() -> Option<PathBuf> {
     let dir = std::env::var_os("VMDKIT_IMAGES").map(PathBuf::from);
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/images");
     let found = dir
@@ -37,12 +37,12 @@ pub fn images() -> Option<PathBuf> {
 }
 
 /// A file of the host as a disk.
-pub fn host(path: &Path) -> Arc<dyn Disk> {
+pub(crate) fn host(path: &Path) -> Arc<dyn Disk> {
     HostFile::open_named(path, &FilePool::new(16)).unwrap()
 }
 
 /// The volume in a file from byte `start` on.
-pub fn open_at(path: &Path, start: u64, len: Option<u64>) -> Result<Ntfs, DiskError> {
+pub(crate) fn open_at(path: &Path, start: u64, len: Option<u64>) -> Result<Ntfs, DiskError> {
     let disk = host(path);
     let len = len.unwrap_or(disk.len() - start).min(disk.len() - start);
     let slice = Slice::new(disk, start, len)?;
@@ -51,23 +51,23 @@ pub fn open_at(path: &Path, start: u64, len: Option<u64>) -> Result<Ntfs, DiskEr
 
 /// One name of a tree.
 #[derive(Debug, Clone)]
-pub struct Seen {
-    pub metadata: Metadata,
-    pub short_name: Option<Name>,
+pub(crate) struct Seen {
+    pub(crate) metadata: Metadata,
+    pub(crate) short_name: Option<Name>,
     /// SHA-256 of the contents, target of a link, or why they cannot be read.
-    pub contents: Result<String, DiskError>,
-    pub streams: Vec<(Name, Result<String, DiskError>)>,
+    pub(crate) contents: Result<String, DiskError>,
+    pub(crate) streams: Vec<(Name, Result<String, DiskError>)>,
 }
 
 /// A whole tree, by path.
 #[derive(Debug, Default)]
-pub struct Walk {
-    pub seen: BTreeMap<Vec<u8>, Seen>,
-    pub errors: Vec<(Vec<u8>, DiskError)>,
+pub(crate) struct Walk {
+    pub(crate) seen: BTreeMap<Vec<u8>, Seen>,
+    pub(crate) errors: Vec<(Vec<u8>, DiskError)>,
 }
 
 /// Reads a disk to its end, holes too.
-pub fn digest(disk: &dyn Disk) -> Result<String, DiskError> {
+pub(crate) fn digest(disk: &dyn Disk) -> Result<String, DiskError> {
     let mut hash = Sha256::new();
     let mut buf = vec![0; 1 << 20];
     let mut at = 0;
@@ -80,16 +80,16 @@ pub fn digest(disk: &dyn Disk) -> Result<String, DiskError> {
     Ok(hex(&hash.finalize()))
 }
 
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-pub fn sha(bytes: &[u8]) -> String {
+pub(crate) fn sha(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
 /// Walks everything below the root. `limit` bounds the contents that are read of one file.
-pub fn walk(fs: &dyn FileSystem, limit: u64) -> Walk {
+pub(crate) fn walk(fs: &dyn FileSystem, limit: u64) -> Walk {
     let mut walk = Walk::default();
     let mut todo: Vec<(Vec<u8>, NodeId)> = vec![(Vec::new(), fs.root())];
     while let Some((path, dir)) = todo.pop() {
