@@ -31,8 +31,8 @@ pub mod oem;
 pub mod table;
 
 use crate::{
-    DirEntry, Extent, FileSystem, FsKind, Metadata, Name, NodeId, NodeKind, OpenOptions, Visit,
-    VolumeInfo, volume::Recognised,
+    Extent, FileSystem, FsKind, Metadata, Name, NodeId, NodeKind, OpenOptions, Visit, VolumeInfo,
+    volume::Recognised,
 };
 use boot::Geometry;
 use chain::{Chain, Wanted};
@@ -42,10 +42,7 @@ use disk_io::{Disk, DiskError, Result};
 use entry::Entry;
 use notes::Notes;
 use quick_cache::{Weighter, sync::Cache};
-use std::{
-    ops::ControlFlow,
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 use table::FatTable;
 
 /// Record number of the root directory, which has no entry. No entry lies in the boot sector.
@@ -222,7 +219,7 @@ impl Fat {
     /// The volume label: an entry of the root directory, as `blkid` and Windows have it.
     fn label(&self) -> Option<Name> {
         let dir = self.dir(NodeId::plain(ROOT)).ok()?;
-        dir.label.clone()
+        dir.label.clone().filter(|l| !l.as_bytes().is_empty())
     }
 
     fn file_chain(&self, entry: &Entry) -> Arc<Chain> {
@@ -291,7 +288,7 @@ fn recognised(disk: &Arc<dyn Disk>, geometry: Geometry) -> Recognised {
     let fat = Fat::with(disk.clone(), geometry, OpenOptions::default());
     Recognised {
         kind: fat.geometry.kind,
-        label: fat.label().filter(|l| !l.as_bytes().is_empty()),
+        label: fat.label(),
         uuid: fat.geometry.uuid(),
         size: Some(fat.geometry.size),
         readable: true,
@@ -414,15 +411,4 @@ pub(crate) fn no_streams(stream: Option<&Name>) -> Result<()> {
         Some(name) => Err(DiskError::not_found("opening a stream")
             .found(format!("\"{name}\" on a file system without named streams"))),
     }
-}
-
-/// Visits entries and errors in order, until told to stop.
-pub(crate) fn visit_all(
-    entries: impl Iterator<Item = Result<DirEntry>>,
-    visit: Visit<'_>,
-) -> ControlFlow<()> {
-    for entry in entries {
-        visit(entry)?;
-    }
-    ControlFlow::Continue(())
 }

@@ -17,7 +17,7 @@ mod others;
 pub mod probe;
 mod windows;
 
-use crate::{FileSystem, FsKind, Name, OpenOptions, ext::Ext, fat::Fat, ntfs::Ntfs};
+use crate::{FileSystem, FsKind, Name, OpenOptions, exfat::ExFat, ext::Ext, fat::Fat, ntfs::Ntfs};
 use disk_io::{Disk, DiskError, Result};
 use probe::Probe;
 use std::sync::Arc;
@@ -50,6 +50,7 @@ impl Recognised {
                     | FsKind::Fat12
                     | FsKind::Fat16
                     | FsKind::Fat32
+                    | FsKind::ExFat
                     | FsKind::Ext2
                     | FsKind::Ext3
                     | FsKind::Ext4
@@ -119,6 +120,7 @@ pub fn open(disk: &Arc<dyn Disk>, options: &OpenOptions) -> Result<Arc<dyn FileS
         FsKind::Fat12 | FsKind::Fat16 | FsKind::Fat32 => {
             Ok(Arc::new(Fat::open(disk.clone(), options)?))
         }
+        FsKind::ExFat => Ok(Arc::new(ExFat::open(disk.clone(), options)?)),
         FsKind::Ntfs => Ok(Arc::new(Ntfs::open(disk.clone(), options)?)),
         FsKind::Ext2 | FsKind::Ext3 | FsKind::Ext4 => {
             Ok(Arc::new(Ext::open(disk.clone(), options)?))

@@ -1,5 +1,7 @@
 //! Partition tables of real disks, against `sfdisk`.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
 mod volume_common;
 
 use guest_fs::partition::{self, Scheme};

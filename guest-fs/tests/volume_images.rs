@@ -1,5 +1,7 @@
 //! What every image of the collection holds, against `blkid`.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
 mod volume_common;
 
 use guest_fs::{FsKind, volume};
@@ -162,5 +164,5 @@ fn every_volume_of_the_collection_is_what_blkid_says() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(compared > 150, "only {compared} volumes compared");
+    assert!(compared >= 150, "only {compared} volumes compared");
 }

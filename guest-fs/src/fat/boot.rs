@@ -231,10 +231,15 @@ impl Geometry {
             ));
             clusters = addressable;
         }
-        let ext = if fat32 { 64 } else { 36 };
-        let signature = f.u8(ext + 2)?;
+        // The extended fields: drive, dirty flag, signature, serial number, label.
+        let ext = if fat32 {
+            f.sub(64, 26, "FAT boot sector")?
+        } else {
+            f.sub(36, 26, "FAT boot sector")?
+        };
+        let signature = ext.u8(2)?;
         let label = (signature == 0x29)
-            .then(|| f.bytes(ext + 7, 11))
+            .then(|| ext.bytes(7, 11))
             .transpose()?
             .map(|l| l.strip_suffix(b"           ").unwrap_or(l))
             .map(<[u8]>::trim_ascii_end)
@@ -266,10 +271,10 @@ impl Geometry {
             size,
             media,
             serial: matches!(signature, 0x28 | 0x29)
-                .then(|| f.u32_le(ext + 3))
+                .then(|| ext.u32_le(3))
                 .transpose()?,
             label: label.map(<[u8]>::to_vec),
-            dirty: f.u8(ext + 1)? & 1 != 0,
+            dirty: ext.u8(1)? & 1 != 0,
             fs_info: (info != 0 && info < reserved).then(|| info.saturating_mul(unit)),
             remarks,
         })

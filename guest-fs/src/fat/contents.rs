@@ -64,8 +64,9 @@ impl Contents {
         }
         let left = self.valid.saturating_sub(offset);
         let size = self.area.cluster.max(1);
-        let found = u32::try_from(offset / size)
-            .ok()
+        let found = offset
+            .checked_div(size)
+            .and_then(|at| u32::try_from(at).ok())
             .and_then(|at| self.chain.place(at));
         let skip = offset.checked_rem(size).unwrap_or(0);
         let position = found

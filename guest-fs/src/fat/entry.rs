@@ -167,7 +167,8 @@ impl Entry {
 
 /// A moment from FAT's date and time; `None` for zero and for what no calendar has.
 fn moment(date: u16, time: u16, zone: Option<i32>) -> Option<Timestamp> {
-    let (year, month, day) = (1980 + i64::from(date >> 9), date >> 5 & 15, date & 31);
+    let year = i64::from(date >> 9).saturating_add(1980);
+    let (month, day) = (date >> 5 & 15, date & 31);
     let (hour, minute, second) = (time >> 11, time >> 5 & 63, (time & 31) << 1);
     calendar(
         year,

@@ -24,7 +24,8 @@ pub(crate) fn folded(name: &Name) -> Option<Vec<u16>> {
     Some(name.to_utf16()?.into_iter().map(upper).collect())
 }
 
-fn upper(unit: u16) -> u16 {
+/// One unit in upper case.
+pub(crate) fn upper(unit: u16) -> u16 {
     let Some(c) = char::from_u32(u32::from(unit)) else {
         return unit;
     };

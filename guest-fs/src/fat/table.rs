@@ -5,7 +5,7 @@ use super::{
     chain::{Chain, Link, Links, Wanted},
     notes::Notes,
 };
-use crate::FsKind;
+use crate::{FsKind, exfat};
 use disk_io::{Disk, DiskError, Result};
 use quick_cache::sync::Cache;
 use std::sync::Arc;
@@ -47,6 +47,22 @@ impl FatTable {
             copies: geometry.copies,
             first: geometry.active.unwrap_or(0),
             mirrored: geometry.active.is_none(),
+            clusters: geometry.clusters,
+            pages: Cache::new(PAGES),
+            notes,
+        }
+    }
+
+    /// The table of an exFAT volume. TexFAT's second one is no mirror of the first.
+    pub fn exfat(disk: Arc<dyn Disk>, geometry: &exfat::boot::Geometry, notes: Arc<Notes>) -> Self {
+        Self {
+            disk,
+            kind: FsKind::ExFat,
+            start: geometry.fat_start,
+            len: geometry.fat_len,
+            copies: geometry.copies,
+            first: geometry.active,
+            mirrored: false,
             clusters: geometry.clusters,
             pages: Cache::new(PAGES),
             notes,
@@ -102,6 +118,7 @@ impl FatTable {
             FsKind::Fat12 if n % 2 == 1 => word(2)? >> 4,
             FsKind::Fat12 => word(2)? & 0xfff,
             FsKind::Fat16 => word(2)?,
+            FsKind::ExFat => word(4)?,
             _ => word(4)? & 0x0fff_ffff,
         })
     }
@@ -127,6 +144,7 @@ impl FatTable {
         let (bad, end) = match self.kind {
             FsKind::Fat12 => (0xff7, 0xff8),
             FsKind::Fat16 => (0xfff7, 0xfff8),
+            FsKind::ExFat => (0xffff_fff7, 0xffff_ffff),
             _ => (0x0fff_fff7, 0x0fff_fff8),
         };
         match raw {
@@ -159,6 +177,11 @@ impl FatTable {
 
     fn copy(&self, copy: u8) -> Copy<'_> {
         Copy { table: self, copy }
+    }
+
+    /// What follows a cluster, in the table that is in use.
+    pub fn follows(&self, cluster: u32) -> Result<Link> {
+        Ok(self.link(self.readable(self.first, cluster)?))
     }
 
     /// Whether a cluster is free in the first copy.

@@ -57,7 +57,7 @@ pub fn read(disk: &Arc<dyn Disk>, mbr: Option<&Mbr>) -> Found {
 
 fn read_with(disk: &Arc<dyn Disk>, mbr: Option<&Mbr>, size: u32) -> Found {
     let unit = u64::from(size);
-    let last = (disk.len() / unit.max(1)).saturating_sub(1);
+    let last = disk.len().checked_div(unit).unwrap_or(0).saturating_sub(1);
     let primary = copy(disk, size, 1);
     let alternate = match &primary {
         Ok(Some((header, _))) => header.alternate,
@@ -179,7 +179,7 @@ fn copy(disk: &Arc<dyn Disk>, size: u32, lba: u64) -> Result<Option<Copy>> {
         entries_crc: f.u32_le(88)?,
     };
     if header.entry_size < 128
-        || header.entry_size % 8 != 0
+        || !header.entry_size.is_multiple_of(8)
         || u64::from(header.count).saturating_mul(u64::from(header.entry_size)) > MAX_ARRAY
     {
         return Err(f

@@ -1,5 +1,6 @@
 //! Images and tools for the tests of tables and volumes.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use disk_io::{Disk, HostDir, host_dir::Allowed};
 use guest_fs::{FileSystem, NodeId, NodeKind};

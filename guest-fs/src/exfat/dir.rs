@@ -1,0 +1,236 @@
+//! A directory as entry sets, and the entries that only the root directory has.
+
+use super::{
+    set::{self, Set},
+    upcase::UpCase,
+};
+use crate::{
+    DirEntry, Name, NodeId, Visit,
+    fat::{chain::Chain, contents::Area, names},
+};
+use disk_io::{Disk, DiskError, Fields, Result};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
+
+/// The allocation bitmap or the up-case table.
+#[derive(Clone, Copy, Debug)]
+pub struct Special {
+    /// First cluster.
+    pub first_cluster: u32,
+    /// Length in bytes.
+    pub len: u64,
+    /// Checksum (up-case table only).
+    pub checksum: u32,
+    /// Flags (bitmap only): bit 0 says whose table's it is.
+    pub flags: u8,
+}
+
+/// A directory in memory.
+#[derive(Debug, Default)]
+pub struct Dir {
+    /// Its files and directories.
+    pub sets: Vec<Arc<Set>>,
+    /// The volume label.
+    pub label: Option<Name>,
+    /// The up-case table.
+    pub upcase: Option<Special>,
+    bitmaps: Vec<Special>,
+    errors: Vec<(usize, DiskError)>,
+    index: OnceLock<Index>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    exact: HashMap<Name, u64>,
+    folded: HashMap<Vec<u16>, u64>,
+}
+
+impl Dir {
+    /// Reads the directory in `chain`.
+    pub fn read(area: &Area, chain: &Chain) -> Result<Self> {
+        let mut dir = Self::default();
+        let mut open: Option<(Vec<u8>, u64)> = None;
+        let mut ended = false;
+        let mut bytes = vec![0; usize::try_from(area.cluster).unwrap_or(0)];
+        'clusters: for cluster in chain.iter() {
+            let Some(at) = area.position(cluster) else {
+                break;
+            };
+            // Clusters have up to 32 MiB, of which a directory may use a sector.
+            let mut done = 0u64;
+            while done < area.cluster {
+                let n = area.cluster.saturating_sub(done).min(64 << 10);
+                let from = at.saturating_add(done);
+                done = done.saturating_add(n);
+                let Some(block) = usize::try_from(n).ok().and_then(|n| bytes.get_mut(..n)) else {
+                    break 'clusters;
+                };
+                if let Err(e) = area.disk.read_exact_at(block, from) {
+                    open = None;
+                    dir.lost(e.offset(from));
+                    continue;
+                }
+                for (raw, position) in block.chunks_exact(32).zip((from..).step_by(32)) {
+                    if dir.entry(raw, position, &mut open) {
+                        ended = true;
+                        break 'clusters;
+                    }
+                }
+            }
+        }
+        dir.close(open.take());
+        if let Some(e) = chain.broken().filter(|_| !ended) {
+            if chain.clusters() == 0 {
+                return Err(e.clone().context("listing a directory"));
+            }
+            dir.lost(e.clone());
+        }
+        Ok(dir)
+    }
+
+    /// Says before everything else that what follows may not be all.
+    pub fn distrust(&mut self, e: DiskError) {
+        self.errors.insert(0, (0, e.context("listing a directory")));
+    }
+
+    fn lost(&mut self, e: DiskError) {
+        let at = self.sets.len();
+        self.errors.push((at, e.context("listing a directory")));
+    }
+
+    /// Takes one entry; whether it is the end of the directory.
+    fn entry(&mut self, raw: &[u8], position: u64, open: &mut Option<(Vec<u8>, u64)>) -> bool {
+        let kind = raw.first().copied().unwrap_or_default();
+        let secondary = kind & 0xc0 == 0xc0;
+        if let Some((bytes, _)) = open {
+            if secondary {
+                bytes.extend_from_slice(raw);
+                if bytes.len() >= set::len(bytes) {
+                    self.close(open.take());
+                }
+                return false;
+            }
+            // The set ends before it should.
+            self.close(open.take());
+        }
+        match kind {
+            0 => return true,
+            set::FILE => {
+                if set::len(raw) > 32 {
+                    *open = Some((raw.to_vec(), position));
+                } else {
+                    self.close(Some((raw.to_vec(), position)));
+                }
+            }
+            0x81..=0x83 => {
+                let _ = self.special(kind, raw, position);
+            }
+            _ => {}
+        }
+        false
+    }
+
+    fn special(&mut self, kind: u8, raw: &[u8], position: u64) -> Result<()> {
+        let f = Fields::new(raw, position, "exFAT root entry");
+        let entry = Special {
+            first_cluster: f.u32_le(20)?,
+            len: f.u64_le(24)?,
+            checksum: f.u32_le(4)?,
+            flags: f.u8(1)?,
+        };
+        match kind {
+            0x81 if self.bitmaps.len() < 2 => self.bitmaps.push(entry),
+            0x82 => self.upcase = self.upcase.or(Some(entry)),
+            0x83 => {
+                let units = usize::from(f.u8(1)?).min(11);
+                let text = f.bytes(2, units.saturating_mul(2))?;
+                self.label =
+                    Some(Name::from_utf16(text.chunks_exact(2).filter_map(|u| {
+                        Some(u16::from_le_bytes(u.try_into().ok()?))
+                    })));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, open: Option<(Vec<u8>, u64)>) {
+        let Some((bytes, position)) = open else {
+            return;
+        };
+        match Set::parse(&bytes, position) {
+            Ok(set) if !set.name.is_empty() => self.sets.push(Arc::new(set)),
+            Ok(set) => self.lost(set.damage.unwrap_or_else(|| {
+                DiskError::corrupt("reading an exFAT entry set")
+                    .offset(position)
+                    .found("no name")
+            })),
+            Err(e) => self.lost(e),
+        }
+    }
+
+    /// The bitmap that goes with a table.
+    pub fn bitmap(&self, table: u8) -> Option<&Special> {
+        self.bitmaps
+            .iter()
+            .find(|b| b.flags & 1 == table)
+            .or(self.bitmaps.first())
+    }
+
+    /// Shows every entry and every loss in order.
+    pub fn visit(&self, visit: Visit<'_>) {
+        let mut errors = self.errors.iter().peekable();
+        for (n, set) in self.sets.iter().enumerate() {
+            while let Some((_, e)) = errors.next_if(|(at, _)| *at <= n) {
+                if visit(Err(e.clone())).is_break() {
+                    return;
+                }
+            }
+            let entry = DirEntry {
+                name: names::safe(set.name.iter().copied()),
+                node: NodeId::plain(set.position / 32),
+                kind: set.kind(),
+                short_name: None,
+            };
+            if visit(Ok(entry)).is_break() {
+                return;
+            }
+        }
+        for (_, e) in errors {
+            if visit(Err(e.clone())).is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Finds a name: exactly, then without case as the volume's table has it.
+    pub fn find(&self, name: &Name, upcase: &UpCase) -> Option<NodeId> {
+        let index = self.index.get_or_init(|| {
+            let mut index = Index::default();
+            for set in &self.sets {
+                let name = names::safe(set.name.iter().copied());
+                let record = set.position / 32;
+                if let Some(units) = name.to_utf16() {
+                    index.folded.entry(upcase.fold(&units)).or_insert(record);
+                }
+                index.exact.entry(name).or_insert(record);
+            }
+            index
+        });
+        let found = index.exact.get(name).or_else(|| {
+            let folded = upcase.fold(&name.to_utf16()?);
+            index.folded.get(&folded)
+        });
+        found.copied().map(NodeId::plain)
+    }
+
+    /// Memory it takes, its index included, in bytes.
+    pub fn weight(&self) -> u64 {
+        self.sets
+            .iter()
+            .map(|s| (s.name.len() as u64).saturating_mul(6).saturating_add(400))
+            .fold(200, u64::saturating_add)
+    }
+}
