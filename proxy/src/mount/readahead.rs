@@ -1,11 +1,17 @@
 //! Own read-ahead: one open file, read from front to back, is fetched ahead of the reader.
 //!
 //! The kernel's read-ahead through FUSE is small (128 KiB without root) and there is none
-//! with direct I/O. What must be decoded, or comes from a cold disk, is read ahead here by a
-//! few threads into a bounded number of buffers. What comes quickly is left alone: a copy
-//! through a buffer would only cost.
+//! with direct I/O. Two things can be slow, and they are told apart by the clock of the
+//! thread and the clock on the wall:
+//!
+//! * a source that waits (a cold disk) is told early what comes, and fetches it itself;
+//! * one that computes (decompression) is read ahead by a few threads into a bounded
+//!   number of buffers.
+//!
+//! What comes quickly is left alone: a copy through a buffer would only cost.
 
 use disk_io::{Disk, Result};
+use rustix::time::{ClockId, clock_gettime};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -21,13 +27,16 @@ const PIECE: u64 = 1 << 20;
 /// Pieces ahead of one reader.
 const DEPTH: u64 = 6;
 /// Pieces of all readers together.
-const ALL_PIECES: usize = 32;
+const ALL_PIECES: usize = 24;
 /// Requests of a stream may overtake each other by this much.
 const SLACK: u64 = 4 << 20;
 /// Bytes read in sequence before anything is fetched ahead.
 const WARM_UP: u64 = 512 << 10;
-/// A source that gives a MiB in less time than this needs no help: 0.6 ms, 1.7 GB/s.
-const QUICK_NANOS_PER_MIB: u64 = 600_000;
+/// A thread that computes for longer than this over a MiB decodes: a copy out of the page
+/// cache takes about 0.1 ms.
+const DECODES: u64 = 450_000;
+/// A source that takes longer than this for a MiB is worth telling what comes.
+const WAITS: u64 = 450_000;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -37,7 +46,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub(crate) struct Pool {
     jobs: Sender<Job>,
-    held: Arc<AtomicUsize>,
+    buffers: Arc<Buffers>,
+}
+
+/// Buffers that are in use, and those that can be used again.
+#[derive(Debug, Default)]
+struct Buffers {
+    held: AtomicUsize,
+    free: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Buffers {
+    fn take(&self, len: usize) -> Vec<u8> {
+        let mut buffer = lock(&self.free).pop().unwrap_or_default();
+        buffer.resize(len, 0);
+        buffer
+    }
+
+    fn give_back(&self, buffer: Vec<u8>) {
+        let mut free = lock(&self.free);
+        if free.len() < ALL_PIECES / 2 {
+            free.push(buffer);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -59,8 +90,13 @@ impl Pool {
         }
         Self {
             jobs,
-            held: Arc::new(AtomicUsize::new(0)),
+            buffers: Arc::default(),
         }
+    }
+
+    #[cfg(test)]
+    fn held(&self) -> usize {
+        self.buffers.held.load(Ordering::Relaxed)
     }
 }
 
@@ -87,7 +123,14 @@ pub(crate) struct Stream {
     disk: Arc<dyn Disk>,
     state: Mutex<State>,
     arrived: Condvar,
-    held: Arc<AtomicUsize>,
+    buffers: Arc<Buffers>,
+}
+
+/// Nanoseconds for a MiB.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cost {
+    thread: u64,
+    wall: u64,
 }
 
 #[derive(Debug, Default)]
@@ -96,8 +139,10 @@ struct State {
     frontier: u64,
     /// Bytes read in sequence so far.
     run: u64,
-    /// Nanoseconds a MiB of direct reads, averaged.
-    cost: u64,
+    /// What direct reads cost, averaged.
+    cost: Cost,
+    /// Requests that are being answered right now.
+    busy: u32,
     /// Where the source was last told of what comes.
     told: u64,
     pieces: BTreeMap<u64, Piece>,
@@ -111,7 +156,7 @@ impl Stream {
             disk,
             state: Mutex::default(),
             arrived: Condvar::new(),
-            held: pool.held.clone(),
+            buffers: pool.buffers.clone(),
         })
     }
 
@@ -122,32 +167,60 @@ impl Stream {
     /// Fills `buf` from `offset`; the range lies inside the file.
     pub(crate) fn read(self: &Arc<Self>, pool: &Pool, buf: &mut [u8], offset: u64) -> Result<()> {
         let end = offset.saturating_add(buf.len() as u64);
-        let (ahead, tell) = {
-            let mut state = lock(&self.state);
-            let near = offset.saturating_add(SLACK) >= state.frontier
-                && offset <= state.frontier.saturating_add(SLACK);
-            if near {
-                state.run = state.run.saturating_add(buf.len() as u64);
-                state.frontier = state.frontier.max(end);
-            } else {
-                self.drop_pieces(&mut state, |_| true);
-                state.run = 0;
-                state.frontier = end;
-                state.told = end;
-            }
-            let slow = state.cost > QUICK_NANOS_PER_MIB;
-            let ahead = state.run >= WARM_UP && slow;
-            let tell = ahead && state.told < end.saturating_add(DEPTH * PIECE / 2);
-            if tell {
-                state.told = end.saturating_add(DEPTH * PIECE);
-            }
-            (ahead, tell)
-        };
-        if ahead {
-            if tell {
-                self.disk.will_read(end, DEPTH * PIECE);
-            }
+        let (fetch, tell) = self.begin(offset, end);
+        if tell {
+            self.disk.will_read(end, DEPTH * PIECE);
+        }
+        if fetch {
             self.want(pool, end);
+        }
+        let read = self.fill(buf, offset);
+        self.finish();
+        read
+    }
+
+    /// Notes a read, and says whether to fetch what comes after it and whether to tell the
+    /// source of it.
+    fn begin(&self, offset: u64, end: u64) -> (bool, bool) {
+        let mut state = lock(&self.state);
+        state.busy += 1;
+        let near = offset.saturating_add(SLACK) >= state.frontier
+            && offset <= state.frontier.saturating_add(SLACK);
+        if !near {
+            self.drop_pieces(&mut state, |_| true);
+            state.run = 0;
+            state.frontier = end;
+            state.told = end;
+            return (false, false);
+        }
+        state.run = state.run.saturating_add(end - offset);
+        state.frontier = state.frontier.max(end);
+        if state.run < WARM_UP {
+            return (false, false);
+        }
+        // Where the kernel has several requests under way, they are decoded side by side
+        // as it is.
+        let fetch = state.cost.thread > DECODES && state.busy == 1;
+        let tell = state.cost.wall > WAITS && state.told < end.saturating_add(DEPTH * PIECE / 2);
+        if tell {
+            state.told = end.saturating_add(DEPTH * PIECE);
+        }
+        (fetch, tell)
+    }
+
+    fn finish(&self) {
+        let mut state = lock(&self.state);
+        state.busy = state.busy.saturating_sub(1);
+        // Pieces wholly behind the slowest reader of the run will not be asked for again.
+        if !state.pieces.is_empty() {
+            let behind = state.frontier.saturating_sub(SLACK) / PIECE;
+            self.drop_pieces(&mut state, |piece| piece < behind);
+        }
+    }
+
+    fn fill(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        if lock(&self.state).pieces.is_empty() {
+            return self.read_direct(buf, offset);
         }
         let mut at = offset;
         let mut rest = buf;
@@ -162,22 +235,23 @@ impl Stream {
             rest = later;
             at += here;
         }
-        // Pieces wholly behind the slowest reader of the run will not be asked for again.
-        let mut state = lock(&self.state);
-        if !state.pieces.is_empty() {
-            let behind = state.frontier.saturating_sub(SLACK) / PIECE;
-            self.drop_pieces(&mut state, |piece| piece < behind);
-        }
         Ok(())
     }
 
     fn read_direct(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let begin = Instant::now();
+        let (wall, thread) = (Instant::now(), thread_nanos());
         self.disk.read_exact_at(buf, offset)?;
-        let nanos = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        if let Some(cost) = nanos.saturating_mul(PIECE).checked_div(buf.len() as u64) {
+        let thread = thread_nanos().saturating_sub(thread);
+        let wall = u64::try_from(wall.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        // Small reads cost more for reasons of their own.
+        if buf.len() >= 32 << 10 {
+            let per_mib = |nanos: u64| nanos.saturating_mul(PIECE) / buf.len() as u64;
+            let mean = |old: u64, new: u64| (old.saturating_mul(3)).saturating_add(new) / 4;
             let mut state = lock(&self.state);
-            state.cost = (state.cost.saturating_mul(3)).saturating_add(cost) / 4;
+            state.cost = Cost {
+                thread: mean(state.cost.thread, per_mib(thread)),
+                wall: mean(state.cost.wall, per_mib(wall)),
+            };
         }
         Ok(())
     }
@@ -194,8 +268,8 @@ impl Stream {
             if state.pieces.contains_key(&piece) {
                 continue;
             }
-            if self.held.fetch_add(1, Ordering::Relaxed) >= ALL_PIECES {
-                self.held.fetch_sub(1, Ordering::Relaxed);
+            if self.buffers.held.fetch_add(1, Ordering::Relaxed) >= ALL_PIECES {
+                self.buffers.held.fetch_sub(1, Ordering::Relaxed);
                 break;
             }
             let job = Job {
@@ -244,7 +318,8 @@ impl Stream {
             return;
         }
         let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let mut bytes = vec![0; n as usize];
+            // At most a piece, which fits.
+            let mut bytes = self.buffers.take(n as usize);
             self.disk.read_exact_at(&mut bytes, start).map(|()| bytes)
         }));
         let mut state = lock(&self.state);
@@ -259,11 +334,19 @@ impl Stream {
     }
 
     fn drop_pieces(&self, state: &mut State, which: impl Fn(u64) -> bool) {
-        let before = state.pieces.len();
-        state.pieces.retain(|piece, _| !which(*piece));
-        let dropped = before - state.pieces.len();
-        self.held.fetch_sub(dropped, Ordering::Relaxed);
+        let mut dropped = 0;
+        state.pieces.retain(|number, piece| {
+            let goes = which(*number);
+            if goes {
+                dropped += 1;
+                if let Piece::Ready(bytes) = piece {
+                    self.buffers.give_back(std::mem::take(bytes));
+                }
+            }
+            !goes
+        });
         if dropped > 0 {
+            self.buffers.held.fetch_sub(dropped, Ordering::Relaxed);
             // A reader may wait for one that nobody fetches any more.
             self.arrived.notify_all();
         }
@@ -277,13 +360,20 @@ impl Stream {
     }
 }
 
+/// How long this thread has computed.
+fn thread_nanos() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use disk_io::{MemDisk, Run, faults::FailRange};
-    use std::time::Duration;
 
-    /// Slow enough to be worth fetching ahead.
+    /// Computes for 2 ms over a MiB: worth fetching ahead.
     #[derive(Debug)]
     struct Slow(Arc<dyn Disk>, AtomicUsize);
 
@@ -293,7 +383,10 @@ mod tests {
         }
         fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
             self.1.fetch_add(1, Ordering::Relaxed);
-            std::thread::sleep(Duration::from_micros(1 + buf.len() as u64 / 200));
+            let begin = thread_nanos();
+            while thread_nanos() - begin < buf.len() as u64 * 2 {
+                std::hint::spin_loop();
+            }
             self.0.read_exact_at(buf, offset)
         }
         fn run_at(&self, offset: u64) -> Result<Run> {
@@ -321,7 +414,7 @@ mod tests {
             let n = buf.len().min(expected.len() - at);
             stream.read(&pool, &mut buf[..n], at as u64).unwrap();
             assert!(buf[..n] == expected[at..at + n], "at {at}");
-            largest = largest.max(pool.held.load(Ordering::Relaxed));
+            largest = largest.max(pool.held());
             at += n;
         }
         assert!(largest > 0, "nothing was fetched ahead");
@@ -332,7 +425,7 @@ mod tests {
             disk.1.load(Ordering::Relaxed)
         );
         stream.close();
-        assert_eq!(pool.held.load(Ordering::Relaxed), 0);
+        assert_eq!(pool.held(), 0);
     }
 
     #[test]
@@ -363,7 +456,7 @@ mod tests {
             }
         });
         stream.close();
-        assert_eq!(pool.held.load(Ordering::Relaxed), 0);
+        assert_eq!(pool.held(), 0);
     }
 
     #[test]
