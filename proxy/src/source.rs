@@ -76,6 +76,7 @@ impl Source {
                 parent: spec.parent.clone(),
                 memory: spec.memory.clone(),
             },
+            ..disk_image::OpenOptions::default()
         };
         let image = disk_image::open(opened.clone(), &options)?;
         let mut warnings = image.warnings.clone();
