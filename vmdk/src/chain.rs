@@ -44,7 +44,9 @@ pub(crate) fn open(source: Opened, options: &OpenOptions) -> Result<(Vec<Link>, 
         if links.len() >= MAX_DEPTH || extents > MAX_EXTENTS {
             return Err(DiskError::refused("following the chain of parents")
                 .file(opened.path.display())
-                .expected(format!("at most {MAX_DEPTH} links with {MAX_EXTENTS} extents"))
+                .expected(format!(
+                    "at most {MAX_DEPTH} links with {MAX_EXTENTS} extents"
+                ))
                 .found("more"));
         }
         let wanted = chain.wanted(&opened, &head)?;
@@ -459,7 +461,10 @@ impl Failure {
             return DiskError::corrupt(doing)
                 .file(self.child)
                 .expected("another disk")
-                .found(format!("{}, which is above it in the chain", path.display()))
+                .found(format!(
+                    "{}, which is above it in the chain",
+                    path.display()
+                ))
                 .hint(HINT);
         }
         if let Some(e) = self.refused {

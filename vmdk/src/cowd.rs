@@ -207,6 +207,10 @@ impl Tables for Cowd {
         Ok((!disk_io::zero::is_zero(&table)).then_some(table))
     }
 
+    fn below(&self, block: &Vec<u8>, index: usize, most: usize) -> usize {
+        tables::zero_entries(block, 4, index, most)
+    }
+
     fn cell(&self, block: &Vec<u8>, index: usize, grain: u64) -> Cell {
         let entry = index
             .checked_mul(4)

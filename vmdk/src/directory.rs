@@ -80,8 +80,7 @@ impl Directory {
 
     /// Byte offset of an entry, for messages.
     pub(crate) fn place(&self, index: u64) -> u64 {
-        self.offset
-            .saturating_add(index.saturating_mul(self.width))
+        self.offset.saturating_add(index.saturating_mul(self.width))
     }
 
     /// Bytes that the directory takes, as a range of the file.
@@ -108,12 +107,12 @@ impl Directory {
             }
         };
         let inside = usize::try_from(at % CHUNK).unwrap_or_default();
-        let value = piece
-            .get(inside..)
-            .and_then(|rest| match self.width {
-                4 => rest.first_chunk().map(|b| u64::from(u32::from_le_bytes(*b))),
-                _ => rest.first_chunk().map(|b| u64::from_le_bytes(*b)),
-            });
+        let value = piece.get(inside..).and_then(|rest| match self.width {
+            4 => rest
+                .first_chunk()
+                .map(|b| u64::from(u32::from_le_bytes(*b))),
+            _ => rest.first_chunk().map(|b| u64::from_le_bytes(*b)),
+        });
         value.ok_or_else(|| DiskError::out_of_range(at, self.width, self.len))
     }
 

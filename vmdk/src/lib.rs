@@ -47,6 +47,15 @@ pub use probe::{Kind, probe};
 /// sector size.
 pub const SECTOR: u64 = 512;
 
+/// Quotient and remainder; a divisor of 0 counts as 1.
+pub(crate) fn split(number: u64, by: u64) -> (u64, u64) {
+    let by = by.max(1);
+    (
+        number.checked_div(by).unwrap_or_default(),
+        number.checked_rem(by).unwrap_or_default(),
+    )
+}
+
 /// Sectors to bytes, if they fit into the 2^63 - 1 that a disk or file can have.
 pub(crate) fn bytes(sectors: u64) -> Option<u64> {
     sectors

@@ -5,10 +5,7 @@ use crate::{
     extent::{ExtentMap, Remarks, UNIT_GRAIN_BITS},
 };
 use disk_io::{BlockMap, Disk, DiskError, FileIndex, Mapping, Result, UnitId};
-use std::{
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 /// One disk file of a chain with its extents.
 #[derive(Debug)]
@@ -168,11 +165,8 @@ impl BlockMap for LinkMap {
             }
             let stop = part.start.saturating_add(part.len).min(end);
             if stop > at {
-                part.map.map_range(
-                    at.saturating_sub(part.start),
-                    stop.saturating_sub(at),
-                    emit,
-                )?;
+                part.map
+                    .map_range(at.saturating_sub(part.start), stop.saturating_sub(at), emit)?;
                 at = stop;
             }
         }

@@ -15,15 +15,19 @@ fn components(name: &str) -> impl DoubleEndedIterator<Item = &str> {
 
 /// The last component.
 pub(crate) fn base_name(name: &str) -> Option<&str> {
-    components(name).next_back().filter(|b| !matches!(*b, "." | ".."))
+    components(name)
+        .next_back()
+        .filter(|b| !matches!(*b, "." | ".."))
 }
 
 /// The last two components as `directory/base`.
 pub(crate) fn last_two(name: &str) -> Option<String> {
     let mut all = components(name).rev();
     let (base, dir) = (all.next()?, all.next()?);
-    (![base, dir].iter().any(|c| matches!(*c, "." | "..") || c.ends_with(':')))
-        .then(|| format!("{dir}/{base}"))
+    (![base, dir]
+        .iter()
+        .any(|c| matches!(*c, "." | "..") || c.ends_with(':')))
+    .then(|| format!("{dir}/{base}"))
 }
 
 /// Whether the name is absolute in any system's spelling, or a datastore's.

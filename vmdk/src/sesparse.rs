@@ -110,9 +110,8 @@ impl Header {
     /// Whether the journal holds changes that the tables do not: the extent's real contents
     /// are then not what the tables say.
     pub fn journal_is_dirty(&self, disk: &dyn Disk, name: &str) -> Result<bool> {
-        let bad = || {
-            DiskError::corrupt("reading the volatile header of an seSparse extent").file(name)
-        };
+        let bad =
+            || DiskError::corrupt("reading the volatile header of an seSparse extent").file(name);
         let at = crate::bytes(self.volatile_header).ok_or_else(|| {
             bad()
                 .offset(80)
@@ -238,6 +237,10 @@ impl Tables for SeSparse {
         let mut table = vec![0; TABLE_LEN as usize];
         self.file.read_exact_at(&mut table, at)?;
         Ok((!disk_io::zero::is_zero(&table)).then_some(table))
+    }
+
+    fn below(&self, block: &Vec<u8>, index: usize, most: usize) -> usize {
+        tables::zero_entries(block, 8, index, most)
     }
 
     fn cell(&self, block: &Vec<u8>, index: usize, grain: u64) -> Cell {

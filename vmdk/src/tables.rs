@@ -31,6 +31,9 @@ pub(crate) trait Tables {
     fn block_entries(&self) -> u64;
     /// Reads a block; `None` if nothing of it is stored.
     fn block(&self, number: u64) -> Result<Option<Self::Block>>;
+    /// How many entries of `block` from `index` on say "not here", at most `most`. In a delta
+    /// nearly all do.
+    fn below(&self, block: &Self::Block, index: usize, most: usize) -> usize;
     /// What `block` says of its entry `index`, which is the extent's grain `grain`.
     fn cell(&self, block: &Self::Block, index: usize, grain: u64) -> Cell;
 }
@@ -48,7 +51,7 @@ fn walk<T: Tables>(
     let end = start.saturating_add(len);
     let mut at = start;
     while at < end {
-        let number = at / covered;
+        let number = crate::split(at, covered).0;
         let first = number.saturating_mul(covered);
         let stop = first.saturating_add(covered).min(end);
         let block = match tables.block(number) {
@@ -66,18 +69,56 @@ fn walk<T: Tables>(
                 continue;
             }
         };
-        let mut number = at / grain;
+        let mut grain_number = crate::split(at, grain).0;
         while at < stop {
-            let begin = number.saturating_mul(grain);
-            let next = begin.saturating_add(grain).min(stop);
-            let index = begin.saturating_sub(first) / grain;
-            let cell = tables.cell(&block, usize::try_from(index).unwrap_or(usize::MAX), number);
-            each(next.saturating_sub(at), at.saturating_sub(begin), cell);
+            let begin = grain_number.saturating_mul(grain);
+            let index = crate::split(begin.saturating_sub(first), grain).0;
+            let index = usize::try_from(index).unwrap_or(usize::MAX);
+            let left = crate::split(stop.saturating_sub(begin).saturating_add(grain), grain).0;
+            let empty = tables.below(&block, index, usize::try_from(left).unwrap_or(usize::MAX));
+            let (next, skip, cell) = if empty > 0 {
+                (
+                    begin.saturating_add(grain.saturating_mul(empty as u64)),
+                    0,
+                    Cell::Below,
+                )
+            } else {
+                let cell = tables.cell(&block, index, grain_number);
+                (begin.saturating_add(grain), at.saturating_sub(begin), cell)
+            };
+            let next = next.min(stop);
+            each(next.saturating_sub(at), skip, cell);
             at = next;
-            number = number.saturating_add(1);
+            grain_number = grain_number.saturating_add(empty.max(1) as u64);
         }
     }
     Ok(())
+}
+
+/// How many entries of `width` bytes are 0 from entry `index` on, at most `most`.
+pub(crate) fn zero_entries(table: &[u8], width: usize, index: usize, most: usize) -> usize {
+    let start = index.saturating_mul(width);
+    let end = start
+        .saturating_add(most.saturating_mul(width))
+        .min(table.len());
+    let entries = table.get(start..end).unwrap_or_default();
+    // By blocks first: comparing them as a whole is what compilers make fast.
+    const BLOCK: usize = 128;
+    let blocks = entries
+        .chunks_exact(BLOCK)
+        .take_while(|b| b.iter().fold(0, |all, byte| all | byte) == 0)
+        .count();
+    let rest = entries
+        .get(blocks.saturating_mul(BLOCK)..)
+        .unwrap_or_default()
+        .chunks_exact(width)
+        .take_while(|e| e.iter().all(|byte| *byte == 0))
+        .count();
+    let in_blocks = blocks
+        .saturating_mul(BLOCK)
+        .checked_div(width)
+        .unwrap_or_default();
+    in_blocks.saturating_add(rest)
 }
 
 /// Joins what is contiguous, so that a run of grains is one mapping.

@@ -118,9 +118,8 @@ impl ExtentLine {
             return Ok(None);
         };
         let bad = |what: &str, found: &str| {
-            DiskError::corrupt(format!("reading {what} of an extent")).found(
-                found.chars().take(200).collect::<String>(),
-            )
+            DiskError::corrupt(format!("reading {what} of an extent"))
+                .found(found.chars().take(200).collect::<String>())
         };
         let access = match first.to_ascii_uppercase().as_str() {
             "RW" => Access::Rw,

@@ -98,8 +98,10 @@ impl Descriptor {
         let mut warnings = text.warnings;
         for (number, line) in text.text.lines().enumerate() {
             let place = |e: DiskError| {
-                e.file(name)
-                    .context(format!("line {} of the descriptor", number.saturating_add(1)))
+                e.file(name).context(format!(
+                    "line {} of the descriptor",
+                    number.saturating_add(1)
+                ))
             };
             if lines.len() >= MAX_LINES {
                 return Err(DiskError::refused("reading the descriptor")

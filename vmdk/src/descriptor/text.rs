@@ -37,7 +37,10 @@ pub(super) fn decode(bytes: &[u8]) -> Text {
                 warnings,
             };
         }
-        warnings.push(format!("the descriptor's text is not valid {}", encoding.name()));
+        warnings.push(format!(
+            "the descriptor's text is not valid {}",
+            encoding.name()
+        ));
     }
     let (text, bad) = UTF_8.decode_without_bom_handling(bytes);
     if !bad {

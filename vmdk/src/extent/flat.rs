@@ -41,7 +41,10 @@ impl ExtentMap for FlatExtent {
                 .file(&self.name)
                 .offset(self.file.len())
                 .expected(format!("{} bytes from {}", self.len, self.offset))
-                .found(format!("a file of {} bytes: it is cut short", self.file.len()));
+                .found(format!(
+                    "a file of {} bytes: it is cut short",
+                    self.file.len()
+                ));
             emit(Mapping {
                 len: len.saturating_sub(here),
                 place: Place::Bad(e),

@@ -58,11 +58,10 @@ impl Head {
                 kind,
             )
             .hint("what it does not hold is in its parent; open the descriptor that names it")),
-            Some(kind @ Kind::ChangeTracking) => Err(refuse(
-                DiskError::unsupported("opening as a disk"),
-                kind,
-            )
-            .hint("open the disk that it belongs to")),
+            Some(kind @ Kind::ChangeTracking) => {
+                Err(refuse(DiskError::unsupported("opening as a disk"), kind)
+                    .hint("open the disk that it belongs to"))
+            }
             Some(kind @ Kind::Unfinished) => {
                 Err(refuse(DiskError::corrupt("opening as a disk"), kind))
             }
@@ -157,7 +156,14 @@ impl<'a> Extents<'a> {
     fn alone(&mut self, header: &Header) -> Result<()> {
         let len = crate::bytes(header.capacity).unwrap_or_default();
         let opened = self.opened.clone();
-        self.sparse(&opened, Access::Rw, ExtentType::Sparse, len, Some(header), false)
+        self.sparse(
+            &opened,
+            Access::Rw,
+            ExtentType::Sparse,
+            len,
+            Some(header),
+            false,
+        )
     }
 
     fn seat(&self, file: &Opened) -> Seat {
@@ -280,7 +286,9 @@ impl<'a> Extents<'a> {
         self.warnings.extend(remark);
         if !flat {
             if offset != 0 {
-                return Err(unsupported("opening a sparse extent at an offset in its file"));
+                return Err(unsupported(
+                    "opening a sparse extent at an offset in its file",
+                ));
             }
             return self.sparse(&file, line.access, line.kind.clone(), len, None, true);
         }
@@ -425,10 +433,12 @@ impl<'a> Extents<'a> {
             return Ok(());
         }
         if round(sparse.capacity) < len {
-            return Err(DiskError::corrupt("comparing an extent with its description")
-                .file(name)
-                .expected(format!("{len} bytes, as the descriptor says"))
-                .found(format!("a header that says {}", sparse.capacity)));
+            return Err(
+                DiskError::corrupt("comparing an extent with its description")
+                    .file(name)
+                    .expected(format!("{len} bytes, as the descriptor says"))
+                    .found(format!("a header that says {}", sparse.capacity)),
+            );
         }
         self.warnings.push(format!(
             "{name}: its header says {} bytes, the descriptor {len}; the descriptor is followed",

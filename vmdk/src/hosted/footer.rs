@@ -19,7 +19,7 @@ pub(super) fn find(
     header: &Header,
     name: &str,
 ) -> Result<(Header, Option<String>)> {
-    let whole = disk.len() / crate::SECTOR * crate::SECTOR;
+    let whole = disk.len().saturating_sub(disk.len() % crate::SECTOR);
     let start = whole.saturating_sub(TAIL);
     let mut tail = vec![0; usize::try_from(whole.saturating_sub(start)).unwrap_or_default()];
     disk.read_exact_at(&mut tail, start)?;
@@ -54,11 +54,13 @@ pub(super) fn find(
         });
         return Ok((footer, remark));
     }
-    Err(DiskError::corrupt("looking for the footer of a streamOptimized disk")
-        .file(name)
-        .offset(whole.saturating_sub(2 * crate::SECTOR))
-        .expected("a footer, since the header gives no place of the grain directory")
-        .found("none: the file is cut short or was never finished"))
+    Err(
+        DiskError::corrupt("looking for the footer of a streamOptimized disk")
+            .file(name)
+            .offset(whole.saturating_sub(2 * crate::SECTOR))
+            .expected("a footer, since the header gives no place of the grain directory")
+            .found("none: the file is cut short or was never finished"),
+    )
 }
 
 /// value 1, size 0, type 3.

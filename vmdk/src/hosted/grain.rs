@@ -37,20 +37,21 @@ thread_local! {
 
 /// Decodes a grain into `out`, whose length is a whole grain.
 pub(super) fn decode(disk: &dyn Disk, name: &str, grain: &Packed, out: &mut [u8]) -> Result<()> {
-    SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
-        Ok(mut scratch) => decode_with(&mut scratch, disk, grain, out),
-        // Only if reading `disk` came back here: a stream inside a stream.
-        Err(_) => decode_with(
-            &mut Scratch {
-                packed: Vec::new(),
-                decompressor: Decompressor::new(),
-            },
-            disk,
-            grain,
-            out,
-        ),
-    })
-    .map_err(|e| e.file(name))
+    SCRATCH
+        .with(|scratch| match scratch.try_borrow_mut() {
+            Ok(mut scratch) => decode_with(&mut scratch, disk, grain, out),
+            // Only if reading `disk` came back here: a stream inside a stream.
+            Err(_) => decode_with(
+                &mut Scratch {
+                    packed: Vec::new(),
+                    decompressor: Decompressor::new(),
+                },
+                disk,
+                grain,
+                out,
+            ),
+        })
+        .map_err(|e| e.file(name))
 }
 
 fn decode_with(
@@ -60,8 +61,11 @@ fn decode_with(
     out: &mut [u8],
 ) -> Result<()> {
     let bad = |what: &str| {
-        DiskError::corrupt(format!("decoding the grain of sector {}: {what}", grain.lba))
-            .offset(grain.offset)
+        DiskError::corrupt(format!(
+            "decoding the grain of sector {}: {what}",
+            grain.lba
+        ))
+        .offset(grain.offset)
     };
     let rest = usize::try_from(disk.len().saturating_sub(grain.offset)).unwrap_or(usize::MAX);
     // Readers and writers agree that a grain stays below two (fact sheet, VMDK 12).
@@ -95,7 +99,10 @@ fn decode_with(
     let end = MARKER_LEN.saturating_add(size);
     if size == 0 || end > most || end > rest {
         return Err(bad("reading its length")
-            .expected(format!("1 to {} bytes", most.min(rest).saturating_sub(MARKER_LEN)))
+            .expected(format!(
+                "1 to {} bytes",
+                most.min(rest).saturating_sub(MARKER_LEN)
+            ))
             .found(size.to_string()));
     }
     if end > packed.len() {

@@ -183,11 +183,17 @@ impl Header {
             (false, true, _) => Err(DiskError::corrupt(doing)
                 .offset(8)
                 .expected("flag 0x10000 together with 0x20000")
-                .found(format!("flags {:#x}: markers without compression", self.flags))),
+                .found(format!(
+                    "flags {:#x}: markers without compression",
+                    self.flags
+                ))),
             (true, false, _) => Err(DiskError::unsupported(doing)
                 .offset(8)
                 .expected("flag 0x20000 together with 0x10000")
-                .found(format!("flags {:#x}: compressed grains without markers", self.flags))),
+                .found(format!(
+                    "flags {:#x}: compressed grains without markers",
+                    self.flags
+                ))),
             (true, true, _) => Err(DiskError::corrupt(doing)
                 .offset(77)
                 .expected("compressAlgorithm 1, since grains are compressed")

@@ -124,8 +124,9 @@ impl Hosted {
             });
             gd = None;
         }
-        let mut metadata = vec![0..crate::bytes(header.over_head).unwrap_or(u64::MAX)];
-        metadata.push(0..crate::SECTOR);
+        let over_head = crate::bytes(header.over_head).unwrap_or(u64::MAX);
+        let mut metadata: Vec<Range<u64>> = Vec::new();
+        metadata.push(0..over_head.max(crate::SECTOR));
         if let (Some(start), Some(size)) = (
             crate::bytes(header.descriptor_offset).filter(|o| *o > 0),
             crate::bytes(header.descriptor_size),
@@ -175,11 +176,10 @@ impl Hosted {
                 .offset(offset)
         };
         if end > self.file.len() {
-            return Some(
-                bad()
-                    .expected("a place inside the file")
-                    .found(format!("sector {entry} of a file of {} bytes", self.file.len())),
-            );
+            return Some(bad().expected("a place inside the file").found(format!(
+                "sector {entry} of a file of {} bytes",
+                self.file.len()
+            )));
         }
         if self
             .metadata
@@ -198,8 +198,8 @@ impl Hosted {
     /// The block that holds a grain, remembered while grains are decoded one after another.
     fn block_of(&self, grain: u64) -> Result<(Arc<Block>, usize)> {
         let per_block = self.block_entries();
-        let number = grain / per_block;
-        let index = usize::try_from(grain % per_block).unwrap_or(usize::MAX);
+        let (number, index) = crate::split(grain, per_block);
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
         if let Ok(last) = self.last.lock()
             && let Some((n, block)) = &*last
             && *n == number
@@ -230,6 +230,10 @@ impl Tables for Hosted {
 
     fn block(&self, number: u64) -> Result<Option<Block>> {
         self.resolve(number)
+    }
+
+    fn below(&self, block: &Block, index: usize, most: usize) -> usize {
+        block.below(index, most)
     }
 
     fn cell(&self, block: &Block, index: usize, grain: u64) -> Cell {

@@ -5,7 +5,10 @@
 //! possible, that one is used and it is said; else the range cannot be read.
 
 use super::{BLOCK_ENTRIES, Hosted};
-use crate::{directory::Directory, tables::Tables};
+use crate::{
+    directory::Directory,
+    tables::{self, Tables},
+};
 use disk_io::{DiskError, Result};
 
 /// A table, or a part of it, in one copy or two that differ.
@@ -22,6 +25,15 @@ impl Block {
         match &self.other {
             Some(other) if entry(other, index) != Some(value) => None,
             _ => Some(value),
+        }
+    }
+
+    /// How many entries from `index` on are 0 in every copy.
+    pub(super) fn below(&self, index: usize, most: usize) -> usize {
+        let first = tables::zero_entries(&self.entries, 4, index, most);
+        match &self.other {
+            Some(other) => tables::zero_entries(other, 4, index, first),
+            None => first,
         }
     }
 
@@ -145,7 +157,7 @@ impl Hosted {
     }
 
     fn say(&self, number: u64, what: &str) {
-        let table = number / self.blocks_per_table();
+        let (table, _) = crate::split(number, self.blocks_per_table());
         self.seat
             .remarks
             .add(|| format!("{}: grain table {table} {what}", self.seat.name));
@@ -153,8 +165,7 @@ impl Hosted {
 
     /// One copy of a block.
     fn copy(&self, directory: &Directory, number: u64) -> Copy {
-        let parts = self.blocks_per_table();
-        let (table, part) = (number / parts, number % parts);
+        let (table, part) = crate::split(number, self.blocks_per_table());
         let sector = match directory.get(table) {
             Ok(0) => return Copy::Absent,
             Ok(sector) => sector,
@@ -173,8 +184,7 @@ impl Hosted {
                     .found(format!("sector {sector}")),
             );
         }
-        let mut entries =
-            vec![0; usize::try_from(per_block.saturating_mul(4)).unwrap_or_default()];
+        let mut entries = vec![0; usize::try_from(per_block.saturating_mul(4)).unwrap_or_default()];
         let at = start.saturating_add(part.saturating_mul(BLOCK_ENTRIES.saturating_mul(4)));
         match self.file.read_exact_at(&mut entries, at) {
             Ok(()) => Copy::Table(entries),

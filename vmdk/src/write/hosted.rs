@@ -47,8 +47,8 @@ impl Options {
         Header {
             version: self.version,
             flags: flags::VALID_NEWLINE_TEST
-                | u32::from(self.redundant) * flags::REDUNDANT
-                | u32::from(self.zeroed_grains) * flags::ZEROED_GRAINS,
+                | (u32::from(self.redundant) * flags::REDUNDANT)
+                | (u32::from(self.zeroed_grains) * flags::ZEROED_GRAINS),
             capacity,
             grain_size: self.grain_size,
             descriptor_offset: u64::from(self.descriptor.is_some()),
@@ -110,7 +110,13 @@ pub fn encode(options: &Options, capacity: u64, cells: Cells) -> Vec<u8> {
         let at = file.append(&[], gd_sectors);
         let places: Vec<u64> = used
             .iter()
-            .map(|used| if *used { file.append(&[], gt_sectors) } else { 0 })
+            .map(|used| {
+                if *used {
+                    file.append(&[], gt_sectors)
+                } else {
+                    0
+                }
+            })
             .collect();
         (at, places)
     };

@@ -4,9 +4,7 @@
 use super::{Cell, Cells, File, le64};
 use crate::{
     SECTOR,
-    sesparse::{
-        GRAIN_SECTORS, MAGIC, TABLE_ENTRIES, TABLE_SECTORS, VERSION, VOLATILE_MAGIC,
-    },
+    sesparse::{GRAIN_SECTORS, MAGIC, TABLE_ENTRIES, TABLE_SECTORS, VERSION, VOLATILE_MAGIC},
 };
 use std::collections::BTreeMap;
 
@@ -51,7 +49,10 @@ pub fn encode(capacity: u64, cells: Cells, dirty: bool) -> Vec<u8> {
     let mut directory = vec![0u64; tables as usize];
     for (table, number) in &numbers {
         directory[*table as usize] = 0x1000_0000 << 32 | number;
-        file.put(gts + number * TABLE_SECTORS, &le64(&entries[*table as usize]));
+        file.put(
+            gts + number * TABLE_SECTORS,
+            &le64(&entries[*table as usize]),
+        );
     }
     file.put(gd, &le64(&directory));
     let mut header = vec![

@@ -54,7 +54,9 @@ fn deflate(bytes: &[u8], level: i32) -> Vec<u8> {
     let mut compressor = Compressor::new(level);
     let mut out = vec![0; compressor.zlib_compress_bound(bytes.len())];
     // The bound is what makes this succeed.
-    let n = compressor.zlib_compress(bytes, &mut out).unwrap_or_default();
+    let n = compressor
+        .zlib_compress(bytes, &mut out)
+        .unwrap_or_default();
     out.truncate(n);
     out
 }
@@ -95,8 +97,14 @@ pub fn encode(options: &Options, capacity: u64, cells: Cells) -> Vec<u8> {
     for (index, (grain, cell)) in cells.iter().enumerate() {
         let table = (grain / ENTRIES) as usize;
         if let Some(mut bytes) = data(cell) {
-            let whole = options.grain_size.min(capacity - grain * options.grain_size);
-            let len = if options.pad_last { options.grain_size } else { whole };
+            let whole = options
+                .grain_size
+                .min(capacity - grain * options.grain_size);
+            let len = if options.pad_last {
+                options.grain_size
+            } else {
+                whole
+            };
             bytes.resize((len * SECTOR) as usize, 0);
             let packed = deflate(&bytes, options.level);
             let mut block = (grain * options.grain_size).to_le_bytes().to_vec();

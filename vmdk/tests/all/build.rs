@@ -90,12 +90,14 @@ impl Chain {
         let grain = kind.grain();
         (0..grain)
             .flat_map(|s| {
-                let mut sector = [self.links as u8 + 1; 512];
+                let mut sector = [(self.links + 1) as u8; 512];
                 sector[..8].copy_from_slice(&(number * grain + s + 1).to_le_bytes());
                 // Something that does not compress to nothing.
                 let mut seed = number * 77 + s;
                 for b in &mut sector[8..40] {
-                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99);
+                    seed = seed
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(99);
                     *b = (seed >> 33) as u8;
                 }
                 sector
@@ -165,10 +167,7 @@ impl Chain {
                     redundant: kind != Kind::SparseV2,
                     zeroed_grains: kind == Kind::SparseV2,
                     all_tables: kind != Kind::SparseV2,
-                    descriptor: Some(text(
-                        "monolithicSparse",
-                        vec![extent(cap, "SPARSE", &name)],
-                    )),
+                    descriptor: Some(text("monolithicSparse", vec![extent(cap, "SPARSE", &name)])),
                     ..Default::default()
                 };
                 put.push((name.clone(), hosted::encode(&options, cap, &kept)));
@@ -223,7 +222,10 @@ impl Chain {
                     Kind::Flat => ("FLAT", "monolithicFlat"),
                     _ => ("VMFS", "vmfs"),
                 };
-                put.push((name.clone(), text(create_type, vec![extent(cap, word, &file)]).into()));
+                put.push((
+                    name.clone(),
+                    text(create_type, vec![extent(cap, word, &file)]).into(),
+                ));
             }
             Kind::SplitFlat => {
                 let piece = 333;

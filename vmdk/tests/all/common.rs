@@ -46,9 +46,7 @@ impl Locate for MemDir {
         let Some((number, (path, disk))) =
             self.files.iter().enumerate().find(|(_, (n, _))| *n == name)
         else {
-            return Err(
-                DiskError::not_found(format!("opening the {purpose}")).file(name.display())
-            );
+            return Err(DiskError::not_found(format!("opening the {purpose}")).file(name.display()));
         };
         Ok(Opened {
             disk: disk.clone(),

@@ -35,23 +35,59 @@ fn sha256(disk: &dyn Disk) -> disk_io::Result<String> {
 
 /// What images without a recorded hash must answer: kind of error, and a word of it.
 const ERRORS: &[(&str, ErrorKind, &str)] = &[
-    ("go-vcloud-director/Ubuntu1.vmdk", ErrorKind::Unsupported, "neither"),
-    ("plaso/multi_partition_image.vmdk", ErrorKind::Unsupported, "neither"),
+    (
+        "go-vcloud-director/Ubuntu1.vmdk",
+        ErrorKind::Unsupported,
+        "neither",
+    ),
+    (
+        "plaso/multi_partition_image.vmdk",
+        ErrorKind::Unsupported,
+        "neither",
+    ),
     ("-flat.vmdk", ErrorKind::Unsupported, "neither"),
     ("-f001.vmdk", ErrorKind::Unsupported, "neither"),
     ("go-vmdk-parser/vmdk-invalid.img", ErrorKind::Corrupt, ""),
     ("qemu/afl9.vmdk", ErrorKind::Corrupt, ""),
-    ("vmdk-rs/vmfs_thick-000001.vmdk", ErrorKind::NotFound, "-delta.vmdk"),
+    (
+        "vmdk-rs/vmfs_thick-000001.vmdk",
+        ErrorKind::NotFound,
+        "-delta.vmdk",
+    ),
     ("vmdk-rs/old-1.vmdk", ErrorKind::NotFound, "1-s001.vmdk"),
     ("vmdk-rs/old-2.vmdk", ErrorKind::NotFound, "2-flat.vmdk"),
     ("vmdk-rs/old-3.vmdk", ErrorKind::NotFound, "3-f001.vmdk"),
     ("vmdk-rs/old-4.vmdk", ErrorKind::NotFound, "4-flat.vmdk"),
-    ("mfd-esxi/Base_R91.vmdk", ErrorKind::NotFound, "Base_R91-flat.vmdk"),
-    ("mfd-esxi/Base_R91-000001.vmdk", ErrorKind::NotFound, "-sesparse.vmdk"),
-    ("metasploitable3-win-twoGbMaxExtentSparse.vmdk", ErrorKind::NotFound, "disk-s001.vmdk"),
-    ("vmdk-text/sq8vps-a.vmdk", ErrorKind::Refused, "PhysicalDrive2"),
-    ("vmdk-text/sq8vps-b.vmdk", ErrorKind::Refused, "PhysicalDrive1"),
-    ("vmdk-text/sq8vps-c.vmdk", ErrorKind::Refused, "PhysicalDrive2"),
+    (
+        "mfd-esxi/Base_R91.vmdk",
+        ErrorKind::NotFound,
+        "Base_R91-flat.vmdk",
+    ),
+    (
+        "mfd-esxi/Base_R91-000001.vmdk",
+        ErrorKind::NotFound,
+        "-sesparse.vmdk",
+    ),
+    (
+        "metasploitable3-win-twoGbMaxExtentSparse.vmdk",
+        ErrorKind::NotFound,
+        "disk-s001.vmdk",
+    ),
+    (
+        "vmdk-text/sq8vps-a.vmdk",
+        ErrorKind::Refused,
+        "PhysicalDrive2",
+    ),
+    (
+        "vmdk-text/sq8vps-b.vmdk",
+        ErrorKind::Refused,
+        "PhysicalDrive1",
+    ),
+    (
+        "vmdk-text/sq8vps-c.vmdk",
+        ErrorKind::Refused,
+        "PhysicalDrive2",
+    ),
 ];
 
 /// Images that open although nothing was recorded of them, and why.
@@ -65,7 +101,10 @@ const OPEN: &[&str] = &[
 #[test]
 fn images_of_others() {
     let Some((index, dir)) = images() else {
-        return skip("images", "no images: set VMDKIT_IMAGES to the unpacked ones");
+        return skip(
+            "images",
+            "no images: set VMDKIT_IMAGES to the unpacked ones",
+        );
     };
     let mut wrong = Vec::new();
     let mut checked = 0;

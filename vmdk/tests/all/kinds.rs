@@ -2,12 +2,16 @@
 
 use crate::{
     build::{ALL, Chain, Kind},
-    common::{read_all, skip},
+    common::{MemDir, read_all, skip},
 };
-use disk_io::{ErrorKind, conformance};
+use disk_io::{Disk, ErrorKind, MemDisk, conformance, faults::Counting};
 use proptest::prelude::*;
-use std::process::Command;
-use vmdk::write::Cell;
+use std::{process::Command, sync::Arc};
+use vmdk::write::{
+    Cell,
+    descriptor::{Text, extent},
+    hosted,
+};
 
 /// Odd, even and tiny lengths in sectors.
 const LENGTHS: [u64; 6] = [1, 8, 127, 1280, 2049, 4096];
@@ -115,11 +119,21 @@ fn counts() {
     let image = chain.dir.image(chain.name()).unwrap();
     let counts = image.links()[0].count().unwrap();
     assert_eq!(
-        (counts.stored, counts.zero, counts.unmapped, counts.below, counts.bad),
+        (
+            counts.stored,
+            counts.zero,
+            counts.unmapped,
+            counts.below,
+            counts.bad
+        ),
         (4096, 4096, 8192, 80 * 512 - 4 * 4096, 0)
     );
     assert_eq!(
-        (counts.stored_grains, counts.zero_grains, counts.unmapped_grains),
+        (
+            counts.stored_grains,
+            counts.zero_grains,
+            counts.unmapped_grains
+        ),
         (1, 1, 2)
     );
 }
@@ -200,4 +214,41 @@ fn truncated_streams_say_so() {
     let image = dir.image("a.vmdk").unwrap();
     assert_eq!(image.warnings().len(), 1);
     assert!(read_all(&*image.disk()).unwrap() == chain.bytes);
+}
+
+/// A warm window costs no table reads, and a run of grains in a row is one read.
+#[test]
+fn contiguous_grains_are_read_at_once() {
+    let grains: Vec<_> = (0..1024)
+        .map(|g| (g, Cell::Data(vec![g as u8; 65_536])))
+        .collect();
+    let text = Text {
+        cid: 1,
+        parent: None,
+        create_type: "monolithicSparse",
+        extents: vec![extent(1024 * 128, "SPARSE", "0.vmdk")],
+    };
+    let options = hosted::Options {
+        descriptor: Some(text.encode()),
+        ..Default::default()
+    };
+    let file = hosted::encode(&options, 1024 * 128, &grains);
+    let counter = Arc::new(Counting::new(Arc::new(MemDisk::new(file))));
+    let mut dir = MemDir::default();
+    dir.put_disk("0.vmdk", counter.clone());
+    let image = dir.image("0.vmdk").unwrap();
+    let disk = image.disk();
+    let mut buf = vec![0; 64 << 20];
+    disk.read_exact_at(&mut buf, 0).unwrap();
+    let (cold, _) = counter.so_far();
+    disk.read_exact_at(&mut buf, 0).unwrap();
+    let (warm, _) = counter.so_far();
+    // Two windows.
+    assert_eq!(warm - cold, 2);
+    assert!(cold <= 14, "{cold} reads");
+    assert!(
+        buf.chunks(65_536)
+            .zip(0..)
+            .all(|(c, g)| c.iter().all(|b| *b == g as u8))
+    );
 }
