@@ -346,6 +346,15 @@ impl Merge {
         next: &mut usize,
         still_open: &mut Vec<(u64, u64)>,
     ) {
+        // Most layers of a deep chain have nothing for most windows.
+        if let (Place::Below, 0, [first, .., last] | [first @ last]) = (&mapping.place, *next, open)
+            && start <= first.0
+            && last.1 <= end
+        {
+            still_open.extend_from_slice(open);
+            *next = open.len();
+            return;
+        }
         while let Some(range) = open.get(*next) {
             if range.0 >= end {
                 return;
