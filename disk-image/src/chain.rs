@@ -2,6 +2,7 @@
 
 use crate::{
     Format, OpenOptions,
+    ova::{Package, UNPACK_LIMIT},
     probe::probe,
     qcow2::{self, Snapshot},
     raw::RawMap,
@@ -43,6 +44,8 @@ pub(crate) struct Chain<'o> {
     pub(crate) snapshots: Vec<Snapshot>,
     /// The top file, if it is a VMDK.
     pub(crate) vmdk: Option<vmdk::Image>,
+    /// What a package says of the disk's length.
+    pub(crate) capacity: Option<u64>,
     /// `--parent`, until it is used.
     pub(crate) explicit_parent: Option<PathBuf>,
     seen: Vec<FileId>,
@@ -57,6 +60,7 @@ impl<'o> Chain<'o> {
             warnings: Vec::new(),
             snapshots: Vec::new(),
             vmdk: None,
+            capacity: None,
             explicit_parent: options.vmdk.parent.clone(),
             seen: Vec::new(),
         }
@@ -129,6 +133,7 @@ impl<'o> Chain<'o> {
             Format::Vhd => vhd::open(source, self),
             Format::Vhdx => vhdx::open(source, self),
             Format::Vdi => vdi::open(source, self),
+            Format::Ova | Format::Ovf => self.open_package(source, format),
             other => Err(unsupported(other)),
         }
     }
@@ -162,6 +167,30 @@ impl<'o> Chain<'o> {
             self.vmdk = Some(image);
         }
         Ok(None)
+    }
+
+    /// A package is the one disk in it, or the one that was asked for.
+    fn open_package(&mut self, source: &Opened, format: Format) -> Result<Option<Below>> {
+        let package = Package::open(source, format)?;
+        let disk = package.choose(self.options.disk.as_deref())?.clone();
+        let limit = self.options.unpack_limit.unwrap_or(UNPACK_LIMIT);
+        let inner = package.open_disk(&disk, limit)?;
+        let Some(found) = probe(&*inner.disk).map_err(|e| e.file(inner.path.display()))? else {
+            return Err(DiskError::unsupported("opening a disk of the package")
+                .file(inner.path.display())
+                .expected("a disk in a format that is known")
+                .found(disk.format.unwrap_or_else(|| "none".into())));
+        };
+        if matches!(found, Format::Ova | Format::Ovf) {
+            return Err(DiskError::unsupported("opening a disk of the package")
+                .file(inner.path.display())
+                .found("another package"));
+        }
+        self.capacity = disk.capacity;
+        Ok(Some(Below {
+            source: inner,
+            format: Some(found),
+        }))
     }
 
     /// The child does not say what its parent is.

@@ -15,10 +15,13 @@ mod format;
 mod guid;
 mod map;
 mod open;
+pub mod ova;
 mod parent;
 mod probe;
 mod qcow2;
 mod raw;
+#[cfg(test)]
+mod testing;
 mod vdi;
 mod vhd;
 mod vhdx;

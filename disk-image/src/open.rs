@@ -19,6 +19,12 @@ pub struct OpenOptions {
     /// Open this internal snapshot instead of the present state: `id:N`, `name:TEXT`, or a
     /// bare word that is either (qcow2).
     pub snapshot: Option<String>,
+    /// Which disk of a package: its id, its file's name, or its place (`scsi0:0`). Needed
+    /// where there are several.
+    pub disk: Option<String>,
+    /// How long a compressed disk of a package may become; [`crate::ova::UNPACK_LIMIT`] if
+    /// absent. It is unpacked into a temporary file.
+    pub unpack_limit: Option<u64>,
     /// What only concerns VMDKs, and two things that concern every chain: `ignore_cid` goes
     /// on where a parent of any format is not the one its child was made from, and `parent`
     /// is used where a parent is missing or does not match.
@@ -81,10 +87,20 @@ pub fn open(source: Opened, options: &OpenOptions) -> Result<Image> {
         warnings,
         snapshots,
         vmdk,
+        capacity,
         ..
     } = chain;
     if layers.is_empty() {
         return Err(DiskError::corrupt("opening the image").found("no layer"));
+    }
+    let mut warnings = warnings;
+    if let (Some(said), Some(first)) = (capacity, layers.first())
+        && said != first.len()
+    {
+        warnings.push(format!(
+            "the package's descriptor says that the disk has {said} bytes, and it has {}",
+            first.len()
+        ));
     }
     let layered = match &vmdk {
         Some(image) => image.disk(),

@@ -6,8 +6,13 @@
 #[allow(unreachable_pub)]
 mod common;
 
-use common::{images, open, required, sha256};
-use disk_io::ErrorKind::{self, Corrupt, NotFound};
+use common::{images, open, open_with, required, sha256};
+use disk_image::{Format, OpenOptions, ova::Package};
+use disk_io::{
+    ErrorKind::{self, Corrupt, NotFound},
+    HostDir,
+    host_dir::Allowed,
+};
 use std::path::Path;
 
 /// Images that end in an error, and what the error has to say.
@@ -89,6 +94,52 @@ fn check(dir: &Path, entry: &serde_json::Value) -> Result<String, String> {
             image.disk.len()
         )),
     }
+}
+
+/// The disks of every archive, in place, against the same disks on their own.
+#[test]
+fn every_disk_of_every_archive() {
+    let Some((dir, index)) = images() else {
+        return;
+    };
+    let entries = index.as_array().or_else(|| index["images"].as_array());
+    let entries = entries.expect("a list");
+    let mut seen = 0;
+    for entry in entries {
+        let path = entry["path"].as_str().unwrap_or_default();
+        let Some(stem) = path.strip_prefix("ova/go-vcloud-director/") else {
+            continue;
+        };
+        let stem = stem.trim_end_matches(".ova");
+        let source = HostDir::open_source(&dir.join(path), &Allowed::default()).unwrap();
+        let package = Package::open(&source, Format::Ova).unwrap();
+        assert!(!package.descriptor.disks.is_empty());
+        for disk in &package.descriptor.disks {
+            let href = &package.descriptor.file_of(disk).unwrap().href;
+            let same = format!("ova-members/{stem}/{href}");
+            let expected = entries.iter().find(|e| e["path"] == same.as_str());
+            let expected = expected.unwrap()["virtual_sha256"].as_str().unwrap();
+            let options = OpenOptions {
+                disk: Some(disk.id.clone()),
+                ..OpenOptions::default()
+            };
+            let image = open_with(&dir.join(path), &options).unwrap();
+            assert_eq!(sha256(&*image.disk).unwrap(), expected, "{path} {href}");
+            assert_eq!(Some(image.disk.len()), disk.capacity);
+            println!("ok      {path}: {href}");
+            seen += 1;
+        }
+        let checked = package.verify_manifest(&mut |_, _| {}).unwrap();
+        for line in checked.into_iter().flatten() {
+            assert!(line.problem.is_none(), "{:?}", line.problem);
+            println!("ok      {path}: {} as in the manifest", line.entry.name);
+        }
+    }
+    assert_eq!(seen, 5);
+    // One whose disk was cut off by whoever made it.
+    let e = open(&dir.join("ova/cdi/fake.ova")).unwrap_err();
+    assert_eq!(e.kind(), Corrupt);
+    assert!(e.to_string().contains("7804077568"), "{e}");
 }
 
 #[test]

@@ -82,3 +82,9 @@ fn link(source: &Opened, footer: &Footer, header: Option<&Header>) -> Link {
         facts,
     }
 }
+
+/// The smallest image there is to make, for tests of other modules.
+#[cfg(test)]
+pub(crate) fn fixed_for_tests(contents: &[u8]) -> Vec<u8> {
+    tests::fixed(contents)
+}

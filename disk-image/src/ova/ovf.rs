@@ -1,0 +1,445 @@
+//! The descriptor of an appliance, as far as disks are concerned.
+
+use disk_io::{Disk, DiskError, Result};
+use quick_xml::{
+    Reader, XmlVersion,
+    events::{BytesStart, Event},
+};
+
+/// Descriptors are tens of kilobytes long.
+const MAX_LEN: u64 = 16 << 20;
+const MAX_DEPTH: usize = 128;
+/// How many files, disks or pieces of hardware one descriptor may have.
+const MAX_ITEMS: usize = 65_536;
+
+/// A file of the package.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct File {
+    /// What disks call it.
+    pub id: String,
+    /// Its name.
+    pub href: String,
+    /// Length in bytes as the package has it, if the descriptor says.
+    pub size: Option<u64>,
+    /// `gzip`, `bzip2`, … or nothing.
+    pub compression: Option<String>,
+    /// Length in bytes of the pieces it is cut into, if it is.
+    pub chunk_size: Option<u64>,
+}
+
+/// A disk of the package.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VirtualDisk {
+    /// What hardware items call it.
+    pub id: String,
+    /// The file that holds it; none for a blank disk.
+    pub file: Option<String>,
+    /// Length of the disk in bytes, if the descriptor says in a way that is understood.
+    pub capacity: Option<u64>,
+    /// The disk that this one is a delta of.
+    pub parent: Option<String>,
+    /// The format's URI.
+    pub format: Option<String>,
+}
+
+/// A disk at its place in a virtual machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drive {
+    /// The machine.
+    pub system: String,
+    /// The disk.
+    pub disk: String,
+    /// `scsi`, `ide`, `sata` or `nvme`, if its controller is known.
+    pub bus: Option<&'static str>,
+    /// Which controller of that kind.
+    pub controller: Option<u32>,
+    /// Which place on the controller.
+    pub unit: Option<u32>,
+}
+
+/// What an OVF descriptor says of disks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Descriptor {
+    /// The files of the package.
+    pub files: Vec<File>,
+    /// The disks.
+    pub disks: Vec<VirtualDisk>,
+    /// The disks of each machine.
+    pub drives: Vec<Drive>,
+    /// The machines, by id.
+    pub systems: Vec<String>,
+}
+
+/// A hardware item while it is read.
+#[derive(Clone, Debug, Default)]
+struct Item {
+    instance: String,
+    parent: String,
+    kind: String,
+    subtype: String,
+    host: String,
+    address: String,
+    unit: String,
+}
+
+impl Descriptor {
+    /// Reads a descriptor. Document types and entities of its own are refused.
+    pub fn read(disk: &dyn Disk) -> Result<Self> {
+        if disk.len() > MAX_LEN {
+            return Err(DiskError::refused("reading the OVF descriptor")
+                .expected(format!("at most {MAX_LEN} bytes"))
+                .found(disk.len().to_string()));
+        }
+        let mut bytes = vec![0; usize::try_from(disk.len()).unwrap_or(0)];
+        disk.read_exact_at(&mut bytes, 0)?;
+        Self::parse(&decode(bytes)?)
+    }
+
+    /// Reads a descriptor's text.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut parser = Parser::default();
+        let mut reader = Reader::from_str(text);
+        loop {
+            let at = reader.buffer_position();
+            let fail = |found: String| {
+                DiskError::corrupt("reading the OVF descriptor")
+                    .offset(at)
+                    .expected("well-formed XML")
+                    .found(found)
+            };
+            match reader.read_event().map_err(|e| fail(e.to_string()))? {
+                Event::Start(e) => parser.start(&e).map_err(fail)?,
+                Event::Empty(e) => {
+                    parser.start(&e).map_err(fail)?;
+                    parser.end();
+                }
+                Event::End(_) => parser.end(),
+                Event::Text(t) => parser.text(&t.xml10_content()),
+                Event::CData(t) => parser.text(&t.xml10_content()),
+                Event::GeneralRef(r) => {
+                    let name = r.xml10_content();
+                    let c = entity(&name)
+                        .ok_or_else(|| fail(format!("the unknown entity &{name};")))?;
+                    parser.text(c.encode_utf8(&mut [0; 4]));
+                }
+                Event::DocType(_) => {
+                    return Err(DiskError::refused("reading the OVF descriptor")
+                        .offset(at)
+                        .found("a document type, which could name other files"));
+                }
+                Event::Eof => break,
+                Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
+            }
+        }
+        if !parser.seen_envelope || !parser.path.is_empty() {
+            return Err(DiskError::corrupt("reading the OVF descriptor")
+                .expected("a complete Envelope")
+                .found("none"));
+        }
+        Ok(parser.found)
+    }
+
+    /// The file of a disk.
+    pub fn file_of(&self, disk: &VirtualDisk) -> Option<&File> {
+        let id = disk.file.as_deref()?;
+        self.files.iter().find(|f| f.id == id)
+    }
+}
+
+/// UTF-8, or UTF-16 with a byte order mark.
+fn decode(bytes: Vec<u8>) -> Result<String> {
+    let wide = |join: fn([u8; 2]) -> u16| {
+        let units = bytes.chunks_exact(2).skip(1).map(|c| {
+            join([
+                c.first().copied().unwrap_or(0),
+                c.get(1).copied().unwrap_or(0),
+            ])
+        });
+        char::decode_utf16(units)
+            .collect::<std::result::Result<String, _>>()
+            .ok()
+    };
+    let text = match bytes.get(..2) {
+        Some([0xff, 0xfe]) => wide(u16::from_le_bytes),
+        Some([0xfe, 0xff]) => wide(u16::from_be_bytes),
+        _ => {
+            let body = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+            std::str::from_utf8(body).ok().map(str::to_owned)
+        }
+    };
+    text.ok_or_else(|| {
+        DiskError::corrupt("reading the OVF descriptor")
+            .expected("UTF-8 or UTF-16")
+            .found("other bytes")
+    })
+}
+
+/// The entities that XML itself has.
+fn entity(name: &str) -> Option<char> {
+    Some(match name {
+        "lt" => '<',
+        "gt" => '>',
+        "amp" => '&',
+        "apos" => '\'',
+        "quot" => '"',
+        _ => {
+            let number = name.strip_prefix('#')?;
+            let code = match number.strip_prefix('x') {
+                Some(hex) => u32::from_str_radix(hex, 16),
+                None => number.parse(),
+            };
+            char::from_u32(code.ok()?)?
+        }
+    })
+}
+
+#[derive(Default)]
+struct Parser {
+    path: Vec<String>,
+    text: String,
+    found: Descriptor,
+    system: Vec<String>,
+    item: Option<Item>,
+    /// Controllers and drives of the machine that is being read.
+    items: Vec<Item>,
+    seen_envelope: bool,
+}
+
+impl Parser {
+    fn start(&mut self, e: &BytesStart<'_>) -> std::result::Result<(), String> {
+        let name: &str = e.local_name().into_inner();
+        if self.path.len() >= MAX_DEPTH {
+            return Err(format!("more than {MAX_DEPTH} levels"));
+        }
+        let total = self
+            .found
+            .files
+            .len()
+            .saturating_add(self.found.disks.len())
+            .saturating_add(self.items.len())
+            .saturating_add(self.found.drives.len());
+        if total > MAX_ITEMS {
+            return Err(format!("more than {MAX_ITEMS} items"));
+        }
+        let parent = self.path.last().map_or("", String::as_str);
+        match (parent, name) {
+            ("", "Envelope") => self.seen_envelope = true,
+            ("References", "File") => {
+                let mut file = File::default();
+                attributes(e, |key, value| match key {
+                    "id" => file.id = value,
+                    "href" => file.href = value,
+                    "size" => file.size = value.trim().parse().ok(),
+                    "compression" if value != "identity" => file.compression = Some(value),
+                    "chunkSize" => file.chunk_size = value.trim().parse().ok(),
+                    _ => {}
+                })?;
+                self.found.files.push(file);
+            }
+            ("DiskSection", "Disk") => {
+                let mut disk = VirtualDisk::default();
+                let (mut count, mut units) = (None, None);
+                attributes(e, |key, value| match key {
+                    "diskId" => disk.id = value,
+                    "fileRef" => disk.file = Some(value),
+                    "parentRef" => disk.parent = Some(value),
+                    "format" => disk.format = Some(value),
+                    "capacity" => count = value.trim().parse::<u64>().ok(),
+                    "capacityAllocationUnits" => units = Some(value),
+                    _ => {}
+                })?;
+                let unit = units.as_deref().map_or(Some(1), unit);
+                disk.capacity = count.zip(unit).and_then(|(n, u)| n.checked_mul(u));
+                self.found.disks.push(disk);
+            }
+            (_, "VirtualSystem") => {
+                let mut id = String::new();
+                attributes(e, |key, value| {
+                    if key == "id" {
+                        id = value;
+                    }
+                })?;
+                self.found.systems.push(id.clone());
+                self.system.push(id);
+            }
+            (_, "Item" | "StorageItem") => self.item = Some(Item::default()),
+            _ => {}
+        }
+        self.path.push(name.to_string());
+        self.text.clear();
+        Ok(())
+    }
+
+    fn text(&mut self, text: &str) {
+        if self.item.is_some() && self.text.len() < 4096 {
+            self.text.push_str(text);
+        }
+    }
+
+    fn end(&mut self) {
+        let name = self.path.pop().unwrap_or_default();
+        let text = std::mem::take(&mut self.text).trim().to_string();
+        if let Some(item) = &mut self.item {
+            match name.as_str() {
+                "InstanceID" => item.instance = text,
+                "Parent" => item.parent = text,
+                "ResourceType" => item.kind = text,
+                "ResourceSubType" => item.subtype = text,
+                "HostResource" => item.host = text,
+                "AddressOnParent" => item.unit = text,
+                "Address" => item.address = text,
+                _ => {}
+            }
+        }
+        match name.as_str() {
+            "Item" | "StorageItem" => self.items.extend(self.item.take()),
+            "VirtualSystem" => {
+                let system = self.system.pop().unwrap_or_default();
+                let items = std::mem::take(&mut self.items);
+                drives(&system, &items, &mut self.found.drives);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn attributes(
+    e: &BytesStart<'_>,
+    mut take: impl FnMut(&str, String),
+) -> std::result::Result<(), String> {
+    for attribute in e.attributes() {
+        let attribute = attribute.map_err(|e| e.to_string())?;
+        let value = attribute
+            .normalized_value(XmlVersion::default())
+            .map_err(|e| e.to_string())?;
+        take(attribute.key.local_name().into_inner(), value.into_owned());
+    }
+    Ok(())
+}
+
+/// Which bus a controller is.
+fn bus(item: &Item) -> Option<&'static str> {
+    let subtype = item.subtype.to_ascii_lowercase();
+    match item.kind.as_str() {
+        "5" => Some("ide"),
+        "6" => Some("scsi"),
+        "20" if subtype.contains("nvme") => Some("nvme"),
+        "20" => Some("sata"),
+        _ => None,
+    }
+}
+
+/// Disks with their controllers, which are numbered in their order for each bus.
+fn drives(system: &str, items: &[Item], into: &mut Vec<Drive>) {
+    for item in items.iter().filter(|i| i.kind == "17") {
+        let resource = item.host.strip_prefix("ovf:").unwrap_or(&item.host);
+        let Some(disk) = resource.strip_prefix("/disk/") else {
+            continue;
+        };
+        let parent = items
+            .iter()
+            .find(|i| i.instance == item.parent && bus(i).is_some());
+        let bus = parent.and_then(bus);
+        let controller = parent.map(|parent| {
+            let before = items.iter().take_while(|i| i.instance != parent.instance);
+            let counted = before.filter(|i| self::bus(i) == bus).count();
+            // IDE channels say which they are; other controllers are counted.
+            parent
+                .address
+                .parse()
+                .unwrap_or(u32::try_from(counted).unwrap_or(u32::MAX))
+        });
+        into.push(Drive {
+            system: system.to_string(),
+            disk: disk.to_string(),
+            bus,
+            controller,
+            unit: item.unit.parse().ok(),
+        });
+    }
+}
+
+/// `byte * 2^20` and the like, in bytes.
+fn unit(text: &str) -> Option<u64> {
+    match text.trim() {
+        "KiloBytes" => return Some(1 << 10),
+        "MegaBytes" => return Some(1 << 20),
+        "GigaBytes" => return Some(1 << 30),
+        _ => {}
+    }
+    let mut factors = text.split('*').map(str::trim);
+    if !matches!(factors.next()?, "byte" | "bytes" | "Bytes") {
+        return None;
+    }
+    factors.try_fold(1u64, |product, factor| {
+        let n = match factor.split_once('^') {
+            Some((base, power)) => {
+                let base: u64 = base.trim().parse().ok()?;
+                base.checked_pow(power.trim().parse().ok()?)?
+            }
+            None => factor.parse().ok()?,
+        };
+        product.checked_mul(n)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_of_capacity() {
+        assert_eq!(unit("byte * 2^30"), Some(1 << 30));
+        assert_eq!(unit("byte"), Some(1));
+        assert_eq!(unit("byte*3*2^10"), Some(3072));
+        assert_eq!(unit("MegaBytes"), Some(1 << 20));
+        assert_eq!(unit("byte * 2^70"), None);
+        assert_eq!(unit("hertz * 10^6"), None);
+    }
+
+    const SMALL: &str = r#"<?xml version="1.0"?>
+<Envelope xmlns="x" xmlns:ovf="y" xmlns:rasd="z">
+ <References><File ovf:id="f1" ovf:href="a&amp;b.vmdk" ovf:size="9" ovf:compression="gzip"/></References>
+ <DiskSection><Disk ovf:diskId="d1" ovf:fileRef="f1" ovf:capacity="2" ovf:capacityAllocationUnits="byte * 2^20"/></DiskSection>
+ <VirtualSystem ovf:id="vm">
+  <VirtualHardwareSection>
+   <Item><rasd:InstanceID>1</rasd:InstanceID><rasd:ResourceType>6</rasd:ResourceType></Item>
+   <Item><rasd:InstanceID>2</rasd:InstanceID><rasd:ResourceType>6</rasd:ResourceType></Item>
+   <Item><rasd:AddressOnParent>3</rasd:AddressOnParent><rasd:HostResource>ovf:/disk/d1</rasd:HostResource>
+    <rasd:InstanceID>9</rasd:InstanceID><rasd:Parent>2</rasd:Parent><rasd:ResourceType>17</rasd:ResourceType></Item>
+  </VirtualHardwareSection>
+ </VirtualSystem>
+</Envelope>"#;
+
+    #[test]
+    fn a_machine_with_one_disk() {
+        let d = Descriptor::parse(SMALL).unwrap();
+        assert_eq!(d.files[0].href, "a&b.vmdk");
+        assert_eq!(d.files[0].compression.as_deref(), Some("gzip"));
+        assert_eq!(d.disks[0].capacity, Some(2 << 20));
+        let drive = &d.drives[0];
+        assert_eq!(
+            (drive.bus, drive.controller, drive.unit),
+            (Some("scsi"), Some(1), Some(3))
+        );
+        assert_eq!(drive.system, "vm");
+        let wide: Vec<u8> = std::iter::once(0xfeff)
+            .chain(SMALL.encode_utf16())
+            .flat_map(u16::to_be_bytes)
+            .collect();
+        assert_eq!(Descriptor::read(&disk_io::MemDisk::new(wide)).unwrap(), d);
+    }
+
+    #[test]
+    fn nothing_of_its_own_is_expanded() {
+        let with = |from: &str, to: &str| Descriptor::parse(&SMALL.replace(from, to));
+        let dtd = "<?xml version=\"1.0\"?><!DOCTYPE x [<!ENTITY e SYSTEM \"file:///etc/passwd\">]>";
+        let e = with("<?xml version=\"1.0\"?>", dtd).unwrap_err();
+        assert_eq!(e.kind(), disk_io::ErrorKind::Refused);
+        assert!(with("a&amp;b", "a&e;b").is_err());
+        assert!(with("ovf:/disk/d1", "ovf:/disk/&e;").is_err());
+        assert!(with("</Envelope>", "").is_err());
+        assert!(Descriptor::parse("").is_err());
+        assert!(Descriptor::parse(&"<a>".repeat(1000)).is_err());
+    }
+}
