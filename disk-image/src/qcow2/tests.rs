@@ -149,12 +149,18 @@ fn hostile_headers() {
     let mut aes = header(3, 9, 512, (1, 512));
     aes[35] = 1;
     let e = alone(aes).unwrap_err();
-    assert!(e.kind() == ErrorKind::Unsupported && e.to_string().contains("AES"), "{e}");
+    assert!(
+        e.kind() == ErrorKind::Unsupported && e.to_string().contains("AES"),
+        "{e}"
+    );
     let mut unknown = header(3, 9, 512, (1, 512));
     unknown[75] = 0x80;
     unknown.resize(1024, 0);
     let e = alone(unknown).unwrap_err();
-    assert!(e.kind() == ErrorKind::Unsupported && e.to_string().contains("bit 39"), "{e}");
+    assert!(
+        e.kind() == ErrorKind::Unsupported && e.to_string().contains("bit 39"),
+        "{e}"
+    );
 }
 
 #[test]
@@ -175,7 +181,11 @@ fn entries_that_break_the_rules_fail_to_read() {
     for entry in [1u64 << 40, 700, 512 | 1 << 60] {
         let mut f = good.clone();
         f[512..520].copy_from_slice(&entry.to_be_bytes());
-        let e = alone(f).unwrap().disk.read_exact_at(&mut [0; 1], 0).unwrap_err();
+        let e = alone(f)
+            .unwrap()
+            .disk
+            .read_exact_at(&mut [0; 1], 0)
+            .unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
     }
 }
@@ -217,5 +227,8 @@ fn a_snapshot_is_only_for_formats_that_have_them() {
         ..OpenOptions::default()
     };
     let files = Files::new(&[("raw", vec![1; 512])]);
-    assert_eq!(files.image("raw", &options).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(
+        files.image("raw", &options).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
 }

@@ -16,7 +16,13 @@ enum Block {
     Data(u8),
 }
 
-fn image(blocks: &[Block], len: u64, ids: (u8, u8), parent: Option<(u8, u8)>, extra: usize) -> Vec<u8> {
+fn image(
+    blocks: &[Block],
+    len: u64,
+    ids: (u8, u8),
+    parent: Option<(u8, u8)>,
+    extra: usize,
+) -> Vec<u8> {
     let mut h = vec![0u8; 512];
     let put = |h: &mut Vec<u8>, at: usize, n: u32| h[at..at + 4].copy_from_slice(&n.to_le_bytes());
     let map_len = (blocks.len() * 4).next_multiple_of(512);

@@ -103,10 +103,20 @@ fn metadata(region: &mut [u8], spec: &Spec) {
     let mut items: Vec<(u128, Vec<u8>)> = vec![
         (
             0xcaa16737_fa36_4d43_b3b6_33f0aa44e76b,
-            [(MIB as u32).to_le_bytes(), (u32::from(spec.parent.is_some()) * 2).to_le_bytes()].concat(),
+            [
+                (MIB as u32).to_le_bytes(),
+                (u32::from(spec.parent.is_some()) * 2).to_le_bytes(),
+            ]
+            .concat(),
         ),
-        (0x2fa54224_cd1b_4876_b211_5dbed83bf4b8, spec.len.to_le_bytes().to_vec()),
-        (0x8141bf1d_a96f_4709_ba47_f233a8faab5f, spec.sector_size.to_le_bytes().to_vec()),
+        (
+            0x2fa54224_cd1b_4876_b211_5dbed83bf4b8,
+            spec.len.to_le_bytes().to_vec(),
+        ),
+        (
+            0x8141bf1d_a96f_4709_ba47_f233a8faab5f,
+            spec.sector_size.to_le_bytes().to_vec(),
+        ),
     ];
     if let Some(id) = spec.parent {
         items.push((0xa8d35f2d_b30b_454d_abf7_d3d84834ab0c, locator(id)));
@@ -125,7 +135,11 @@ fn metadata(region: &mut [u8], spec: &Spec) {
 }
 
 fn locator(parent: u8) -> Vec<u8> {
-    let wide = |s: &str| s.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let wide = |s: &str| {
+        s.encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect::<Vec<u8>>()
+    };
     let id = Guid([parent; 16]);
     let pairs = [
         ("parent_linkage", format!("{{{id}}}")),
@@ -167,12 +181,16 @@ fn filled(byte: u8) -> Payload {
 #[test]
 fn states_of_blocks() {
     let blocks = [filled(7), NO_BLOCK, (1, vec![]), (2, vec![]), (3, vec![])];
-    let disk = alone(image(&spec(5 * MIB - 512), &blocks, &[])).unwrap().disk;
+    let disk = alone(image(&spec(5 * MIB - 512), &blocks, &[]))
+        .unwrap()
+        .disk;
     let mut expected = vec![0; 5 * MIB - 512];
     expected[..MIB].fill(7);
     conformance::check(&*disk, &expected);
     for bad in [(4, vec![1]), (5, vec![1]), (7, vec![1]), (6, vec![])] {
-        let disk = alone(image(&spec(2 * MIB), &[bad, filled(2)], &[])).unwrap().disk;
+        let disk = alone(image(&spec(2 * MIB), &[bad, filled(2)], &[]))
+            .unwrap()
+            .disk;
         let e = disk.read_exact_at(&mut [0; 16], 0).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
         disk.read_exact_at(&mut [0; 16], MIB as u64).unwrap();
@@ -241,7 +259,10 @@ fn the_parent_must_be_the_one() {
         ..spec(MIB)
     };
     let top = image(&top, &[NO_BLOCK], &[]);
-    let files = Files::new(&[("top", top.clone()), ("base.vhdx", image(&spec(MIB), &[filled(1)], &[]))]);
+    let files = Files::new(&[
+        ("top", top.clone()),
+        ("base.vhdx", image(&spec(MIB), &[filled(1)], &[])),
+    ]);
     let e = files.image("top", &OpenOptions::default()).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
     assert_eq!(alone(top).unwrap_err().kind(), ErrorKind::NotFound);
@@ -290,9 +311,17 @@ fn the_log_is_replayed_in_order() {
     let mut mixed = [3u8; 4096];
     mixed[0] = 0xaa;
     mixed[4095] = 0xbb;
-    let f = with_log(&[write(at, &[2; 4096], 5), write(at + 4096, &mixed, 6), write(at, &[4; 4096], 7)]);
+    let f = with_log(&[
+        write(at, &[2; 4096], 5),
+        write(at + 4096, &mixed, 6),
+        write(at, &[4; 4096], 7),
+    ]);
     let opened = alone(f).unwrap();
-    assert!(opened.warnings[0].contains("3 entries"), "{:?}", opened.warnings);
+    assert!(
+        opened.warnings[0].contains("3 entries"),
+        "{:?}",
+        opened.warnings
+    );
     let mut expected = vec![1; MIB];
     expected[..4096].fill(4);
     expected[4096..8192].copy_from_slice(&mixed);
@@ -328,7 +357,12 @@ fn a_log_of_nothing_but_beginnings_ends_soon() {
 #[test]
 fn one_torn_header_or_table_is_no_loss() {
     let good = image(&spec(MIB), &[filled(8)], &[]);
-    for at in [64 * KIB + 100, 128 * KIB + 100, 192 * KIB + 100, 256 * KIB + 100] {
+    for at in [
+        64 * KIB + 100,
+        128 * KIB + 100,
+        192 * KIB + 100,
+        256 * KIB + 100,
+    ] {
         let mut f = good.clone();
         f[at] ^= 1;
         conformance::check(&*alone(f).unwrap().disk, &vec![8; MIB]);
