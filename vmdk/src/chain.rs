@@ -4,9 +4,14 @@
 //! that parent. So every candidate is compared by content id and length before it is taken,
 //! and nothing is given out before the whole chain is known.
 
+mod failure;
+
 use crate::{
     descriptor::Descriptor,
-    extent::open::{Extents, Head, is_complete},
+    extent::{
+        head::{Head, is_complete},
+        open::Extents,
+    },
     image::OpenOptions,
     link::Link,
     names,
@@ -14,6 +19,7 @@ use crate::{
 use disk_io::{
     DiskError, ErrorKind, FileId, HostDir, Locate, Opened, Purpose, Result, host_dir::Allowed,
 };
+use failure::{Failure, Unfit, show};
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
@@ -99,16 +105,6 @@ struct Chain<'a> {
     warnings: Vec<String>,
     /// SOURCE's own directory.
     dir: std::sync::Arc<dyn Locate>,
-}
-
-/// Why a file is not the parent.
-enum Unfit {
-    /// It is a link that is already in the chain.
-    Seen(PathBuf),
-    /// Its content id is another one.
-    Cid(Opened, Box<Head>),
-    /// Anything else.
-    Other(DiskError),
 }
 
 impl Chain<'_> {
@@ -384,96 +380,4 @@ pub(crate) fn disk_names(dir: &dyn Locate) -> Result<Vec<PathBuf>> {
             .is_some_and(|e| e.eq_ignore_ascii_case("vmdk"))
     });
     Ok(names)
-}
-
-fn show(cid: Option<u32>) -> String {
-    cid.map_or("none".into(), |c| format!("{c:08x}"))
-}
-
-/// What went wrong while looking for a parent; becomes one error.
-struct Failure {
-    child: String,
-    looked_for: String,
-    wanted: Option<u32>,
-    tried: Vec<String>,
-    mismatch: Option<(Opened, Box<Head>)>,
-    seen: Option<PathBuf>,
-    /// The file was there and could not be taken.
-    unusable: Option<DiskError>,
-    refused: Option<DiskError>,
-}
-
-impl Failure {
-    fn new(child: &Opened, wanted: &Wanted) -> Self {
-        Self {
-            child: child.path.display().to_string(),
-            looked_for: match &wanted.hint {
-                Some(hint) => hint.clone(),
-                None => "a parent that the descriptor does not name".into(),
-            },
-            wanted: wanted.cid,
-            tried: Vec::new(),
-            mismatch: None,
-            seen: None,
-            unusable: None,
-            refused: None,
-        }
-    }
-
-    fn add(&mut self, unfit: Unfit) {
-        match unfit {
-            Unfit::Seen(path) => {
-                self.seen.get_or_insert(path);
-            }
-            Unfit::Cid(opened, head) => {
-                self.mismatch.get_or_insert((opened, head));
-            }
-            Unfit::Other(e) => match e.kind() {
-                ErrorKind::NotFound => {}
-                ErrorKind::Refused => {
-                    self.refused.get_or_insert(e);
-                }
-                _ => {
-                    self.unusable.get_or_insert(e);
-                }
-            },
-        }
-    }
-
-    fn error(self) -> DiskError {
-        const HINT: &str = "--parent FILE uses another file as the parent";
-        let doing = format!("looking for the parent disk {}", self.looked_for);
-        if let Some((opened, head)) = self.mismatch {
-            let cid = head.descriptor.as_ref().and_then(Descriptor::cid);
-            return DiskError::corrupt(doing)
-                .file(self.child)
-                .expected(format!("content id {}", show(self.wanted)))
-                .found(format!("{} in {}", show(cid), opened.path.display()))
-                .hint(format!(
-                    "the parent was changed after this delta was made, or is another disk; \
-                     {HINT}, --ignore-cid goes on regardless"
-                ));
-        }
-        if let Some(e) = self.unusable {
-            return e.file(&self.child).context(doing).hint(HINT);
-        }
-        if let Some(path) = self.seen {
-            return DiskError::corrupt(doing)
-                .file(self.child)
-                .expected("another disk")
-                .found(format!(
-                    "{}, which is above it in the chain",
-                    path.display()
-                ))
-                .hint(HINT);
-        }
-        if let Some(e) = self.refused {
-            return e.context(format!("{}: {doing}", self.child));
-        }
-        DiskError::not_found(doing)
-            .file(self.child)
-            .expected(format!("one of {}", self.tried.join(", ")))
-            .found("none of them")
-            .hint(format!("put it beside its child, or: {HINT}"))
-    }
 }

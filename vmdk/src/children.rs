@@ -1,6 +1,6 @@
 //! Which disks beside this one are newer: they name it as their parent.
 
-use crate::{chain::disk_names, descriptor::Descriptor, extent::open::Head, names};
+use crate::{chain::disk_names, descriptor::Descriptor, extent::head::Head, names};
 use disk_io::{FileId, Opened, Purpose, Result};
 use std::{
     collections::HashSet,

@@ -1,6 +1,7 @@
 //! One extent of a link, whatever its kind.
 
 pub(crate) mod flat;
+pub(crate) mod head;
 pub(crate) mod open;
 
 use crate::link::Counts;
