@@ -1,1 +1,55 @@
-fn main() {}
+//! `vmdkit`: reads virtual disks and restores files out of them.
+//!
+//! One file a verb under [`verb`]; what they share is beside it: arguments, opening SOURCE,
+//! output, progress, exit codes. The work itself is done in the library crates.
+
+mod args;
+mod exit;
+mod names;
+mod output;
+mod progress;
+mod signals;
+mod source;
+mod times;
+mod verb;
+
+use args::Cli;
+use clap::{CommandFactory, FromArgMatches};
+use exit::{Exit, Failure};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info
+            .location()
+            .map_or_else(String::new, |l| format!(" ({}:{})", l.file(), l.line()));
+        eprintln!(
+            "vmdkit: internal error{place}: this is a fault of vmdkit itself; nothing \
+             unfinished was given its final name"
+        );
+        eprintln!("  try: run it again with --log-level debug and report what it says");
+    }));
+    let done = std::panic::catch_unwind(|| {
+        let matches = match Cli::command().try_get_matches() {
+            Ok(matches) => matches,
+            Err(e) => {
+                let _ = e.print();
+                return Exit::from_clap(e.exit_code());
+            }
+        };
+        let result = match Cli::from_arg_matches(&matches) {
+            Ok(cli) => run(cli),
+            Err(e) => Err(Failure::usage(e.to_string())),
+        };
+        match result {
+            Ok(exit) => exit,
+            Err(failure) => failure.tell(),
+        }
+    });
+    done.unwrap_or(Exit::Failed).into()
+}
+
+fn run(cli: Cli) -> Result<Exit, Failure> {
+    output::start_logging(&cli.global);
+    cli.verb.run(&cli.global)
+}

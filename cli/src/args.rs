@@ -1,0 +1,157 @@
+//! The command line that verbs share.
+
+use crate::{
+    exit::{Exit, Failure},
+    times::Zone,
+    verb,
+};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Reads virtual disks and restores files out of them.
+///
+/// SOURCE is a VMDK descriptor or extent of any kind, a delta with its parents beside it,
+/// another disk image, or a block device. What it is is found out from its contents. Every
+/// verb shows the same tree: /p1, /p2 … for the partitions (/p0 where there is no table).
+#[derive(Debug, Parser)]
+#[command(
+    name = "vmdkit",
+    version,
+    propagate_version = false,
+    max_term_width = 100
+)]
+#[command(after_help = "\
+Examples:
+  vmdkit info web01.vmdk                              what is it, and what is on it?
+  vmdkit ls -l web01-000002.vmdk /p1/Users            as of that snapshot
+  vmdkit cp -r web01.vmdk /p1/Users/anna ./restored   files out, no root needed
+  vmdkit mount web01.vmdk /mnt                        read-only; vmdkit umount /mnt
+  vmdkit convert web01.vmdk web01.raw --to raw
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part, 128+n ended by signal n.
+'vmdkit VERB --help' has examples for each verb.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// For all verbs.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "For all verbs")]
+pub(crate) struct Global {
+    /// No progress bar, no notes; errors and warnings still
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// How much the inner parts say on standard error
+    #[arg(long, value_name = "LEVEL", global = true, default_value = "warn")]
+    pub(crate) log_level: LogLevel,
+    /// Show times in this zone (UTC, local, +02:00, Europe/Berlin), and take FAT's
+    /// local times to be of it
+    #[arg(long, value_name = "ZONE", global = true)]
+    pub(crate) tz: Option<Zone>,
+}
+
+impl Global {
+    /// The zone to show times in.
+    pub(crate) fn zone(&self) -> Zone {
+        self.tz.clone().unwrap_or_default()
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    pub(crate) fn level(self) -> tracing::Level {
+        match self {
+            Self::Error => tracing::Level::ERROR,
+            Self::Warn => tracing::Level::WARN,
+            Self::Info => tracing::Level::INFO,
+            Self::Debug => tracing::Level::DEBUG,
+            Self::Trace => tracing::Level::TRACE,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Info(verb::info::Info),
+    Ls(verb::ls::Ls),
+    Stat(verb::stat::Stat),
+    Cat(verb::cat::Cat),
+    Cp(verb::cp::Cp),
+    Map(verb::map::Map),
+    Mount(verb::mount::Mount),
+    Umount(verb::umount::Umount),
+    Cleanup(verb::umount::Cleanup),
+    Convert(verb::convert::Convert),
+    Completions(verb::docs::Completions),
+    Man(verb::docs::Man),
+}
+
+impl Verb {
+    pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
+        match self {
+            Self::Info(v) => v.run(global),
+            Self::Ls(v) => v.run(global),
+            Self::Stat(v) => v.run(global),
+            Self::Cat(v) => v.run(global),
+            Self::Cp(v) => v.run(global),
+            Self::Map(v) => v.run(global),
+            Self::Mount(v) => v.run(global),
+            Self::Umount(v) => v.run(),
+            Self::Cleanup(v) => v.run(),
+            Self::Convert(v) => v.run(global),
+            Self::Completions(v) => v.run(),
+            Self::Man(v) => v.run(),
+        }
+    }
+}
+
+/// SOURCE and how it is opened.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SourceArgs {
+    /// Disk image, descriptor, extent, delta or block device
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: PathBuf,
+    #[command(flatten)]
+    pub(crate) how: HowArgs,
+}
+
+/// The options of SOURCE.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "How SOURCE is opened")]
+pub(crate) struct HowArgs {
+    /// Take SOURCE for this format instead of looking (vmdk, raw, qcow2, vhd, …)
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// Extents and parents may also lie beneath DIR (repeatable)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) allow_dir: Vec<PathBuf>,
+    /// Extents may also be this block device (repeatable)
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) allow_device: Vec<PathBuf>,
+    /// Go on where a parent was changed after its child was made: contents may be wrong
+    #[arg(long)]
+    pub(crate) ignore_cid: bool,
+    /// Read a seSparse disk whose journal was not replayed: contents may be wrong
+    #[arg(long)]
+    pub(crate) ignore_dirty_journal: bool,
+    /// Use FILE where the lowest link's parent is missing or does not match
+    #[arg(long, value_name = "FILE")]
+    pub(crate) parent: Option<PathBuf>,
+    /// An internal snapshot of the image instead of its present state (qcow2): id:N, name:TEXT
+    #[arg(long, value_name = "POINT")]
+    pub(crate) snapshot: Option<String>,
+    /// Code page of FAT's short names
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) code_page: Option<u16>,
+}

@@ -1,0 +1,135 @@
+//! Results on standard output, everything else on standard error.
+
+use crate::{args::Global, exit::Failure};
+use serde::Serialize;
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+
+/// Standard output. A reader that goes away ends the command quietly.
+pub(crate) struct Out {
+    out: BufWriter<StdoutLock<'static>>,
+    terminal: bool,
+}
+
+impl Out {
+    pub(crate) fn new() -> Self {
+        let stdout = io::stdout();
+        Self {
+            terminal: stdout.is_terminal(),
+            out: BufWriter::with_capacity(64 << 10, stdout.lock()),
+        }
+    }
+
+    /// A line of text.
+    pub(crate) fn line(&mut self, text: impl AsRef<str>) -> Result<(), Failure> {
+        self.out.write_all(text.as_ref().as_bytes())?;
+        self.out.write_all(b"\n")?;
+        Ok(())
+    }
+
+    /// `before` and a guest name or path: as it is for a program, escaped for a terminal.
+    pub(crate) fn name(&mut self, before: &str, name: &[u8], after: &str) -> Result<(), Failure> {
+        self.out.write_all(before.as_bytes())?;
+        if self.terminal {
+            let shown = guest_fs::Name::from_bytes(name).to_string();
+            self.out.write_all(shown.as_bytes())?;
+        } else {
+            self.out.write_all(name)?;
+        }
+        self.line(after)
+    }
+
+    /// A JSON document over several lines.
+    pub(crate) fn document(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        serde_json::to_writer_pretty(&mut self.out, value)?;
+        self.line("")
+    }
+
+    /// A JSON object on a line of its own.
+    pub(crate) fn object(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        serde_json::to_writer(&mut self.out, value)?;
+        self.line("")
+    }
+
+    /// Everything is said.
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
+        Ok(self.out.flush()?)
+    }
+}
+
+/// A warning on standard error.
+pub(crate) fn warn(text: impl AsRef<str>) {
+    eprintln!("vmdkit: warning: {}", text.as_ref());
+}
+
+/// Bytes for people: `512 B`, `1.5 MiB`.
+pub(crate) fn human(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS.get(unit).unwrap_or(&"EiB"))
+}
+
+/// Columns of text, each as wide as its widest cell; the last is not padded.
+pub(crate) fn table(rows: &[Vec<String>], right: &[usize]) -> Vec<String> {
+    let mut widths: Vec<usize> = Vec::new();
+    for row in rows {
+        for (i, cell) in row.iter().enumerate() {
+            let n = cell.chars().count();
+            match widths.get_mut(i) {
+                Some(w) => *w = n.max(*w),
+                None => widths.push(n),
+            }
+        }
+    }
+    rows.iter()
+        .map(|row| {
+            let mut line = String::new();
+            for (i, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                if i > 0 {
+                    line.push_str("  ");
+                }
+                let pad = " ".repeat(width.saturating_sub(cell.chars().count()));
+                if right.contains(&i) {
+                    line.push_str(&pad);
+                    line.push_str(cell);
+                } else {
+                    line.push_str(cell);
+                    line.push_str(&pad);
+                }
+            }
+            line.trim_end().to_owned()
+        })
+        .collect()
+}
+
+/// What libraries log, on standard error.
+pub(crate) fn start_logging(global: &Global) {
+    let _ = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_max_level(global.log_level.level())
+        .with_target(false)
+        .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::human;
+
+    #[test]
+    fn sizes() {
+        let all = [0, 1023, 1024, 1536, 1_048_575, 1 << 20, 10 << 30, u64::MAX];
+        assert_eq!(
+            all.map(human),
+            [
+                "0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "1.0 MiB", "10.0 GiB", "16.0 EiB"
+            ]
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! SOURCE, opened as a verb needs it.
+
+use crate::{
+    args::{Global, SourceArgs},
+    exit::Failure,
+    output,
+    times::Zone,
+};
+use disk_io::{Disk, Result};
+use guest_fs::{Link, Metadata, Name, Stream};
+use proxy::{Node, Source, SourceSpec, Tree, TreeOptions};
+use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
+
+/// What `proxy` wants to know.
+fn spec(args: &SourceArgs, global: &Global) -> Result<SourceSpec> {
+    let how = &args.how;
+    Ok(SourceSpec {
+        path: args.source.clone(),
+        format: how.format.as_deref().map(str::parse).transpose()?,
+        allow_dirs: how.allow_dir.clone(),
+        allow_devices: how.allow_device.clone(),
+        ignore_cid: how.ignore_cid,
+        ignore_dirty_journal: how.ignore_dirty_journal,
+        parent: how.parent.clone(),
+        snapshot: how.snapshot.clone(),
+        guest: guest_fs::OpenOptions {
+            zone_offset: global.tz.as_ref().and_then(Zone::fixed),
+            oem_code_page: how.code_page,
+        },
+        ..SourceSpec::default()
+    })
+}
+
+/// Opens SOURCE without telling its warnings.
+pub(crate) fn open_quietly(args: &SourceArgs, global: &Global) -> Result<Arc<Source>, Failure> {
+    let spec = spec(args, global).map_err(|e| Failure::usage(e.to_string()))?;
+    Ok(Arc::new(Source::open(&spec)?))
+}
+
+/// Opens SOURCE and says what the user should know before anything else.
+pub(crate) fn open(args: &SourceArgs, global: &Global) -> Result<Arc<Source>, Failure> {
+    let source = open_quietly(args, global)?;
+    for warning in source.warnings() {
+        output::warn(warning);
+    }
+    Ok(source)
+}
+
+/// Every file that SOURCE consists of.
+pub(crate) fn files(source: &Source) -> Vec<PathBuf> {
+    let image = source.image();
+    let mut files = vec![source.path().to_path_buf()];
+    files.extend(image.links.iter().map(|l| l.path.clone()));
+    for link in image.vmdk.iter().flat_map(|v| v.links()) {
+        files.push(link.path.clone());
+        files.extend(link.extents.iter().filter_map(|e| e.file.clone()));
+    }
+    files
+}
+
+/// The tree of SOURCE.
+pub(crate) fn open_tree(
+    args: &SourceArgs,
+    global: &Global,
+    options: TreeOptions,
+) -> Result<Arc<Tree>, Failure> {
+    Ok(Arc::new(Tree::new(open(args, global)?, options)?))
+}
+
+/// The tree as something to restore from, times settled by `--tz`.
+pub(crate) struct Restorable<'a> {
+    pub(crate) tree: &'a Tree,
+    pub(crate) zone: Zone,
+    pub(crate) zone_given: bool,
+}
+
+impl convert::restore::Source for Restorable<'_> {
+    type Node = Node;
+
+    fn metadata(&self, node: Node) -> Result<Metadata> {
+        let mut metadata = self.tree.metadata(node)?;
+        self.zone.settle_all(&mut metadata, self.zone_given);
+        Ok(metadata)
+    }
+
+    fn read_dir(
+        &self,
+        node: Node,
+        visit: &mut dyn FnMut(Result<convert::restore::Entry<Node>>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.tree.read_dir(node, &mut |entry| {
+            visit(entry.map(|e| convert::restore::Entry {
+                name: e.name,
+                node: e.node,
+                kind: e.kind,
+            }))
+        })
+    }
+
+    fn open(&self, node: Node, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {
+        self.tree.open(node, stream)
+    }
+
+    fn streams(&self, node: Node) -> Result<Vec<Stream>> {
+        self.tree.streams(node)
+    }
+
+    fn read_link(&self, node: Node) -> Result<Link> {
+        self.tree.read_link(node)
+    }
+}

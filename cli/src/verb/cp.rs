@@ -1,0 +1,458 @@
+//! `cp`: files and trees out of a guest.
+
+use crate::{
+    args::{Global, SourceArgs},
+    exit::{Exit, Failure, tell_error, tell_path_error},
+    names::{NameJson, hex_if_needed, shown},
+    output::{Out, human},
+    progress::Bar,
+    signals,
+    source::{Restorable, open_tree},
+    verb::entry::ErrorJson,
+};
+use clap::Args;
+use convert::{
+    Progress, Sparse,
+    restore::{self, Destination, Event, Filter, Observer, Options, Overwrite, Streams, Summary},
+};
+use disk_io::{DiskError, ErrorKind};
+use guest_fs::Name;
+use proxy::{Node, Tree, TreeOptions};
+use serde::Serialize;
+use std::{
+    ffi::{OsStr, OsString},
+    io::Read,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::PathBuf,
+    sync::Mutex,
+};
+
+/// Restore files and directories
+///
+/// DEST is as in cp: a directory that exists receives the last component of every PATH,
+/// otherwise it is the new name of the only PATH. Times are kept, holes stay holes, hard
+/// links and symbolic links stay links. Files appear under their names when they are
+/// complete. What cannot be restored is named, and the rest goes on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vmdkit cp web01.vmdk /p1/Users/anna/report.docx .
+  vmdkit cp -r web01-000002.vmdk /p1/Users/anna ./restored
+  vmdkit cp -r --include '*.docx' --ignore-case web01.vmdk /p1/Users ./docs
+  vmdkit cp -r --dry-run --overwrite if-changed web01.vmdk /p1/data /srv/data
+  vmdkit ls -R web01.vmdk /p1 | grep invoice | vmdkit cp --files-from - web01.vmdk ./out
+
+A PATH is literal, never a pattern. A pattern with a '/' is matched against whole paths as
+ls prints them (or their ends), any other against the last component; * and ? do not match
+'/', ** does. Exit code 3: something was skipped or could not be restored, and was named.")]
+pub(crate) struct Cp {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Paths in the tree, and at last the destination
+    #[arg(value_name = "PATH", required = true, num_args = 1.., trailing_var_arg = false)]
+    paths: Vec<OsString>,
+    /// Directories too, with everything in them
+    #[arg(long, short, visible_short_alias = 'R')]
+    recursive: bool,
+    /// Files that exist: never, if-newer, if-changed or always replaced
+    #[arg(long, value_name = "WHEN")]
+    overwrite: Option<Overwrite>,
+    /// Say what would be restored, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// auto: holes stay holes; always: zeros in data become holes too; never: all is written
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = sparse)]
+    sparse: Sparse,
+    /// NTFS streams: as extended attributes user.NAME, as files FILE:NAME, or left behind
+    #[arg(long, value_name = "xattr|files|none", default_value = "none", value_parser = streams)]
+    streams: Streams,
+    /// Only what matches (repeatable)
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+    /// Not what matches, a directory with everything in it (repeatable)
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// Patterns match in upper and lower case
+    #[arg(long)]
+    ignore_case: bool,
+    /// Paths from FILE, one a line; - is standard input
+    #[arg(long, value_name = "FILE")]
+    files_from: Option<PathBuf>,
+    /// Paths of --files-from end in NUL instead of a newline
+    #[arg(short = '0', long, requires = "files_from")]
+    null: bool,
+    /// Keep the directories of each PATH below DEST
+    #[arg(long)]
+    parents: bool,
+    /// As -r -p
+    #[arg(long, short)]
+    archive: bool,
+    /// Keep owners (as root), set-id bits and the read-only attribute too
+    #[arg(long, short)]
+    preserve: bool,
+    /// As --overwrite never, and what exists is no reason for exit code 3
+    #[arg(long, short, conflicts_with = "overwrite")]
+    no_clobber: bool,
+    /// As --overwrite if-newer
+    #[arg(long, short, conflicts_with_all = ["overwrite", "no_clobber"])]
+    update: bool,
+    /// Threads; one for every core if not given
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    jobs: usize,
+    /// Name every file
+    #[arg(long, short)]
+    verbose: bool,
+    /// Metafiles are found by name without it
+    #[arg(long, hide = true)]
+    meta: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn sparse(text: &str) -> Result<Sparse, String> {
+    match text {
+        "auto" => Ok(Sparse::Auto),
+        "always" => Ok(Sparse::Always),
+        "never" => Ok(Sparse::Never),
+        _ => Err("expected auto, always or never".into()),
+    }
+}
+
+fn streams(text: &str) -> Result<Streams, String> {
+    match text {
+        "xattr" => Ok(Streams::Xattr),
+        "files" => Ok(Streams::Files),
+        "none" => Ok(Streams::None),
+        _ => Err("expected xattr, files or none".into()),
+    }
+}
+
+#[derive(Serialize)]
+struct Json {
+    destination: String,
+    dry_run: bool,
+    files: u64,
+    directories: u64,
+    symlinks: u64,
+    bytes: u64,
+    streams_left: u64,
+    skipped: Vec<PathJson>,
+    failed: Vec<PathJson>,
+    renamed: Vec<PathJson>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    restored: Vec<PathJson>,
+}
+
+#[derive(Serialize)]
+struct PathJson {
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_hex: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "as")]
+    renamed: Option<NameJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+}
+
+impl PathJson {
+    fn new(path: &[u8]) -> Self {
+        Self {
+            path: shown(path),
+            path_hex: hex_if_needed(path),
+            reason: None,
+            error: None,
+            renamed: None,
+            size: None,
+        }
+    }
+}
+
+/// Tells events as they come, and keeps them for JSON.
+struct Teller<'a> {
+    cp: &'a Cp,
+    quiet: bool,
+    bar: Bar,
+    lists: Mutex<Lists>,
+}
+
+#[derive(Default)]
+struct Lists {
+    skipped: Vec<PathJson>,
+    failed: Vec<PathJson>,
+    renamed: Vec<PathJson>,
+    restored: Vec<PathJson>,
+}
+
+impl Progress for Teller<'_> {
+    fn advance(&self, bytes: u64) {
+        self.bar.advance(bytes);
+    }
+    fn cancelled(&self) -> bool {
+        self.bar.cancelled()
+    }
+}
+
+impl Observer for Teller<'_> {
+    fn found(&self, bytes: u64) {
+        self.bar.grow(bytes);
+    }
+
+    fn event(&self, event: Event<'_>) {
+        let mut lists = self.lists.lock().unwrap_or_else(|e| e.into_inner());
+        let json = self.cp.json;
+        let name = |p: &[u8]| Name::from_bytes(p).to_string();
+        match event {
+            Event::Restored { path, bytes } => {
+                if json && (self.cp.verbose || self.cp.dry_run) {
+                    let mut one = PathJson::new(path);
+                    one.size = Some(bytes);
+                    lists.restored.push(one);
+                } else if self.cp.verbose || (self.cp.dry_run && !self.quiet) {
+                    self.bar.above(|| println_quietly(&name(path)));
+                }
+            }
+            Event::Skipped { path, reason } => {
+                if json {
+                    let mut one = PathJson::new(path);
+                    one.reason = Some(reason.to_owned());
+                    lists.skipped.push(one);
+                } else if !self.quiet {
+                    self.bar
+                        .above(|| eprintln!("skipped {}: {reason}", name(path)));
+                }
+            }
+            Event::Failed { path, error } => {
+                self.bar.above(|| tell_path_error(path, error));
+                if json {
+                    let mut one = PathJson::new(path);
+                    one.error = Some(ErrorJson::new(error));
+                    lists.failed.push(one);
+                }
+            }
+            Event::Renamed { path, name: to } => {
+                if json {
+                    let mut one = PathJson::new(path);
+                    one.renamed = Some(NameJson::new(to));
+                    lists.renamed.push(one);
+                } else {
+                    self.bar
+                        .above(|| eprintln!("renamed {} to {}", name(path), name(to)));
+                }
+            }
+        }
+    }
+}
+
+fn println_quietly(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+impl Cp {
+    pub(crate) fn run(mut self, global: &Global) -> Result<Exit, Failure> {
+        let Some(dest) = self.paths.pop().map(PathBuf::from) else {
+            return Err(Failure::usage("no destination is given"));
+        };
+        if let Some(list) = &self.files_from {
+            self.paths.extend(read_list(list, self.null)?);
+        }
+        if self.paths.is_empty() {
+            return Err(Failure::usage_with(
+                format!("no destination is given after {}", dest.display()),
+                format!(
+                    "vmdkit cp {} {} .",
+                    self.source.source.display(),
+                    dest.display()
+                ),
+            ));
+        }
+        let filter =
+            Filter::new(&self.include, &self.exclude, self.ignore_case).map_err(Failure::usage)?;
+        let place =
+            Destination::new(&dest, self.paths.len(), self.parents).map_err(|e| usage(&e))?;
+        let tree = open_tree(&self.source, global, TreeOptions { meta: self.meta })?;
+        signals::watch();
+
+        let teller = Teller {
+            quiet: global.quiet,
+            bar: Bar::new(global, 0),
+            lists: Mutex::default(),
+            cp: &self,
+        };
+        let (wanted, unresolved) = self.resolve(&tree, &teller)?;
+        let (items, left) = place.place(wanted);
+        for (path, error) in &left {
+            teller.event(Event::Failed { path, error });
+        }
+        let options = Options {
+            recursive: self.recursive || self.archive,
+            overwrite: match (self.overwrite, self.update) {
+                (Some(when), _) => when,
+                (None, true) => Overwrite::IfNewer,
+                (None, false) => Overwrite::Never,
+            },
+            dry_run: self.dry_run,
+            sparse: self.sparse,
+            streams: self.streams,
+            preserve: self.preserve || self.archive,
+            filter,
+            workers: self.jobs,
+        };
+        let source = Restorable {
+            tree: &tree,
+            zone: global.zone(),
+            zone_given: global.tz.is_some(),
+        };
+        let (mut summary, result) =
+            restore::restore(&source, &place.root, &items, &options, &teller);
+        summary.failed += unresolved + left.len() as u64;
+        let Teller { bar, lists, .. } = teller;
+        drop(bar);
+        let lists = lists.into_inner().unwrap_or_else(|e| e.into_inner());
+        self.tell(global, &dest, &summary, lists)?;
+        result?;
+        if let Some(n) = signals::caught() {
+            return Ok(Exit::Signal(n));
+        }
+        let explicit = self.overwrite.is_some() || self.no_clobber || self.update;
+        let partial = summary.failed > 0 || (summary.skipped > 0 && !explicit);
+        let nothing = summary.files + summary.directories + summary.symlinks + summary.skipped == 0;
+        Ok(match (summary.failed > 0, nothing) {
+            (true, true) => Exit::Failed,
+            _ => Exit::partial_if(partial),
+        })
+    }
+
+    /// The nodes of the PATHs, and how many could not be found.
+    #[allow(clippy::type_complexity)]
+    fn resolve(
+        &self,
+        tree: &Tree,
+        teller: &Teller<'_>,
+    ) -> Result<(Vec<(Vec<u8>, Node)>, u64), Failure> {
+        let mut wanted = Vec::new();
+        let mut lost = 0;
+        for path in &self.paths {
+            let found = match tree.resolve(path.as_bytes()) {
+                Ok(found) => found,
+                Err(e) if e.kind() == ErrorKind::Ambiguous || self.paths.len() == 1 => {
+                    return Err(e.into());
+                }
+                Err(e) => {
+                    let path = path.as_bytes();
+                    teller.event(Event::Failed { path, error: &e });
+                    lost += 1;
+                    continue;
+                }
+            };
+            for remark in &found.remarks {
+                crate::output::warn(remark);
+            }
+            if let Some(stream) = &found.stream {
+                let e = DiskError::refused("restoring a stream by itself")
+                    .file(&found.path)
+                    .found(format!("the stream '{stream}'"))
+                    .hint("cat writes a stream; --streams files restores all of a file's");
+                teller.event(Event::Failed {
+                    path: path.as_bytes(),
+                    error: &e,
+                });
+                lost += 1;
+                continue;
+            }
+            wanted.push((found.path.as_bytes().to_vec(), found.node));
+        }
+        Ok((wanted, lost))
+    }
+
+    fn tell(
+        &self,
+        global: &Global,
+        dest: &std::path::Path,
+        s: &Summary,
+        lists: Lists,
+    ) -> Result<(), Failure> {
+        if self.json {
+            let mut out = Out::new();
+            out.document(&Json {
+                destination: dest.display().to_string(),
+                dry_run: self.dry_run,
+                files: s.files,
+                directories: s.directories,
+                symlinks: s.symlinks,
+                bytes: s.bytes,
+                streams_left: s.streams_left,
+                skipped: lists.skipped,
+                failed: lists.failed,
+                renamed: lists.renamed,
+                restored: lists.restored,
+            })?;
+            return out.finish();
+        }
+        if global.quiet {
+            return Ok(());
+        }
+        let many = s.files + s.directories + s.symlinks > 1;
+        if many || self.dry_run || s.failed + s.skipped > 0 {
+            let verb = if self.dry_run {
+                "would restore"
+            } else {
+                "restored"
+            };
+            let mut parts = vec![format!("{} files ({})", s.files, human(s.bytes))];
+            if s.directories > 0 {
+                parts.push(format!("{} directories", s.directories));
+            }
+            if s.symlinks > 0 {
+                parts.push(format!("{} symbolic links", s.symlinks));
+            }
+            let mut line = format!("{verb} {}", parts.join(", "));
+            if s.skipped > 0 {
+                line.push_str(&format!("; skipped {}", s.skipped));
+            }
+            if s.failed > 0 {
+                line.push_str(&format!("; failed {}", s.failed));
+            }
+            eprintln!("{line}");
+        }
+        if s.skipped > 0 && self.overwrite.is_none() && !self.no_clobber && !self.update {
+            eprintln!("  try: --overwrite if-newer, if-changed or always replaces what exists");
+        }
+        if s.streams_left > 0 {
+            eprintln!(
+                "{} named streams were left behind; --streams xattr or files keeps them",
+                s.streams_left
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A destination that cannot be meant is wrong usage.
+fn usage(e: &DiskError) -> Failure {
+    tell_error(e);
+    Failure::usage("the destination does not fit what is to be restored")
+}
+
+fn read_list(list: &std::path::Path, nul: bool) -> Result<Vec<OsString>, Failure> {
+    let mut bytes = Vec::new();
+    let read = if list.as_os_str() == "-" {
+        std::io::stdin().lock().read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(list).and_then(|mut f| f.read_to_end(&mut bytes))
+    };
+    read.map_err(|e| DiskError::io("reading the list of paths", &e).file(list.display()))?;
+    let end = if nul { 0 } else { b'\n' };
+    Ok(bytes
+        .split(|b| *b == end)
+        .filter(|path| !path.is_empty())
+        .map(|path| OsStr::from_bytes(path).to_owned())
+        .map(|path| OsString::from_vec(path.into_vec()))
+        .collect())
+}

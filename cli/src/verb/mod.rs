@@ -1,0 +1,13 @@
+//! One file a verb.
+
+pub(crate) mod cat;
+pub(crate) mod convert;
+pub(crate) mod cp;
+pub(crate) mod docs;
+pub(crate) mod entry;
+pub(crate) mod info;
+pub(crate) mod ls;
+pub(crate) mod map;
+pub(crate) mod mount;
+pub(crate) mod stat;
+pub(crate) mod umount;

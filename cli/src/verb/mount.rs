@@ -1,0 +1,199 @@
+//! `mount`: the tree, read-only, for every program.
+//!
+//! Without `--foreground` the command starts itself again with it and waits for that
+//! process to say on a pipe that the mount is ready; its errors are shown as one's own.
+
+use crate::{
+    args::{Global, SourceArgs},
+    exit::{Exit, Failure},
+    output,
+    source::open_tree,
+};
+use clap::{Args, ValueEnum};
+use disk_io::DiskError;
+use proxy::{Ended, Layout, MountOptions, TreeOptions};
+use std::{
+    fs::OpenOptions,
+    io::{self, BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+/// Set for the process that serves, so that it tells when it is ready.
+const CHILD: &str = "VMDKIT_MOUNT_READY";
+
+/// Mount SOURCE read-only; returns when it is ready
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vmdkit mount web01-000002.vmdk /mnt && ls /mnt/p1
+  vmdkit mount --layout raw web01.vmdk /mnt && fsck.ext4 -n /mnt/p1.img
+  vmdkit mount --foreground web01.vmdk /mnt        until Ctrl-C
+  vmdkit umount /mnt
+
+No root is needed, only the fuse3 package. Nothing can be written through the mount.")]
+pub(crate) struct Mount {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// An existing, empty directory
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Stay and serve until Ctrl-C or umount
+    #[arg(long, short)]
+    foreground: bool,
+    /// What the mount shows
+    #[arg(long, value_enum, default_value_t = LayoutArg::Tree)]
+    layout: LayoutArg,
+    /// Show the file systems' metafiles too ($MFT, …)
+    #[arg(long)]
+    meta: bool,
+    /// Let other users in
+    #[arg(long)]
+    allow_other: bool,
+    /// Everything belongs to this user
+    #[arg(long, value_name = "NUMBER")]
+    uid: Option<u32>,
+    /// Everything belongs to this group
+    #[arg(long, value_name = "NUMBER")]
+    gid: Option<u32>,
+    /// Permission bits to take away, in octal
+    #[arg(long, value_name = "OCTAL", value_parser = octal, default_value = "0")]
+    umask: u32,
+    /// Past the page cache, for bulk copies
+    #[arg(long)]
+    direct_io: bool,
+    /// Append what goes wrong while it is mounted to FILE
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LayoutArg {
+    /// Volumes with their files: p1, p2, …
+    Tree,
+    /// The disk and its partitions as files: disk.img, p1.img, …
+    Raw,
+}
+
+fn octal(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|m| *m <= 0o777)
+        .ok_or_else(|| "expected an octal number up to 777".into())
+}
+
+impl Mount {
+    pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
+        if let Some(tz) = &global.tz
+            && tz.fixed().is_none()
+        {
+            return Err(Failure::usage_with(
+                "mount needs a zone with one offset",
+                "--tz +02:00",
+            ));
+        }
+        if self.foreground {
+            self.serve(global)
+        } else {
+            start_child()
+        }
+    }
+
+    fn serve(&self, global: &Global) -> Result<Exit, Failure> {
+        let tree = open_tree(&self.source, global, TreeOptions { meta: self.meta })?;
+        let options = MountOptions {
+            layout: match self.layout {
+                LayoutArg::Tree => Layout::Tree,
+                LayoutArg::Raw => Layout::Raw,
+            },
+            allow_other: self.allow_other,
+            uid: self.uid,
+            gid: self.gid,
+            umask: self.umask,
+            direct_io: self.direct_io,
+            ..MountOptions::default()
+        };
+        let log = match &self.log {
+            Some(path) => Some(
+                OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(path)
+                    .map_err(|e| DiskError::io("opening the log", &e).file(path.display()))?,
+            ),
+            None => None,
+        };
+        let mounted = proxy::mount(tree, &self.dir, &options)?;
+        for warning in mounted.warnings() {
+            output::warn(warning);
+        }
+        let is_child = std::env::var_os(CHILD).is_some();
+        if let Some(log) = &log {
+            rustix::stdio::dup2_stderr(log).map_err(io::Error::from)?;
+        }
+        if is_child {
+            become_daemon(log.is_some())?;
+        } else if !global.quiet {
+            eprintln!("mounted at {}; Ctrl-C unmounts", mounted.dir().display());
+        }
+        Ok(match mounted.serve()? {
+            Ended::Unmounted => Exit::Done,
+            Ended::Signal(n) if !is_child => Exit::Signal(u8::try_from(n).unwrap_or(0)),
+            Ended::Signal(_) => Exit::Done,
+        })
+    }
+}
+
+/// Says that the mount is ready and lets go of the terminal, the directory and the pipes of
+/// whoever started it.
+fn become_daemon(has_log: bool) -> Result<(), Failure> {
+    let _ = rustix::process::setsid();
+    let _ = std::env::set_current_dir("/");
+    let mut out = io::stdout();
+    out.write_all(b"ready\n")?;
+    out.flush()?;
+    let null = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null).map_err(io::Error::from)?;
+    rustix::stdio::dup2_stdout(&null).map_err(io::Error::from)?;
+    if !has_log {
+        rustix::stdio::dup2_stderr(&null).map_err(io::Error::from)?;
+    }
+    Ok(())
+}
+
+/// Starts this program again to serve, and waits until it is ready or has failed.
+fn start_child() -> Result<Exit, Failure> {
+    let fail = |doing: &str, e: &io::Error| Failure::Disk(DiskError::io(doing, e));
+    let program = std::env::current_exe().map_err(|e| fail("finding the program", &e))?;
+    let mut child = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .arg("--foreground")
+        .env(CHILD, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        // Its errors are ours, until it is ready.
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(|e| fail("starting the process that serves the mount", &e))?;
+    let mut line = String::new();
+    if let Some(out) = child.stdout.take() {
+        let _ = BufReader::new(out).read_line(&mut line);
+    }
+    if line == "ready\n" {
+        return Ok(Exit::Done);
+    }
+    let status = child
+        .wait()
+        .map_err(|e| fail("waiting for the process that serves the mount", &e))?;
+    Ok(match status.code() {
+        Some(2) => Exit::Usage,
+        Some(_) => Exit::Failed,
+        None => {
+            eprintln!("vmdkit: the process that serves the mount was ended: {status}");
+            Exit::Failed
+        }
+    })
+}

@@ -1,0 +1,228 @@
+//! `stat`: everything that is known of one object.
+
+use crate::{
+    args::{Global, SourceArgs},
+    exit::{Exit, Failure, tell_path_error},
+    names::{NameJson, shown},
+    output::{Out, human},
+    source::open_tree,
+    verb::{
+        entry::{EntryJson, ErrorJson, FactsJson, StreamJson, attribute_names, kind_name},
+        ls::join,
+    },
+};
+use clap::Args;
+use guest_fs::{Extent, Link, Metadata, Name, NodeKind, Stream};
+use proxy::{Node, Tree, TreeOptions};
+use serde::Serialize;
+use std::{ffi::OsString, os::unix::ffi::OsStrExt};
+
+/// Show everything that is known of a file or directory
+///
+/// Times to 100 ns, attributes, streams, link target, every hard link, and where the
+/// contents lie on the volume.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vmdkit stat web01.vmdk /p1/Users/anna/report.docx
+  vmdkit stat --json web01.vmdk /p1/pagefile.sys | jq .extents")]
+pub(crate) struct Stat {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// A path in the tree
+    #[arg(value_name = "PATH")]
+    path: OsString,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Json {
+    #[serde(flatten)]
+    entry: EntryJson,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link_sort: Option<&'static str>,
+    hard_links: Vec<NameJson>,
+    extents: Vec<ExtentJson>,
+}
+
+#[derive(Serialize)]
+struct ExtentJson {
+    offset: u64,
+    length: u64,
+    volume_offset: Option<u64>,
+}
+
+struct Facts {
+    metadata: Metadata,
+    streams: Vec<Stream>,
+    link: Option<Link>,
+    names: Vec<Vec<u8>>,
+    extents: Vec<Extent>,
+    missing: bool,
+}
+
+impl Facts {
+    fn gather(tree: &Tree, node: Node, path: &[u8]) -> disk_io::Result<Self> {
+        let metadata = tree.metadata(node)?;
+        let mut missing = false;
+        let mut note = |e: &disk_io::DiskError| {
+            tell_path_error(path, e);
+            missing = true;
+        };
+        let streams = tree
+            .streams(node)
+            .inspect_err(&mut note)
+            .unwrap_or_default();
+        let link = (metadata.kind == NodeKind::Symlink)
+            .then(|| tree.read_link(node).inspect_err(&mut note).ok())
+            .flatten();
+        let names = tree.names(node).inspect_err(&mut note).unwrap_or_default();
+        let extents = match tree.guest(node) {
+            Ok(Some((fs, id))) => fs.extents(id, None).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        Ok(Self {
+            metadata,
+            streams,
+            link,
+            names: names
+                .iter()
+                .map(|(dir, name)| join(tree.path_of(*dir).as_bytes(), name.as_bytes()))
+                .collect(),
+            extents,
+            missing,
+        })
+    }
+}
+
+impl Stat {
+    pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let tree = open_tree(&self.source, global, TreeOptions { meta: true })?;
+        let found = tree.resolve(self.path.as_bytes())?;
+        for remark in &found.remarks {
+            crate::output::warn(remark);
+        }
+        let zone = global.zone();
+        let mut facts = Facts::gather(&tree, found.node, found.path.as_bytes())?;
+        zone.settle_all(&mut facts.metadata, global.tz.is_some());
+        let inode = tree.inode(found.node);
+        let mut out = Out::new();
+        if self.json {
+            let mut entry = EntryJson::new(found.path.as_bytes(), facts.metadata.kind);
+            entry.facts = Some(FactsJson::new(&facts.metadata, inode, &zone));
+            entry.error = facts.metadata.refusal.as_ref().map(ErrorJson::new);
+            entry.streams = Some(facts.streams.iter().map(StreamJson::new).collect());
+            if let Some(link) = &facts.link {
+                entry.link(link);
+            }
+            out.document(&Json {
+                entry,
+                link_sort: facts.link.as_ref().map(|l| l.sort),
+                hard_links: facts.names.iter().map(|n| NameJson::new(n)).collect(),
+                extents: facts
+                    .extents
+                    .iter()
+                    .map(|e| ExtentJson {
+                        offset: e.offset,
+                        length: e.len,
+                        volume_offset: e.place,
+                    })
+                    .collect(),
+            })?;
+        } else {
+            self.text(&mut out, &found.path, inode, &facts, &zone)?;
+        }
+        out.finish()?;
+        Ok(Exit::partial_if(facts.missing))
+    }
+
+    fn text(
+        &self,
+        out: &mut Out,
+        path: &Name,
+        inode: u64,
+        facts: &Facts,
+        zone: &crate::times::Zone,
+    ) -> Result<(), Failure> {
+        let m = &facts.metadata;
+        let mut row = |key: &str, value: String| out.line(format!("{key:<12}{value}"));
+        row("path", path.to_string())?;
+        row("type", kind_name(m.kind).to_owned())?;
+        if m.kind == NodeKind::File {
+            row("size", format!("{} ({})", m.size, human(m.size)))?;
+            row("allocated", m.allocated.to_string())?;
+        }
+        row(
+            "inode",
+            format!(
+                "{inode} (record {}, sequence {})",
+                m.node.record, m.node.sequence
+            ),
+        )?;
+        for (key, time) in [
+            ("created", m.created),
+            ("modified", m.modified),
+            ("accessed", m.accessed),
+            ("changed", m.changed),
+        ] {
+            if let Some(time) = time {
+                let note = if time.zoned {
+                    ""
+                } else {
+                    " (the guest's local time; --tz tells its zone)"
+                };
+                row(key, format!("{}{note}", zone.rfc3339(time)))?;
+            }
+        }
+        if let Some(bits) = m.attributes {
+            row(
+                "attributes",
+                format!("{bits:#x} {}", attribute_names(bits).join(" ")),
+            )?;
+        }
+        if let Some(mode) = m.mode {
+            row("mode", format!("{:04o}", mode & 0o7777))?;
+        }
+        if let Some((uid, gid)) = m.owner {
+            row("owner", format!("{uid}:{gid}"))?;
+        }
+        if let Some(tag) = m.reparse_tag {
+            row("reparse tag", format!("{tag:#010x}"))?;
+        }
+        if let Some(link) = &facts.link {
+            row("target", format!("{} ({})", link.stored, link.sort))?;
+        }
+        row("links", m.links.to_string())?;
+        for name in &facts.names {
+            row("  link", shown(name))?;
+        }
+        for stream in &facts.streams {
+            row("stream", format!("{} ({} bytes)", stream.name, stream.size))?;
+        }
+        for e in facts.extents.iter().take(64) {
+            let place = match e.place {
+                Some(at) => format!("at {at} on the volume"),
+                None => "a hole, or inside the record".to_owned(),
+            };
+            row("extent", format!("{} +{} {place}", e.offset, e.len))?;
+        }
+        if facts.extents.len() > 64 {
+            row(
+                "",
+                format!(
+                    "… {} extents in all; --json lists them",
+                    facts.extents.len()
+                ),
+            )?;
+        }
+        for remark in &m.remarks {
+            row("remark", remark.clone())?;
+        }
+        if let Some(e) = &m.refusal {
+            row("unreadable", e.to_string())?;
+        }
+        Ok(())
+    }
+}
