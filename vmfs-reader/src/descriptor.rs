@@ -59,6 +59,9 @@ pub struct Stat {
     pub allocated: u64,
     /// Bytes that are allocated and not yet zeroed: they read as zeros.
     pub to_be_zeroed: u64,
+    /// Bytes in blocks that are marked to be copied when written to: shared with another
+    /// file. They are read like others.
+    pub shared: u64,
     /// Names that it has.
     pub links: u32,
     /// When the contents were changed last, in seconds since 1970.
@@ -152,6 +155,8 @@ impl Descriptor {
             size: meta.u64_le(0x14)?,
             allocated: meta.u64_le(0x24)?.saturating_mul(block_size),
             to_be_zeroed: zeroing.saturating_mul(block_size),
+            shared: (u64::from(meta.u32_le(0x4C)?) | u64::from(meta.u32_le(0x58)?) << 32)
+                .saturating_mul(block_size),
             links: meta.u32_le(8)?,
             modified: meta.u32_le(0x2C)?,
             changed: meta.u32_le(0x30)?,

@@ -2,8 +2,8 @@
 
 use crate::{
     blocks::{BlockList, Extent, Place, copy_resident},
+    core::Core,
     descriptor::Stat,
-    volume::Core,
 };
 use disk_io::{
     Disk, DiskError, Result, Run, RunKind,

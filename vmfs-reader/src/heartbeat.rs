@@ -35,7 +35,14 @@ pub(crate) type Found = (Vec<Heartbeat>, Vec<String>);
 /// Reads every slot.
 pub(crate) fn read(disk: &dyn Disk, g: &Geometry) -> Result<Found> {
     let count = g.heartbeats as usize;
-    let mut bytes = vec![0; count.saturating_mul(g.align)];
+    let len = count.saturating_mul(g.align);
+    if OFFSET.saturating_add(len as u64) > disk.len() {
+        return Err(DiskError::corrupt("reading the heartbeats")
+            .offset(OFFSET)
+            .expected(format!("{len} bytes"))
+            .found(format!("a volume of {} bytes", disk.len())));
+    }
+    let mut bytes = vec![0; len];
     disk.read_exact_at(&mut bytes, OFFSET)?;
     let mut found = Vec::new();
     let mut damage = Vec::new();

@@ -11,7 +11,8 @@
 //! | [`lvm`] | devices, which of them belong together, the logical volume as a disk |
 //! | [`probe`] | what a disk is, cheaply |
 //! | `superblock`, `resource`, `address`, `descriptor`, `lock`, `heartbeat` | one structure each |
-//! | `blocks`, `file` | where the bytes of a file lie, and reading them |
+//! | `blocks`, `resolve`, `file` | where the bytes of a file lie, and reading them |
+//! | `core` | what the files of a volume share |
 //! | `dir` | flat and hashed directories |
 //! | `locate` | names of files, as virtual machines spell them |
 //! | `deleted` | descriptors of deleted files |
@@ -25,6 +26,7 @@ mod address;
 mod blocks;
 #[cfg(feature = "builder")]
 pub mod build;
+mod core;
 mod deleted;
 mod descriptor;
 mod dir;
@@ -34,9 +36,11 @@ mod locate;
 mod lock;
 pub mod lvm;
 pub mod probe;
+mod resolve;
 mod resource;
 mod scsi;
 mod superblock;
+mod usage;
 mod uuid;
 mod volume;
 
@@ -51,5 +55,6 @@ pub use locate::{Datastores, Found};
 pub use lock::{Holder, Lock};
 pub use scsi::ScsiIdentity;
 pub use superblock::Superblock;
+pub use usage::Usage;
 pub use uuid::Uuid;
-pub use volume::{LockState, OpenOptions, Usage, Volume};
+pub use volume::{LockState, OpenOptions, Volume};

@@ -82,7 +82,6 @@ pub(crate) struct Geometry {
     pub(crate) dense: bool,
     pub(crate) align: usize,
     pub(crate) block_size: u64,
-    pub(crate) sub_block: u64,
     /// A file descriptor, with its lock block.
     pub(crate) descriptor: usize,
     pub(crate) resident_at: usize,
@@ -255,7 +254,6 @@ impl Superblock {
                 dense: self.config & 4 != 0,
                 align,
                 block_size,
-                sub_block: self.sub_block.into(),
                 descriptor: 2048,
                 resident_at: 0x400,
                 resident_len: 1024,
@@ -277,7 +275,6 @@ impl Superblock {
                     dense: self.config & 4 != 0,
                     align,
                     block_size,
-                    sub_block: self.sub_block.into(),
                     descriptor: whole,
                     resident_at: align.saturating_add(512),
                     resident_len: align.saturating_sub(512),

@@ -12,6 +12,7 @@
 
 mod allocate;
 mod directory;
+mod layout;
 mod lvm;
 mod metadata;
 mod store;
@@ -192,7 +193,7 @@ impl Builder {
     /// # Panics
     /// If the volume is too small for what it shall hold.
     pub fn build(&self) -> Vec<Device> {
-        let store = Arc::new(allocate::volume(self));
+        let store = Arc::new(layout::volume(self));
         if self.with_lvm {
             lvm::devices(self, &store)
         } else {

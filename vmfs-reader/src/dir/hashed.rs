@@ -2,7 +2,7 @@
 //! entries, of chains, and of a map of these blocks.
 
 use super::{Entry, Visit, entry, hash};
-use crate::{address::FdAddress, blocks::BlockList, volume::Core};
+use crate::{address::FdAddress, blocks::BlockList, core::Core};
 use disk_io::{DiskError, Fields, Result};
 use std::ops::ControlFlow;
 

@@ -1,7 +1,7 @@
 //! Directories of VMFS-3 and VMFS-5: an array of entries (fact sheet, VMFS 10).
 
 use super::{Visit, entry};
-use crate::{blocks::BlockList, volume::Core};
+use crate::{blocks::BlockList, core::Core};
 use disk_io::{DiskError, Fields, Result};
 use std::ops::ControlFlow;
 

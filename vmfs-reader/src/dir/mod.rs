@@ -5,11 +5,12 @@ mod hashed;
 mod linear;
 
 use crate::{
-    address::FdAddress, blocks::BlockList, descriptor::FileKind, superblock::Layout, volume::Core,
+    address::FdAddress, blocks::BlockList, core::Core, descriptor::FileKind, superblock::Layout,
 };
 use disk_io::{DiskError, Fields, Result};
 use std::ops::ControlFlow;
 
+#[cfg(feature = "builder")]
 pub(crate) use hashed::{BLOCK_HEADER, ENTRIES_AT, HASH_AT, SLOT};
 
 /// One name in a directory.

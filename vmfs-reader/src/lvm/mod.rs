@@ -12,7 +12,7 @@ pub use device::{Device, DeviceHeader, VolumeEntry};
 pub use set::{VolumeSet, group};
 pub use volume::LogicalVolume;
 
-pub(crate) use device::{HEADER_OFFSETS, MAGIC};
+pub(crate) use device::MAGIC;
 
 /// A physical extent of LVM 3 to 5, and the unit in which ranges are counted: 256 MiB.
 pub const UNIT: u64 = 256 << 20;

@@ -1,7 +1,13 @@
 //! What the tests share: finding the images, and reading everything of a volume.
-#![allow(dead_code, unreachable_pub, clippy::indexing_slicing)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::panic
+)]
 
-use disk_io::{Disk, RunKind, host_dir::Allowed};
+use disk_io::{Disk, MemDisk, Result, Run, RunKind, host_dir::Allowed};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -9,7 +15,10 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use vmfs_reader::{FdAddress, FileKind, OpenOptions, Volume};
+use vmfs_reader::{
+    Datastores, FdAddress, FileKind, OpenOptions, Volume,
+    build::{FileSpec, Provision},
+};
 
 /// Says that a test does nothing, or fails if what it needs is required.
 pub fn skip(kind: &str, why: &str) {
@@ -50,7 +59,7 @@ pub fn host(path: &Path) -> Arc<dyn Disk> {
 }
 
 /// Finds an image by its name, anywhere below.
-pub fn find(base: &Path, name: &str) -> PathBuf {
+pub fn image(base: &Path, name: &str) -> PathBuf {
     let mut dirs = vec![base.to_path_buf()];
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(dir).unwrap() {
@@ -125,4 +134,56 @@ pub fn data_runs(disk: &dyn Disk) -> Vec<(u64, u64)> {
         at += run.len;
     }
     out
+}
+
+pub fn filled(len: u64, byte: u8) -> Arc<dyn Disk> {
+    Arc::new(MemDisk::new(vec![byte; len as usize]))
+}
+
+pub fn thick() -> FileSpec {
+    FileSpec {
+        provision: Provision::Thick,
+        ..FileSpec::default()
+    }
+}
+
+/// Finds a file by its path.
+pub fn find(volume: &Volume, path: &str) -> FdAddress {
+    let stores = Datastores::one(volume.clone());
+    stores.resolve(0, path.as_bytes()).unwrap().address
+}
+
+pub fn all(disk: &dyn Disk) -> Result<Vec<u8>> {
+    let mut buf = vec![0xA5; disk.len() as usize];
+    disk.read_exact_at(&mut buf, 0)?;
+    Ok(buf)
+}
+
+/// A disk with some bytes changed.
+#[derive(Debug)]
+pub struct Patched(pub Arc<dyn Disk>, pub Vec<(u64, Vec<u8>)>);
+
+impl Disk for Patched {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.0.read_exact_at(buf, offset)?;
+        let end = offset + buf.len() as u64;
+        for (at, bytes) in &self.1 {
+            let (from, to) = (offset.max(*at), end.min(at + bytes.len() as u64));
+            if from < to {
+                buf[(from - offset) as usize..(to - offset) as usize]
+                    .copy_from_slice(&bytes[(from - at) as usize..(to - at) as usize]);
+            }
+        }
+        Ok(())
+    }
+    fn run_at(&self, offset: u64) -> Result<Run> {
+        self.0.run_at(offset)
+    }
+}
+
+pub fn patch(disk: &Arc<dyn Disk>, at: u64, bytes: &[u8]) -> Arc<dyn Disk> {
+    Arc::new(Patched(disk.clone(), vec![(at, bytes.to_vec())]))
 }
