@@ -9,7 +9,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args_os().skip(1);
     let source = PathBuf::from(args.next().ok_or("SOURCE is missing")?);
     let dir = PathBuf::from(args.next().ok_or("DIR is missing")?);
-    let mut options = MountOptions::default();
+    let mut options = MountOptions {
+        signals: true,
+        ..MountOptions::default()
+    };
     for word in args {
         match word.to_str() {
             Some("raw") => options.layout = Layout::Raw,

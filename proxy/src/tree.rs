@@ -171,6 +171,21 @@ impl Tree {
         self.volumes.get(usize::from(number).checked_sub(1)?)
     }
 
+    /// The file system of volume `number`; `None` if there is no such volume. The error
+    /// names the volume by its path, besides the host's file if that is at fault.
+    fn file_system(&self, number: u16) -> Result<Option<&Arc<dyn FileSystem>>> {
+        let Some((volume, door)) = self.volume(number) else {
+            return Ok(None);
+        };
+        volume.file_system().map(Some).map_err(|e| {
+            let path = self.own.path(*door);
+            match e.file_name() {
+                None => e.file(path),
+                Some(_) => e.context(path),
+            }
+        })
+    }
+
     pub(crate) fn place(&self, node: Node) -> Result<Place<'_>> {
         let gone = || {
             DiskError::not_found("looking up a file by number")
@@ -182,12 +197,12 @@ impl Tree {
                 Own::Directory => Ok(Place::Own(id)),
                 Own::File(file) => Ok(Place::File(file)),
                 Own::Volume(number) => {
-                    let fs = self.volume(*number).ok_or_else(gone)?.0.file_system()?;
+                    let fs = self.file_system(*number)?.ok_or_else(gone)?;
                     Ok(Place::Guest(*number, fs, fs.root()))
                 }
             };
         }
-        let fs = self.volume(node.volume).ok_or_else(gone)?.0.file_system()?;
+        let fs = self.file_system(node.volume)?.ok_or_else(gone)?;
         Ok(Place::Guest(node.volume, fs, node.id))
     }
 

@@ -103,7 +103,7 @@ impl Volume {
     }
 
     fn open(&self) -> Result<Arc<dyn FileSystem>> {
-        let doing = format!("entering /{}", self.name);
+        let doing = "entering the volume";
         match self.recognised() {
             Err(e) => return Err(e.clone().context(doing)),
             Ok(None) => {

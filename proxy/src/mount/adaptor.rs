@@ -138,6 +138,16 @@ impl Adaptor {
         Ok(self.attr(node, &metadata))
     }
 
+    /// Metadata of an entry of a listing, which goes on whatever happens to it.
+    fn listed(&self, dir: Node, name: &OsStr, node: Node) -> Result<Metadata, Errno> {
+        self.answer(node, "reading attributes", || {
+            let metadata = self.tree.metadata(node)?;
+            self.reporter
+                .reached(&self.tree, dir, &Name::from(name), node);
+            Ok(metadata)
+        })
+    }
+
     fn attr(&self, node: Node, metadata: &Metadata) -> FileAttr {
         self.sequences.remember(node);
         attr(&self.tree, node, metadata, &self.who)
@@ -170,7 +180,14 @@ impl Adaptor {
         match name.as_encoded_bytes() {
             b"." => Ok(Some(parent)),
             b".." => Ok(self.tree.parent(parent)),
-            _ => self.tree.lookup(parent, &Name::from(name)),
+            _ => {
+                let name = Name::from(name);
+                let found = self.tree.lookup(parent, &name)?;
+                if let Some(node) = found {
+                    self.reporter.reached(&self.tree, parent, &name, node);
+                }
+                Ok(found)
+            }
         }
     }
 
@@ -442,7 +459,7 @@ impl Filesystem for Adaptor {
                 let (attr, valid) = match kind {
                     // The kernel takes no attributes from these two.
                     None => (self.bare_attr(node, FileType::Directory), AT_ONCE),
-                    Some(kind) => match self.tree.metadata(node) {
+                    Some(kind) => match self.listed(dir.node, name, node) {
                         Ok(metadata) => (self.attr(node, &metadata), LONG),
                         // The name is there; what is wrong with it is told when asked.
                         Err(_) => (self.bare_attr(node, attr::file_type(kind, None)), AT_ONCE),

@@ -65,6 +65,9 @@ pub struct MountOptions {
     pub threads: Option<usize>,
     /// Name of the source in the mount table; SOURCE's path if `None`.
     pub fs_name: Option<String>,
+    /// Take SIGINT, SIGTERM and SIGHUP from before the mount on, for [`Mounted::serve`]: a
+    /// signal at any moment then unmounts. For processes that do nothing else.
+    pub signals: bool,
 }
 
 /// How a mount ended.
@@ -83,6 +86,51 @@ pub struct Mounted {
     warnings: Vec<String>,
     session: Arc<Running>,
     thread: Option<JoinHandle<()>>,
+    watcher: Option<Watcher>,
+}
+
+/// The thread that waits for signals, as long as the mount lasts.
+#[derive(Debug)]
+struct Watcher {
+    handle: signal_hook::iterator::Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watcher {
+    fn start(running: &Arc<Running>) -> Result<Self> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])
+            .map_err(|e| DiskError::io("waiting for signals", &e))?;
+        let handle = signals.handle();
+        let running = running.clone();
+        let thread = std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                for signal in signals.forever() {
+                    // Under the lock that waiters hold, or one could miss it.
+                    let _state = running.state.lock();
+                    *running
+                        .signal
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner) = Some(signal);
+                    running.changed.notify_all();
+                }
+            })
+            .map_err(|e| DiskError::io("starting a thread", &e))?;
+        Ok(Self {
+            handle,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.handle.close();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// The session's thread and whoever waits for it.
@@ -126,28 +174,11 @@ impl Mounted {
 
     /// Waits until somebody unmounts it, or until SIGINT, SIGTERM or SIGHUP, which unmount
     /// it. Files that are open then fail with ENOTCONN once the process ends.
-    pub fn serve(self) -> Result<Ended> {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])
-            .map_err(|e| DiskError::io("waiting for signals", &e))?;
-        let handle = signals.handle();
-        let running = self.session.clone();
-        let watcher = std::thread::Builder::new()
-            .name("signals".into())
-            .spawn(move || {
-                if let Some(signal) = signals.forever().next() {
-                    *running
-                        .signal
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner) = Some(signal);
-                    let _ends = running.state.lock();
-                    running.changed.notify_all();
-                }
-            })
-            .map_err(|e| DiskError::io("starting a thread", &e))?;
+    pub fn serve(mut self) -> Result<Ended> {
+        if self.watcher.is_none() {
+            self.watcher = Some(Watcher::start(&self.session)?);
+        }
         self.wait_for(None, true);
-        handle.close();
-        let _ = watcher.join();
         let signal = *self
             .session
             .signal
@@ -269,7 +300,7 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
         .source()
         .map_or_else(PathBuf::new, |s| s.path().to_path_buf());
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
-    let threads = options.threads.unwrap_or(processors).clamp(1, 64);
+    let threads = options.threads.unwrap_or(processors.max(2)).clamp(1, 64);
     let who = Ownership {
         uid: options.uid,
         gid: options.gid,
@@ -299,6 +330,11 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
     }
     config.n_threads = Some(threads);
 
+    let running = Arc::new(Running::default());
+    let watcher = match options.signals {
+        true => Some(Watcher::start(&running)?),
+        false => None,
+    };
     let adaptor = Adaptor::new(tree, who, options.direct_io, processors);
     // fuser asserts that standard input, output and error are open.
     let session = catch_unwind(AssertUnwindSafe(|| Session::new(adaptor, &dir, &config)))
@@ -310,19 +346,14 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
         })?
         .map_err(|e| explain(&e, &dir))?;
 
-    let state_file = match StateFile::create(&dir, &source) {
-        Ok(file) => Some(file),
-        Err(e) => {
-            warnings.push(format!(
-                "no state file could be written ({e}): `cleanup` will not know of this mount"
-            ));
-            None
+    match StateFile::create(&dir, &source) {
+        Ok(file) => {
+            *running.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
         }
-    };
-    let running = Arc::new(Running {
-        file: Mutex::new(state_file),
-        ..Running::default()
-    });
+        Err(e) => warnings.push(format!(
+            "no state file could be written ({e}): `cleanup` will not know of this mount"
+        )),
+    }
     let thread = {
         let running = running.clone();
         std::thread::Builder::new()
@@ -341,6 +372,7 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
         warnings,
         session: running,
         thread: Some(thread),
+        watcher,
     };
     raise_readahead(&mounted.dir);
     Ok(mounted)

@@ -293,6 +293,12 @@ fn damage_is_told_and_the_rest_is_there() {
     ) else {
         return;
     };
+    let listed = fs::read_dir(here.at("p1")).unwrap();
+    assert!(
+        listed
+            .map(|e| e.unwrap().file_name())
+            .any(|n| n == "panics")
+    );
     assert_eq!(os_error(fs::metadata(here.at("p1/panics"))), EIO);
     assert_eq!(
         os_error(fs::metadata(here.at("p1/damaged/bad record"))),
@@ -522,8 +528,11 @@ fn child_that_serves() {
         }
         return;
     }
-    let mounted = mount(Arc::new(odd()), Path::new(&dir), &MountOptions::default()).unwrap();
-    println!("ready");
+    let options = MountOptions {
+        signals: true,
+        ..MountOptions::default()
+    };
+    let mounted = mount(Arc::new(odd()), Path::new(&dir), &options).unwrap();
     let ended = mounted.serve().unwrap();
     println!("ended {ended:?}");
 }
