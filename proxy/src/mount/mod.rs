@@ -427,6 +427,10 @@ fn explain(e: &io::Error, dir: &Path) -> DiskError {
         DiskError::not_found("mounting").found("no /dev/fuse").hint(
             "load the kernel's module with: modprobe fuse; in a container, pass the device in",
         )
+    } else if e.kind() == io::ErrorKind::PermissionDenied && !may_open_fuse() {
+        DiskError::refused("mounting")
+            .found("no permission to open /dev/fuse")
+            .hint("mount as root, or let users in with: chmod 666 /dev/fuse")
     } else if text.contains("user_allow_other") {
         DiskError::refused("mounting with --allow-other")
             .found("a system that reserves it for root")
@@ -441,6 +445,11 @@ fn explain(e: &io::Error, dir: &Path) -> DiskError {
         DiskError::new(ErrorKind::Refused, "mounting").found(text.trim().to_string())
     };
     error.file(dir.display())
+}
+
+fn may_open_fuse() -> bool {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).open("/dev/fuse").is_ok()
 }
 
 /// Lets the kernel read further ahead than the 128 KiB it offers a FUSE server: 2.6 to 3.8
