@@ -25,6 +25,7 @@ mod testing;
 mod vdi;
 mod vhd;
 mod vhdx;
+pub mod write;
 
 pub use chain::Link;
 pub use format::Format;

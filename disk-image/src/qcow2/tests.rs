@@ -167,7 +167,7 @@ fn hostile_headers() {
 fn entries_that_break_the_rules_fail_to_read() {
     let good = image(&[Cluster::Data(1), Cluster::Data(2)], 1024, None);
     // The first L2 entry: reserved bits, an odd place, a place beyond the end.
-    for entry in [512u64 * 3 | 2, 512 * 3 | 1 << 57, 1 << 40] {
+    for entry in [1536u64 | 2, 1536 | (1 << 57), 1 << 40] {
         let mut f = good.clone();
         f[1024..1032].copy_from_slice(&entry.to_be_bytes());
         let disk = alone(f).unwrap().disk;
