@@ -7,7 +7,7 @@
 //! | [`fat`] | FAT12, FAT16, FAT32 |
 //! | [`exfat`] | exFAT |
 //! | [`ntfs`] | NTFS |
-//! | [`lvm2`] | LVM2 |
+//! | [`lvm2`], [`ldm`] | logical volumes over one or more disks |
 //! | [`fs`] | the one trait of every file system, and what it speaks in |
 //! | [`name`] | guest file names: bytes that survive what UTF-8 cannot hold |
 //! | [`time`] | guest time stamps, with or without a zone |
@@ -16,6 +16,7 @@ pub mod ext;
 pub mod exfat;
 pub mod fat;
 pub mod fs;
+pub mod ldm;
 pub mod lvm2;
 pub mod name;
 pub mod partition;

@@ -20,7 +20,7 @@ pub mod gpt;
 pub mod mbr;
 pub mod types;
 
-use crate::{FsKind, volume};
+use crate::{FsKind, ldm, volume};
 use disk_io::{Disk, Result, Slice};
 use std::sync::Arc;
 
@@ -94,6 +94,10 @@ pub struct Table {
     pub uuid: Option<String>,
     /// Its partitions, by number.
     pub partitions: Vec<Partition>,
+    /// Whether the disk is a member of a Windows dynamic disk group. Its partitions of an
+    /// LDM type are then parts of volumes ([`crate::ldm`]): one may begin like a file system
+    /// and hold every second stripe of it.
+    pub dynamic: bool,
     /// Damage and oddities, one sentence each.
     pub remarks: Vec<String>,
 }
@@ -105,6 +109,7 @@ impl Table {
             sector_size,
             uuid: None,
             partitions: Vec::new(),
+            dynamic: false,
             remarks: Vec::new(),
         }
     }
@@ -142,6 +147,18 @@ impl Table {
 /// Reads the partition table of `disk`. No table is [`Scheme::None`], not an error; an error
 /// means that sector 0 cannot be read.
 pub fn read(disk: &Arc<dyn Disk>) -> Result<Table> {
+    let mut table = read_table(disk)?;
+    let of_ldm = |p: &Partition| p.type_id == "0x42" || p.type_name.contains("(LDM)");
+    if table.partitions.iter().any(of_ldm) && ldm::is_member(disk) {
+        table.dynamic = true;
+        table.remarks.push(
+            "a member of a Windows dynamic disk group: its partitions are parts of volumes".into(),
+        );
+    }
+    Ok(table)
+}
+
+fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
     let stated = disk.sector_size();
     let mut none = Table::new(Scheme::None, stated);
     if disk.len() < 512 {
@@ -198,7 +215,7 @@ pub fn read(disk: &Arc<dyn Disk>) -> Result<Table> {
     if table.partitions.is_empty() && whole.is_some() {
         return Ok(none);
     }
-    if let Some(whole) = whole {
+    if let Some(whole) = whole.filter(|w| w.kind != FsKind::Ldm) {
         table.remarks.push(format!(
             "the whole disk also looks like {}; the partition table is believed",
             whole.kind

@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`mapped`] | logical volumes: ranges of disks put together |
 //! | [`probe`] | a look at a few places of a volume |
 //! | [`windows`] | NTFS, FAT, exFAT, ReFS, BitLocker, LDM, Storage Spaces |
 //! | [`linux`] | ext, XFS, Btrfs, F2FS, SquashFS, swap, LUKS, LVM2, RAID |
@@ -13,6 +14,7 @@
 )]
 
 mod linux;
+pub mod mapped;
 mod others;
 pub mod probe;
 mod windows;

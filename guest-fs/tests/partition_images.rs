@@ -8,8 +8,11 @@ use guest_fs::partition::{self, Scheme};
 use std::process::Command;
 use volume_common::{disk, have, images};
 
-/// (number, first sector, sectors, type) as `sfdisk -J` has them.
-fn sfdisk(path: &std::path::Path) -> Option<(String, Vec<(u32, u64, u64, String)>)> {
+/// (number, first sector, sectors, type).
+type Part = (u32, u64, u64, String);
+
+/// The label and the partitions as `sfdisk -J` has them.
+fn sfdisk(path: &std::path::Path) -> Option<(String, Vec<Part>)> {
     let out = Command::new("sfdisk").arg("-J").arg(path).output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&out.stdout).ok()?;
     let table = &json["partitiontable"];
@@ -31,7 +34,7 @@ fn sfdisk(path: &std::path::Path) -> Option<(String, Vec<(u32, u64, u64, String)
     Some((label, parts))
 }
 
-fn ours(path: &std::path::Path) -> (partition::Table, Vec<(u32, u64, u64, String)>) {
+fn ours(path: &std::path::Path) -> (partition::Table, Vec<Part>) {
     let table = partition::read(&disk(path)).unwrap();
     let unit = u64::from(table.sector_size);
     let parts = table
@@ -117,6 +120,7 @@ fn every_table_of_the_collection_is_what_sfdisk_says() {
         };
         assert_eq!(label_of(table.scheme), label, "{path}");
         assert_eq!(table.sector_size, 512, "{path}");
+        assert_eq!(table.dynamic, path.contains("libldm"), "{path}");
         assert_eq!(parts, expected, "{path}");
         compared += 1;
     }

@@ -1,0 +1,212 @@
+//! LVM2 physical volumes of the collection, and groups made by `pvcreate` and `vgcreate`'s
+//! text format by hand.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+mod volume_common;
+
+use disk_io::{Disk, MemDisk};
+use guest_fs::{ErrorKind, OpenOptions, lvm2, volume};
+use std::sync::Arc;
+use volume_common::{disk, images, walk};
+
+#[test]
+fn volumes_of_the_collection() {
+    let Some((dir, _)) = images() else { return };
+    let scan = |names: &[&str]| {
+        let disks: Vec<_> = names
+            .iter()
+            .map(|n| disk(&dir.join("partition").join(n)))
+            .collect();
+        lvm2::scan(&disks).unwrap()
+    };
+    let groups = scan(&["dissect/lvm.bin"]);
+    assert_eq!(
+        (groups[0].name.as_str(), groups[0].volumes[0].name.as_str()),
+        ("vg_test", "lv_test")
+    );
+    assert_eq!(groups[0].volumes[0].len, 4 << 20);
+    let one = groups[0].volumes[0].open().unwrap();
+    disk_io::conformance::check_rules(&one);
+
+    let groups = scan(&["plaso/lvm.raw"]);
+    assert_eq!(groups[0].volumes.len(), 2, "{groups:?}");
+    let mut read = 0;
+    for lv in groups[0].volumes.iter().filter(|v| v.visible) {
+        let logical = lv.open().unwrap();
+        if let Ok(fs) = volume::open(&logical, &OpenOptions::default()) {
+            let (found, errors) = walk(&*fs);
+            assert_eq!(errors, Vec::<String>::new(), "{}", lv.name);
+            read += found.iter().filter(|f| f.bytes.is_ok()).count();
+        }
+    }
+    assert!(read > 0);
+
+    let groups = scan(&["dissect/lvm-thin.bin"]);
+    for lv in &groups[0].volumes {
+        if lv.kinds.iter().any(|k| k.starts_with("thin")) {
+            let e = lv.open().unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Unsupported);
+            assert!(e.to_string().contains("thin"), "{e}");
+        }
+    }
+    // Half of a mirrored group: what is missing is said.
+    let groups = scan(&["dissect/lvm-mirror-1.bin"]);
+    assert_eq!(groups[0].missing.len(), 1);
+    let hidden: Vec<_> = groups[0].volumes.iter().filter(|v| !v.visible).collect();
+    let reads = hidden
+        .iter()
+        .map(|v| v.open().unwrap().read_exact_at(&mut [0; 512], 0).is_ok());
+    assert_eq!(reads.filter(|r| *r).count(), 1);
+    let both = scan(&["dissect/lvm-mirror-1.bin", "dissect/lvm-mirror-2.bin"]);
+    assert_eq!((both.len(), both[0].missing.len()), (1, 0));
+}
+
+/// LVM's checksum.
+fn checksum(bytes: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new_with_initial(!0xf597_a6cf);
+    crc.update(bytes);
+    !crc.finalize()
+}
+
+const AREA: usize = 4096;
+const AREA_LEN: usize = 64 << 10;
+const EXTENT: usize = 64 << 10;
+const PE_START: usize = 128 << 10;
+
+/// A physical volume with a metadata area whose text goes round its end.
+fn pv(id: &str, text: &str, extents: usize) -> Vec<u8> {
+    let mut disk = vec![0u8; PE_START + extents * EXTENT];
+    let label = &mut disk[512..1024];
+    label[..8].copy_from_slice(b"LABELONE");
+    label[8] = 1;
+    label[20] = 32;
+    label[24..32].copy_from_slice(b"LVM2 001");
+    label[32..64].copy_from_slice(id.replace('-', "").as_bytes());
+    label[72..80].copy_from_slice(&(PE_START as u64).to_le_bytes());
+    label[104..112].copy_from_slice(&(AREA as u64).to_le_bytes());
+    label[112..120].copy_from_slice(&(AREA_LEN as u64).to_le_bytes());
+    let sum = checksum(&label[20..512]);
+    label[16..20].copy_from_slice(&sum.to_le_bytes());
+    let place = AREA_LEN - 100;
+    let bytes = text.as_bytes();
+    disk[AREA + place..AREA + AREA_LEN].copy_from_slice(&bytes[..100]);
+    disk[AREA + 512..AREA + 512 + bytes.len() - 100].copy_from_slice(&bytes[100..]);
+    let area = &mut disk[AREA..AREA + 512];
+    area[4..20].copy_from_slice(b" LVM2 x[5A%r0N*>");
+    area[20] = 1;
+    area[24..32].copy_from_slice(&(AREA as u64).to_le_bytes());
+    area[32..40].copy_from_slice(&(AREA_LEN as u64).to_le_bytes());
+    area[40..48].copy_from_slice(&(place as u64).to_le_bytes());
+    area[48..56].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+    area[56..60].copy_from_slice(&checksum(bytes).to_le_bytes());
+    let sum = checksum(&area[4..512]);
+    area[..4].copy_from_slice(&sum.to_le_bytes());
+    disk
+}
+
+const A: &str = "AAAAAA-aaaa-aaaa-aaaa-aaaa-aaaa-aaaaaa";
+const B: &str = "BBBBBB-bbbb-bbbb-bbbb-bbbb-bbbb-bbbbbb";
+
+fn text(seqno: u32, names: &str) -> String {
+    format!(
+        r#"vg {{
+id = "VG"
+seqno = {seqno}
+extent_size = 128
+physical_volumes {{
+ pv0 {{ id = "{A}"
+ pe_start = 256 }}
+ pv1 {{ id = "{B}"
+ pe_start = 256 }}
+}}
+logical_volumes {{
+{names} {{
+ id = "LV"
+ status = ["READ", "WRITE", "VISIBLE"]
+ segment_count = 2
+ segment1 {{ start_extent = 0
+  extent_count = 2
+  type = "striped"
+  stripe_count = 1
+  stripes = [ "pv1", 1 ] }}
+ segment2 {{ start_extent = 2
+  extent_count = 4
+  type = "striped"
+  stripe_count = 2
+  stripe_size = 8 # 4 KiB
+  stripes = [ "pv0", 0, "pv1", 3 ] }}
+}}
+}}
+}}
+"#
+    )
+}
+
+#[test]
+fn linear_and_striped_segments_over_two_disks() {
+    let mut a = pv(A, &text(7, "new"), 8);
+    // The older text on the other disk must not win.
+    let mut b = pv(B, &text(3, "old"), 8);
+    let mut expected = vec![0u8; 6 * EXTENT];
+    for (n, byte) in expected.iter_mut().enumerate() {
+        *byte = (n / 512 * 7 + n) as u8;
+    }
+    b[PE_START + EXTENT..PE_START + 3 * EXTENT].copy_from_slice(&expected[..2 * EXTENT]);
+    for (n, chunk) in expected[2 * EXTENT..].chunks(4096).enumerate() {
+        let (to, base) = if n % 2 == 0 {
+            (&mut a, PE_START)
+        } else {
+            (&mut b, PE_START + 3 * EXTENT)
+        };
+        let at = base + n / 2 * 4096;
+        to[at..at + 4096].copy_from_slice(chunk);
+    }
+    let (a, b): (Arc<dyn Disk>, Arc<dyn Disk>) =
+        (Arc::new(MemDisk::new(a)), Arc::new(MemDisk::new(b)));
+    for order in [[a.clone(), b.clone()], [b.clone(), a.clone()]] {
+        let groups = lvm2::scan(&order).unwrap();
+        assert_eq!(groups.len(), 1);
+        assert_eq!(groups[0].volumes[0].name, "new");
+        disk_io::conformance::check(&groups[0].volumes[0].open().unwrap(), &expected);
+    }
+    let alone = lvm2::scan(&[a]).unwrap();
+    assert_eq!(alone[0].missing, [B]);
+    let lv = alone[0].volumes[0].open().unwrap();
+    assert!(
+        lv.read_exact_at(&mut [0], 0)
+            .unwrap_err()
+            .to_string()
+            .contains(B)
+    );
+    assert!(lv.read_exact_at(&mut [0; 4096], 2 * EXTENT as u64).is_ok());
+    assert!(lv.read_exact_at(&mut [0; 4097], 2 * EXTENT as u64).is_err());
+}
+
+#[test]
+fn damaged_physical_volumes_are_survived() {
+    let good = pv(A, &text(7, "new"), 1);
+    let mut seed = 1u64;
+    for _ in 0..500 {
+        let mut bytes = good.clone();
+        for _ in 0..4 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let at = (seed >> 33) as usize % 8192;
+            bytes[at] = (seed >> 20) as u8;
+        }
+        let damaged: Arc<dyn Disk> = Arc::new(MemDisk::new(bytes));
+        for group in lvm2::scan(&[damaged]).unwrap_or_default() {
+            for lv in &group.volumes {
+                if let Ok(d) = lv.open() {
+                    let _ = d.run_at(0);
+                }
+            }
+        }
+    }
+    let mut bytes = good;
+    bytes[AREA + 600] ^= 1;
+    let groups = lvm2::scan(&[Arc::new(MemDisk::new(bytes)) as Arc<dyn Disk>]).unwrap();
+    assert!(
+        groups.is_empty(),
+        "a text with a bad checksum is not believed"
+    );
+}
