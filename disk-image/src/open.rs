@@ -122,3 +122,93 @@ pub fn open(source: Opened, options: &OpenOptions) -> Result<Image> {
         believed: found.is_some(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Files;
+    use disk_io::{ErrorKind, conformance};
+
+    #[test]
+    fn raw_is_believed_only_when_forced() {
+        let bytes = vec![3; 5000];
+        let files = Files::new(&[("a", bytes.clone())]);
+        let image = files.image("a", &OpenOptions::default()).unwrap();
+        assert_eq!((image.format, image.believed), (Format::Raw, false));
+        conformance::check(&*image.disk, &bytes);
+        let forced = OpenOptions {
+            format: Some(Format::Raw),
+            ..OpenOptions::default()
+        };
+        assert!(files.image("a", &forced).unwrap().believed);
+        conformance::check(
+            &*files.image("a", &forced).unwrap().layered.unwrap(),
+            &bytes,
+        );
+    }
+
+    /// Whatever carries a signature is an error that names it, never a raw disk; and raw
+    /// all the same when the user says so.
+    #[test]
+    fn nothing_recognised_falls_through_to_raw() {
+        for (head, name, kind) in [
+            (&b"\x1f\x8b\x08\0"[..], "gzip", ErrorKind::Unsupported),
+            (b"\xfd7zXZ\0", "xz", ErrorKind::Unsupported),
+            (b"QFI\xfb\0\0\0\x01", "version 1", ErrorKind::Unsupported),
+            (b"QED\0", "QED", ErrorKind::Unsupported),
+            (b"LUKS\xba\xbe", "LUKS", ErrorKind::Unsupported),
+            (b"EVF\x09\x0d\x0a\xff\0", "E01", ErrorKind::Unsupported),
+            (b"QFI\xfb\0\0\0\x03", "qcow2", ErrorKind::Corrupt),
+            (b"vhdxfile", "VHDX", ErrorKind::Corrupt),
+            (b"conectix", "VHD", ErrorKind::Corrupt),
+            (
+                b"<<< Oracle VM VirtualBox Disk Image >>>",
+                "VDI",
+                ErrorKind::Corrupt,
+            ),
+            (b"<ovf:Envelope>", "OVF", ErrorKind::Corrupt),
+        ] {
+            let mut bytes = head.to_vec();
+            bytes.resize(300_000, 0);
+            let files = Files::new(&[("a", bytes.clone())]);
+            let e = files.image("a", &OpenOptions::default()).unwrap_err();
+            assert_eq!(e.kind(), kind, "{name}: {e}");
+            assert!(e.to_string().contains(name), "{name}: {e}");
+            let forced = OpenOptions {
+                format: Some(Format::Raw),
+                ..OpenOptions::default()
+            };
+            conformance::check(&*files.image("a", &forced).unwrap().disk, &bytes);
+        }
+    }
+
+    #[test]
+    fn a_wrong_format_that_is_forced_is_an_error() {
+        let files = Files::new(&[("a", vec![3; 300_000])]);
+        for format in Format::read().filter(|f| *f != Format::Raw) {
+            let forced = OpenOptions {
+                format: Some(format),
+                ..OpenOptions::default()
+            };
+            let e = files.image("a", &forced).unwrap_err();
+            assert!(
+                matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported),
+                "{format}: {e:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_failing_disk_is_an_io_error() {
+        let disk = Arc::new(disk_io::MemDisk::new(vec![0; 4096]));
+        let mut source = disk_io::Locate::open(
+            &Files::new(&[("a", vec![])]),
+            std::path::Path::new("a"),
+            disk_io::Purpose::Extent,
+        )
+        .unwrap();
+        source.disk = Arc::new(disk_io::faults::FailRange::new(disk, 0..512));
+        let e = open(source, &OpenOptions::default()).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Io);
+    }
+}

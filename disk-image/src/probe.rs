@@ -16,7 +16,13 @@ struct Magic(usize, &'static [u8], Format);
 const MAGICS: &[Magic] = &[
     Magic(0, b"vhdxfile", Format::Vhdx),
     Magic(0, b"conectix", Format::Vhd),
+    // The header behind a footer copy that is damaged.
+    Magic(512, b"cxsparse", Format::Vhd),
     Magic(64, b"\x7f\x10\xda\xbe", Format::Vdi),
+    // The text before a signature that is damaged; later writers put other names there.
+    Magic(0, b"<<< Oracle VM VirtualBox Disk Image", Format::Vdi),
+    Magic(0, b"<<< Sun VirtualBox Disk Image", Format::Vdi),
+    Magic(0, b"<<< innotek VirtualBox Disk Image", Format::Vdi),
     Magic(0, b"QED\0", Format::Qed),
     Magic(0, b"WithoutFreeSpace", Format::Parallels),
     Magic(0, b"WithouFreSpacExt", Format::Parallels),

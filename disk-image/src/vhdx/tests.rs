@@ -232,23 +232,6 @@ proptest! {
         }).collect();
         conformance::check(&*opened.disk, &expected);
     }
-
-    #[test]
-    fn damage_never_panics(
-        place in prop::sample::select(vec![0, 64 * KIB, 192 * KIB, MIB, 2 * MIB, 3 * MIB, 3 * MIB + 64 * KIB]),
-        at in 0usize..300, bytes in any::<[u8; 4]>(), both: bool, cut in 0usize..(6 * MIB)
-    ) {
-        let good = with_log(&[write(4 * MIB as u64, &[9; 4096], 5)]);
-        let mut bad = good.clone();
-        put(&mut bad, place + at, &bytes);
-        if both && (64 * KIB..MIB).contains(&place) {
-            seal(&mut bad[64 * KIB..68 * KIB]);
-            seal(&mut bad[192 * KIB..256 * KIB]);
-            put(&mut bad, 128 * KIB, &[0; 4]);
-        }
-        bad.truncate(cut.max(MIB));
-        let _ = survive(bad, &good);
-    }
 }
 
 #[test]
@@ -387,4 +370,23 @@ fn what_is_required_and_unknown_is_refused() {
     put(&mut f, e + 24, &4u32.to_le_bytes());
     let e = alone(f).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Unsupported, "{e}");
+}
+
+proptest! {
+    #[test]
+    fn damage_never_panics(
+        place in prop::sample::select(vec![0, 64 * KIB, 192 * KIB, MIB, 2 * MIB, 3 * MIB, 3 * MIB + 64 * KIB]),
+        at in 0usize..300, bytes in any::<[u8; 4]>(), both: bool, cut in 0usize..(6 * MIB)
+    ) {
+        let good = with_log(&[write(4 * MIB as u64, &[9; 4096], 5)]);
+        let mut bad = good.clone();
+        put(&mut bad, place + at, &bytes);
+        if both && (64 * KIB..MIB).contains(&place) {
+            seal(&mut bad[64 * KIB..68 * KIB]);
+            seal(&mut bad[192 * KIB..256 * KIB]);
+            put(&mut bad, 128 * KIB, &[0; 4]);
+        }
+        bad.truncate(cut.max(MIB));
+        let _ = survive(bad, &good);
+    }
 }
