@@ -263,7 +263,7 @@ impl Core {
     }
 
     /// Reads a pointer block, or finds it in the cache.
-    fn pointer_block(&self, raw: u64, depth: u32) -> Result<Arc<[u64]>> {
+    pub(crate) fn pointer_block(&self, raw: u64, depth: u32) -> Result<Arc<[u64]>> {
         if let Some(table) = self.tables.get(&raw) {
             return Ok(table);
         }

@@ -16,6 +16,7 @@
 //! | `dir` | flat and hashed directories |
 //! | `locate` | names of files, as virtual machines spell them |
 //! | `deleted` | descriptors of deleted files |
+//! | `check` | whether a volume agrees with itself |
 //! | `build` | makes volumes for tests (feature `builder`) |
 #![cfg_attr(
     not(test),
@@ -26,6 +27,7 @@ mod address;
 mod blocks;
 #[cfg(feature = "builder")]
 pub mod build;
+mod check;
 mod core;
 mod deleted;
 mod descriptor;
@@ -46,6 +48,7 @@ mod volume;
 
 pub use address::FdAddress;
 pub use blocks::{Extent, Place};
+pub use check::{Checked, Finding, Severity};
 pub use deleted::Deleted;
 pub use descriptor::{FileKind, Stat};
 pub use dir::{Entry, Visit};

@@ -39,7 +39,7 @@ impl Volume {
             let mut bytes = [0; 64];
             let place = match &small {
                 None => fbb.cluster_header(cluster),
-                Some(_) => Self::small_header(fbb, cluster),
+                Some(_) => small_header(fbb, cluster),
             };
             let at = place
                 .and_then(|p| p.checked_add(g.align as u64))
@@ -64,15 +64,15 @@ impl Volume {
             free: blocks(free),
         }))
     }
+}
 
-    /// Clusters of small blocks lie inside the groups of large ones (fact sheet, VMFS 6.2).
-    fn small_header(fbb: &Resource, cluster: u64) -> Option<u64> {
-        let in_group = fbb.clusters_per_group.checked_mul(fbb.per_cluster)?;
-        let group = cluster.checked_div(in_group)?;
-        let index = cluster.checked_rem(in_group)?;
-        fbb.first
-            .checked_add(group.checked_mul(fbb.group_size)?)?
-            .checked_add(fbb.clusters_per_group.checked_mul(fbb.header)?)?
-            .checked_add(index.checked_mul(fbb.header)?)
-    }
+/// Clusters of small blocks lie inside the groups of large ones (fact sheet, VMFS 6.2).
+pub(crate) fn small_header(fbb: &Resource, cluster: u64) -> Option<u64> {
+    let in_group = fbb.clusters_per_group.checked_mul(fbb.per_cluster)?;
+    let group = cluster.checked_div(in_group)?;
+    let index = cluster.checked_rem(in_group)?;
+    fbb.first
+        .checked_add(group.checked_mul(fbb.group_size)?)?
+        .checked_add(fbb.clusters_per_group.checked_mul(fbb.header)?)?
+        .checked_add(index.checked_mul(fbb.header)?)
 }

@@ -146,6 +146,9 @@ fn check(volume: &Volume, contents: &BTreeMap<String, Arc<dyn Disk>>) {
         FileKind::Rdm
     );
     assert_eq!(volume.warnings(), &[] as &[String]);
+    let mut findings = Vec::new();
+    volume.check(&mut |f| findings.push(f)).unwrap();
+    assert!(findings.is_empty(), "{findings:#?}");
     let usage = volume.usage().unwrap().unwrap();
     assert!(
         usage.free > 0 && usage.used + usage.free == volume.size(),
@@ -357,8 +360,8 @@ fn dissect_reads_what_was_made() {
 
 #[test]
 fn other_block_sizes() {
-    for size in [512 << 10, 2 * MIB, 4 * MIB] {
-        let (b, contents) = everything(Builder::five("blocks").block_size(size).devices(&[8]));
+    for size in [512 << 10, 2 * MIB, 4 * MIB, 8 * MIB] {
+        let (b, contents) = everything(Builder::five("blocks").block_size(size).devices(&[16]));
         check(
             &Volume::open(&b.disks(), &OpenOptions::default()).unwrap(),
             &contents,

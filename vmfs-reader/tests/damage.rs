@@ -134,6 +134,8 @@ fn use_all(volume: &Volume) -> Vec<(String, Vec<u8>)> {
             }
         }
     }
+    let mut findings = 0;
+    let _ = volume.check(&mut |_| findings += 1);
     let mut deleted = 0;
     let _ = volume.deleted(&mut |_| {
         deleted += 1;

@@ -213,6 +213,17 @@ fn every_file_of_every_volume() {
                 .map(|c| std::str::from_utf8(c).unwrap());
             assert_eq!(text, theirs["resident_text"].as_str());
         }
+        let mut findings = Vec::new();
+        let checked = volume.check(&mut |f| findings.push(f)).unwrap();
+        assert!(findings.is_empty(), "{set}: {findings:#?}");
+        assert_eq!(
+            (checked.files, checked.directories >= 2),
+            (list.len() as u64, true)
+        );
+        assert!(
+            checked.addresses > 300 && checked.clusters > 100,
+            "{checked:?}"
+        );
         let usage = volume.usage().unwrap();
         println!(
             "{set}: {usage:?}, {} files, {} deleted",

@@ -24,6 +24,12 @@ fn a_volume_of_esx_3() {
     assert_eq!(volume.warnings(), &[] as &[String]);
     let found = tree(&volume);
     assert_eq!(found.len(), 14);
+    let mut findings = Vec::new();
+    let checked = volume.check(&mut |f| findings.push(f)).unwrap();
+    assert!(
+        findings.is_empty() && checked.clusters > 100,
+        "{findings:#?} {checked:?}"
+    );
     for (name, address) in &found {
         let stat = volume.stat(*address).unwrap();
         if stat.kind != vmfs_reader::FileKind::File {

@@ -1,6 +1,8 @@
 //! The hash of names in VMFS-6 directories: Bob Jenkins's lookup8 for 64-bit words over a
 //! padded name of 256 bytes (fact sheet, VMFS 10).
 
+use byteorder::{ByteOrder, LittleEndian};
+
 const PAD: u64 = 0x739A_75C2_8E61_B017;
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C13;
 
@@ -33,8 +35,8 @@ fn mix(a: &mut u64, b: &mut u64, c: &mut u64) {
 pub(crate) fn hash(name: &[u8]) -> u64 {
     let mut key = [0u8; 256];
     let len = name.len().min(127);
-    for (to, from) in key.iter_mut().zip(name.iter().take(len)) {
-        *to = *from;
+    if let (Some(to), Some(from)) = (key.get_mut(..len), name.get(..len)) {
+        to.copy_from_slice(from);
     }
     // The pad begins at a whole word and repeats while it begins before byte 127.
     let start = len.saturating_add(8) & !7;
@@ -45,12 +47,7 @@ pub(crate) fn hash(name: &[u8]) -> u64 {
         }
     }
     let mut words = [0u64; 32];
-    for (word, bytes) in words.iter_mut().zip(key.chunks(8)) {
-        *word = bytes
-            .iter()
-            .rev()
-            .fold(0, |acc, b| acc << 8 | u64::from(*b));
-    }
+    LittleEndian::read_u64_into(&key, &mut words);
     let (mut a, mut b, mut c) = (42u64, 42u64, GOLDEN);
     for triple in words.chunks(3) {
         match triple {

@@ -1,6 +1,6 @@
 //! Directories of VMFS-3 and VMFS-5: an array of entries (fact sheet, VMFS 10).
 
-use super::{Visit, entry};
+use super::{Entry, Visit, entry};
 use crate::{blocks::BlockList, core::Core};
 use disk_io::{DiskError, Fields, Result};
 use std::ops::ControlFlow;
@@ -9,6 +9,30 @@ use std::ops::ControlFlow;
 pub(crate) const ENTRY: u64 = 140;
 /// Entries that are read at once.
 const AT_ONCE: u64 = 1024;
+
+/// Finds a name, without looking at the other entries; `None` if anything is amiss.
+pub(super) fn lookup(core: &Core, list: &BlockList, name: &[u8]) -> Option<Entry> {
+    let count = list.len / ENTRY;
+    let mut index = 0;
+    while index < count {
+        let n = count.saturating_sub(index).min(AT_ONCE);
+        let at = index.saturating_mul(ENTRY);
+        let mut bytes = vec![0; n.saturating_mul(ENTRY) as usize];
+        core.read_list(list, &mut bytes, at, 0).ok()?;
+        let same = |e: &&[u8]| {
+            let stored = e.get(12..).and_then(|e| e.strip_prefix(name));
+            stored.is_some_and(|rest| rest.first().is_none_or(|b| *b == 0))
+        };
+        for found in bytes.chunks(ENTRY as usize).filter(same) {
+            let f = Fields::new(found, at, "directory entry");
+            if f.u32_le(4).ok()? != 0 {
+                return entry(&f, 12, 128).ok().filter(|e| e.name == name);
+            }
+        }
+        index = index.saturating_add(n);
+    }
+    None
+}
 
 pub(super) fn read(core: &Core, list: &BlockList, visit: Visit<'_>) -> Result<()> {
     let count = list.len / ENTRY;

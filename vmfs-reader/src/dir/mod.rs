@@ -77,12 +77,15 @@ pub(crate) fn lookup(
     name: &[u8],
     root: bool,
 ) -> Result<Option<Entry>> {
-    if core.geometry.layout == Layout::Six
-        && let Some(found) = hashed::lookup(core, list, name, root)
-    {
-        return Ok(Some(found));
+    let quick = match core.geometry.layout {
+        _ if name == b"." || name == b".." => return Ok(None),
+        Layout::Five => linear::lookup(core, list, name),
+        Layout::Six => hashed::lookup(core, list, name, root),
+    };
+    if quick.is_some() {
+        return Ok(quick);
     }
-    // The table only makes it faster: what it does not know is looked for.
+    // These only make it faster: what they do not find is looked for.
     let mut found = None;
     let mut failed = None;
     read(core, list, &mut |entry| {
