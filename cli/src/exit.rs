@@ -81,7 +81,7 @@ impl Failure {
             Self::Usage { said, hint } => {
                 eprintln!("vmdkit: {}", said.trim_end());
                 if let Some(hint) = hint {
-                    eprintln!("  try: {hint}");
+                    eprintln!("  hint: {hint}");
                 }
                 Exit::Usage
             }
@@ -116,7 +116,7 @@ pub(crate) fn tell_error(e: &DiskError) {
     let (said, hint) = split_hint(e);
     eprintln!("vmdkit: {said}");
     if let Some(hint) = hint {
-        eprintln!("  try: {hint}");
+        eprintln!("  hint: {hint}");
     }
 }
 
@@ -134,11 +134,12 @@ pub(crate) fn tell_path_error(path: &[u8], e: &DiskError) {
     };
     eprintln!("vmdkit: {path}: {said}");
     if let Some(hint) = hint {
-        eprintln!("  try: {hint}");
+        eprintln!("  hint: {hint}");
     }
 }
 
-fn split_hint(e: &DiskError) -> (String, Option<&str>) {
+/// An error as a sentence, and what to try.
+pub(crate) fn split_hint(e: &DiskError) -> (String, Option<&str>) {
     let all = e.to_string();
     match e.hint_text() {
         Some(hint) => {

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
             "vmdkit: internal error{place}: this is a fault of vmdkit itself; nothing \
              unfinished was given its final name"
         );
-        eprintln!("  try: run it again with --log-level debug and report what it says");
+        eprintln!("  hint: run it again with --log-level debug and report what it says");
     }));
     let done = std::panic::catch_unwind(|| {
         let matches = match Cli::command().try_get_matches() {

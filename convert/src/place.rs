@@ -106,7 +106,7 @@ impl Partial {
         let dir = rustix::fs::open(parent, flags, Mode::empty()).map_err(|e| {
             DiskError::io("opening the directory of the output", &e.into())
                 .file(parent.display())
-                .hint("the directory must exist; create it with mkdir -p")
+                .hint(format!("mkdir -p {}", parent.display()))
         })?;
         let (temp, file) = create_temp(&dir)
             .map_err(|e| write_error("creating a temporary file in", parent, &e.into()))?;

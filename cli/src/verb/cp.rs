@@ -2,7 +2,7 @@
 
 use crate::{
     args::{Global, SourceArgs},
-    exit::{Exit, Failure, tell_error, tell_path_error},
+    exit::{Exit, Failure, split_hint, tell_path_error},
     names::{NameJson, hex_if_needed, shown},
     output::{Out, human},
     progress::Bar,
@@ -34,6 +34,7 @@ use std::{
 /// links and symbolic links stay links. Files appear under their names when they are
 /// complete. What cannot be restored is named, and the rest goes on.
 #[derive(Debug, Args)]
+#[command(override_usage = "vmdkit cp [OPTIONS] <SOURCE> <PATH>... <DEST>")]
 #[command(after_help = "\
 Examples:
   vmdkit cp web01.vmdk /p1/Users/anna/report.docx .
@@ -48,8 +49,8 @@ ls prints them (or their ends), any other against the last component; * and ? do
 pub(crate) struct Cp {
     #[command(flatten)]
     source: SourceArgs,
-    /// Paths in the tree, and at last the destination
-    #[arg(value_name = "PATH", required = true, num_args = 1.., trailing_var_arg = false)]
+    /// Paths in the tree, as ls prints them, and at last the destination
+    #[arg(value_name = "PATH DEST", required = true, num_args = 1.., trailing_var_arg = false)]
     paths: Vec<OsString>,
     /// Directories too, with everything in them
     #[arg(long, short, visible_short_alias = 'R')]
@@ -399,18 +400,23 @@ impl Cp {
             return Ok(());
         }
         let many = s.files + s.directories + s.symlinks > 1;
-        if many || self.dry_run || s.failed + s.skipped > 0 {
+        let some = s.files + s.directories + s.symlinks + s.skipped > 0;
+        if many || self.dry_run || (s.failed + s.skipped > 0 && some) {
             let verb = if self.dry_run {
                 "would restore"
             } else {
                 "restored"
             };
-            let mut parts = vec![format!("{} files ({})", s.files, human(s.bytes))];
+            let mut parts = vec![format!(
+                "{} ({})",
+                count(s.files, "file", "files"),
+                human(s.bytes)
+            )];
             if s.directories > 0 {
-                parts.push(format!("{} directories", s.directories));
+                parts.push(count(s.directories, "directory", "directories"));
             }
             if s.symlinks > 0 {
-                parts.push(format!("{} symbolic links", s.symlinks));
+                parts.push(count(s.symlinks, "symbolic link", "symbolic links"));
             }
             let mut line = format!("{verb} {}", parts.join(", "));
             if s.skipped > 0 {
@@ -422,22 +428,29 @@ impl Cp {
             eprintln!("{line}");
         }
         if s.skipped > 0 && self.overwrite.is_none() && !self.no_clobber && !self.update {
-            eprintln!("  try: --overwrite if-newer, if-changed or always replaces what exists");
+            eprintln!("  hint: --overwrite if-newer, if-changed or always replaces what exists");
         }
         if s.streams_left > 0 {
             eprintln!(
-                "{} named streams were left behind; --streams xattr or files keeps them",
-                s.streams_left
+                "{} left behind; --streams xattr or files keeps them",
+                count(s.streams_left, "named stream", "named streams")
             );
         }
         Ok(())
     }
 }
 
+fn count(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
 /// A destination that cannot be meant is wrong usage.
 fn usage(e: &DiskError) -> Failure {
-    tell_error(e);
-    Failure::usage("the destination does not fit what is to be restored")
+    let (said, hint) = split_hint(e);
+    Failure::Usage {
+        said,
+        hint: hint.map(str::to_owned),
+    }
 }
 
 fn read_list(list: &std::path::Path, nul: bool) -> Result<Vec<OsString>, Failure> {

@@ -1,0 +1,136 @@
+//! `convert --to raw`.
+
+use crate::common::{Fixture, names, skipped};
+use std::{fs, process::Stdio, time::Duration};
+
+#[test]
+fn the_bytes_of_the_disk() {
+    let f = Fixture::new();
+    let ran = f
+        .run(&["convert", "disk.vmdk", "x.raw", "--to", "raw", "--json"])
+        .code(0);
+    assert!(fs::read(f.path("x.raw")).unwrap() == f.raw());
+    let json = ran.json();
+    assert_eq!(json["virtual_size"], f.raw().len());
+    assert_eq!(json["digest"]["kind"], "vmdkit");
+    let streamed = f
+        .run(&["convert", "-O", "raw", "-p", "disk.vmdk", "-"])
+        .code(0);
+    assert!(streamed.out == f.raw());
+    assert!(
+        streamed
+            .err
+            .contains(json["digest"]["hash"].as_str().unwrap())
+    );
+    let null = [
+        "convert",
+        "disk.vmdk",
+        "/dev/null",
+        "--to",
+        "raw",
+        "--digest",
+        "none",
+    ];
+    assert!(!f.run(&null).code(0).text().contains("digest"));
+}
+
+#[test]
+fn refusals() {
+    let f = Fixture::new();
+    let raw = f.raw();
+    let convert = |dest: &str, more: &[&str]| {
+        let mut args = vec!["convert", "disk.vmdk", dest, "--to", "raw"];
+        args.extend(more);
+        f.run(&args)
+    };
+    fs::write(f.path("there"), "mine").unwrap();
+    convert("there", &[]).code(1).says("--force");
+    assert_eq!(fs::read(f.path("there")).unwrap(), b"mine");
+    convert("there", &["--force"]).code(0);
+    assert!(fs::read(f.path("there")).unwrap() == raw);
+    // An extent of the source, by whatever name.
+    fs::hard_link(f.path("disk-flat.vmdk"), f.path("twin")).unwrap();
+    for dest in ["disk.vmdk", "disk-flat.vmdk", "twin"] {
+        convert(dest, &["--force"]).code(1).says("source");
+    }
+    assert!(f.raw() == raw);
+    convert("no/such/dir", &[]).code(1).says("mkdir -p no/such");
+    convert(".", &["--force"]).code(1);
+    convert("x", &["--digest", "md5"]).code(2).says("sha256");
+    f.run(&["convert", "disk.vmdk", "x", "--to", "qcow7"])
+        .code(2);
+    f.run(&["convert", "disk.vmdk", "x"]).code(2);
+    let left: Vec<_> = names(f.dir.path());
+    assert!(!left.iter().any(|n| n.starts_with(".vmdkit")), "{left:?}");
+}
+
+/// A big disk, mostly holes, with a MiB of data every 4: long enough to be interrupted.
+fn big(f: &Fixture) {
+    use std::os::unix::fs::FileExt;
+    let file = fs::File::create(f.path("big.raw")).unwrap();
+    file.set_len(2 << 30).unwrap();
+    for i in 0..512u64 {
+        file.write_all_at(&vec![i as u8 | 1; 1 << 20], i << 22)
+            .unwrap();
+    }
+}
+
+#[test]
+fn interrupted_it_leaves_nothing_that_looks_finished() {
+    let f = Fixture::new();
+    big(&f);
+    let args = [
+        "convert", "--format", "raw", "big.raw", "out.raw", "--to", "raw",
+    ];
+    for signal in ["INT", "TERM", "KILL"] {
+        let mut child = f.command(&args).stdout(Stdio::null()).spawn().unwrap();
+        // Until the temporary file is there.
+        for _ in 0..2000 {
+            if names(f.dir.path()).iter().any(|n| n.starts_with(".vmdkit")) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let id = child.id().to_string();
+        let kill = std::process::Command::new("kill")
+            .args(["-s", signal, &id])
+            .status();
+        assert!(kill.unwrap().success());
+        let code = child.wait().unwrap().code();
+        assert!(!f.path("out.raw").exists(), "{signal}");
+        let left = names(f.dir.path()).iter().any(|n| n.starts_with(".vmdkit"));
+        match signal {
+            "INT" => assert_eq!((code, left), (Some(130), false)),
+            "TERM" => assert_eq!((code, left), (Some(143), false)),
+            _ => assert_eq!(code, None),
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_named() {
+    let f = Fixture::new();
+    let small = f.path("small");
+    fs::create_dir(&small).unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=64k", "none"])
+        .arg(&small)
+        .stderr(Stdio::null())
+        .status();
+    if !mounted.is_ok_and(|s| s.success()) {
+        skipped("root", "a small tmpfs cannot be mounted");
+        return;
+    }
+    let convert = f.run(&["convert", "disk.vmdk", "small/x.raw", "--to", "raw"]);
+    let copy = f.run(&["cp", "-r", "disk.vmdk", "/p0", "small"]);
+    let left = names(&small);
+    let _ = std::process::Command::new("umount").arg(&small).status();
+    convert.code(1).says("No space left").says("make room");
+    copy.code(1).says("No space left");
+    assert!(
+        !left
+            .iter()
+            .any(|n| n.starts_with(".vmdkit") || n == "x.raw"),
+        "{left:?}"
+    );
+}

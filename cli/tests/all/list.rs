@@ -1,0 +1,138 @@
+//! `info`, `ls`, `stat`, `cat`, `map`.
+
+use crate::common::{Fixture, LEN, contents_of_c};
+use std::{io::Read, process::Stdio};
+
+#[test]
+fn volumes_and_directories() {
+    let f = Fixture::new();
+    let volumes = f.run(&["ls", "disk.vmdk"]).code(0);
+    assert!(volumes.text().contains("p0") && volumes.text().contains("RESTORE"));
+    assert!(volumes.text().contains("fat16"));
+    let root = f.run(&["ls", "disk.vmdk", "/p0"]).code(0);
+    assert_eq!(root.text(), "Long name of a file.dat\na.txt\ndir\nempty\n");
+    let long = f.run(&["ls", "-la", "disk.vmdk", "/p0/a.txt"]).code(0);
+    assert!(long.text().contains(" 6 "), "{}", long.text());
+    let all = f.run(&["ls", "-R", "disk.vmdk"]).code(0);
+    assert_eq!(
+        all.text(),
+        "/p0\n/p0/Long name of a file.dat\n/p0/a.txt\n/p0/dir\n/p0/dir/b.txt\n/p0/dir/sub\n\
+         /p0/dir/sub/c.bin\n/p0/empty\n"
+    );
+    // What ls prints is what cat takes; so is the path without a volume, in any case.
+    for path in ["/p0/dir/b.txt", "/dir/b.txt", "/P0/DIR/B.TXT", "dir/b.txt"] {
+        let ran = f.run(&["cat", "disk.vmdk", path]);
+        if path.starts_with("/P0") {
+            ran.code(1);
+        } else {
+            assert_eq!(ran.code(0).text(), "there\n", "{path}");
+        }
+    }
+}
+
+#[test]
+fn contents() {
+    let f = Fixture::new();
+    let c = contents_of_c();
+    let path = "/p0/dir/sub/c.bin";
+    assert!(f.run(&["cat", "disk.vmdk", path]).code(0).out == c);
+    let part = f.run(&["cat", "disk.vmdk", path, "--offset", "70001", "--len", "99"]);
+    assert!(part.code(0).out == c[70_001..70_100]);
+    let two = f.run(&["cat", "disk.vmdk", "/a.txt", "/dir/b.txt"]).code(0);
+    assert_eq!(two.text(), "hello\nthere\n");
+    let some = f.run(&["cat", "disk.vmdk", "/a.txt", "/p0/nope"]).code(3);
+    assert_eq!(some.says("/p0/nope").text(), "hello\n");
+    f.run(&["cat", "disk.vmdk", "/p0/dir"])
+        .code(1)
+        .says("cp -r");
+    f.run(&["cat", "disk.vmdk", path, "--offset", "400000"])
+        .code(1);
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let f = Fixture::new();
+    f.run(&["ls", "nowhere.vmdk"]).code(1).says("nowhere.vmdk");
+    f.run(&["ls", "disk.vmdk", "/p0/dirr"]).code(1).says("'dir'");
+    f.run(&["ls", "disk.vmdk", "C:/x"]).code(1).says("registry");
+    f.run(&["ls"]).code(2);
+    f.run(&["ls", "--format", "vmdq", "disk.vmdk"])
+        .code(2)
+        .says("vmdk, raw");
+    f.run(&["ls", "--tz", "Nowhere", "disk.vmdk"])
+        .code(2)
+        .says("zone");
+    std::fs::write(f.path("noise"), [7; 5000]).unwrap();
+    f.run(&["info", "noise"]).code(1).says("--format raw");
+    f.run(&["info", "--format", "raw", "noise"]).code(0);
+    std::fs::remove_file(f.path("disk-flat.vmdk")).unwrap();
+    f.run(&["info", "disk.vmdk"]).code(1).says("disk-flat.vmdk");
+}
+
+#[test]
+fn times_without_a_zone_say_so() {
+    let f = Fixture::new();
+    let none = f
+        .run(&["stat", "--json", "disk.vmdk", "/p0/a.txt"])
+        .code(0)
+        .json();
+    assert_eq!(none["time_zone"], "unknown");
+    assert!(!none["modified"].as_str().unwrap().ends_with('Z'));
+    let zone = ["stat", "--json", "--tz", "+02:00", "disk.vmdk", "/p0/a.txt"];
+    let given = f.run(&zone).code(0).json();
+    assert_eq!(given["time_zone"], "utc");
+    assert!(given["modified"].as_str().unwrap().ends_with("+02:00"));
+    assert_eq!(
+        given["modified"].as_str().unwrap()[..19],
+        none["modified"].as_str().unwrap()[..19]
+    );
+}
+
+#[test]
+fn the_map_covers_the_disk() {
+    let f = Fixture::new();
+    let map = f.run(&["map", "--json", "disk.vmdk"]).code(0);
+    let mut at = 0;
+    for line in map.text().lines() {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(row["offset"], at);
+        at += row["length"].as_u64().unwrap();
+    }
+    assert_eq!(at, LEN as u64);
+    assert!(
+        f.run(&["map", "disk.vmdk"])
+            .code(0)
+            .text()
+            .contains("disk-flat.vmdk:0")
+    );
+}
+
+/// Whoever reads goes away: no error, exit code 0.
+#[test]
+fn a_broken_pipe_is_not_an_error() {
+    let f = Fixture::new();
+    for args in [
+        &["ls", "-R", "--json", "disk.vmdk"][..],
+        &["cat", "disk.vmdk", "/p0/dir/sub/c.bin"],
+        &["convert", "disk.vmdk", "-", "--to", "raw", "-q"],
+        &["info", "disk.vmdk"],
+        &["--help"],
+    ] {
+        let mut child = f
+            .command(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let mut err = String::new();
+        child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut err)
+            .unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{args:?}: {err}");
+        assert_eq!(err, "", "{args:?}");
+    }
+}

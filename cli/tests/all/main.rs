@@ -1,0 +1,10 @@
+//! The built `vmdkit`, run as a user runs it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+mod convert;
+mod cp;
+mod help;
+mod list;
+mod mount;
+mod schema;

@@ -1,0 +1,49 @@
+//! `mount`, `umount`, `cleanup`.
+
+use crate::common::{Fixture, names, skipped};
+use std::fs;
+
+fn no_fuse() -> bool {
+    let missing = !std::path::Path::new("/dev/fuse").exists();
+    if missing {
+        skipped("fuse", "no /dev/fuse");
+    }
+    missing
+}
+
+#[test]
+fn there_when_it_returns_and_gone_afterwards() {
+    if no_fuse() {
+        return;
+    }
+    let f = Fixture::new();
+    fs::create_dir(f.path("mnt")).unwrap();
+    f.run(&["mount", "disk.vmdk", "mnt"]).code(0);
+    let read = fs::read(f.path("mnt/p0/dir/b.txt"));
+    let listed = names(&f.path("mnt/p0")).len();
+    let again = f.run(&["mount", "disk.vmdk", "mnt"]);
+    f.run(&["umount", "mnt"]).code(0);
+    assert_eq!(read.unwrap(), b"there\n");
+    assert_eq!(listed, 4);
+    again.code(1).says("nothing is mounted");
+    assert!(names(&f.path("mnt")).is_empty());
+    f.run(&["umount", "mnt"]).code(1);
+    f.run(&["mount", "--layout", "raw", "disk.vmdk", "mnt"])
+        .code(0);
+    let disk = fs::read(f.path("mnt/disk.img"));
+    f.run(&["umount", "mnt"]).code(0);
+    assert!(disk.unwrap() == f.raw());
+}
+
+#[test]
+fn errors_of_the_serving_process_are_shown() {
+    let f = Fixture::new();
+    f.run(&["mount", "disk.vmdk", "nowhere"])
+        .code(1)
+        .says("mkdir -p");
+    f.run(&["mount", "nothing.vmdk", "."])
+        .code(1)
+        .says("nothing.vmdk");
+    f.run(&["mount", "--umask", "9", "disk.vmdk", "."]).code(2);
+    f.run(&["cleanup"]).code(0);
+}

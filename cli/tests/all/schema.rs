@@ -1,0 +1,124 @@
+//! What `--json` prints is what the published schemas say.
+
+use crate::common::Fixture;
+use serde_json::Value;
+use std::{fs, path::Path};
+
+/// The part of JSON Schema that the published ones use.
+fn check(schema: &Value, root: &Value, value: &Value, at: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let name = reference.strip_prefix("#/$defs/").unwrap();
+        return check(&root["$defs"][name], root, value, at);
+    }
+    let known = [
+        "type",
+        "properties",
+        "required",
+        "items",
+        "enum",
+        "description",
+        "additionalProperties",
+        "$schema",
+        "$id",
+        "title",
+        "$defs",
+        "pattern",
+    ];
+    for key in schema.as_object().unwrap().keys() {
+        assert!(
+            known.contains(&key.as_str()),
+            "{at}: the checker does not know {key}"
+        );
+    }
+    let is = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(n) if n.is_u64() || n.is_i64() => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let fits = |t: &Value| t == is || (t == "number" && is == "integer");
+    match &schema["type"] {
+        Value::Array(types) => assert!(types.iter().any(fits), "{at}: {is}"),
+        one => assert!(fits(one), "{at}: {is}, expected {one}"),
+    }
+    if let Some(allowed) = schema["enum"].as_array() {
+        assert!(allowed.contains(value), "{at}: {value}");
+    }
+    if let Some(object) = value.as_object() {
+        for key in schema["required"].as_array().into_iter().flatten() {
+            assert!(object.contains_key(key.as_str().unwrap()), "{at}: no {key}");
+        }
+        for (key, value) in object {
+            let property = &schema["properties"][key];
+            assert!(property.is_object(), "{at}: {key} is not in the schema");
+            check(property, root, value, &format!("{at}.{key}"));
+        }
+    }
+    if let Some(array) = value.as_array() {
+        for (i, value) in array.iter().enumerate() {
+            check(&schema["items"], root, value, &format!("{at}[{i}]"));
+        }
+    }
+}
+
+fn schema(name: &str) -> Value {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schemas");
+    let text = fs::read_to_string(dir.join(format!("{name}.schema.json"))).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn documents() {
+    let f = Fixture::new();
+    fs::write(f.path("there"), "").unwrap();
+    for (name, code, args) in [
+        ("info", 0, &["info", "disk.vmdk"][..]),
+        ("info", 0, &["info", "disk-flat.vmdk"]),
+        ("ls", 0, &["ls", "disk.vmdk"]),
+        (
+            "ls",
+            0,
+            &["ls", "disk.vmdk", "/p0", "--short-names", "--streams"],
+        ),
+        ("stat", 0, &["stat", "disk.vmdk", "/p0/dir/sub/c.bin"]),
+        ("stat", 0, &["stat", "disk.vmdk", "/p0"]),
+        (
+            "convert",
+            0,
+            &["convert", "disk.vmdk", "x.raw", "--to", "raw"],
+        ),
+        ("cp", 0, &["cp", "-rv", "disk.vmdk", "/p0", "out"]),
+        ("cp", 3, &["cp", "disk.vmdk", "/p0/a.txt", "there"]),
+        ("cp", 1, &["cp", "disk.vmdk", "/p0/dir", "new"]),
+        ("cleanup", 0, &["cleanup"]),
+    ] {
+        let mut args = args.to_vec();
+        args.push("--json");
+        let value = f.run(&args).code(code).json();
+        let schema = schema(name);
+        check(&schema, &schema, &value, name);
+    }
+}
+
+#[test]
+fn lines() {
+    let f = Fixture::new();
+    for (name, args) in [
+        (
+            "ls-line",
+            &["ls", "-R", "--json", "--streams", "disk.vmdk"][..],
+        ),
+        ("map-line", &["map", "--json", "disk.vmdk"]),
+    ] {
+        let ran = f.run(args).code(0);
+        let schema = schema(name);
+        assert!(!ran.text().is_empty());
+        for line in ran.text().lines() {
+            let value = serde_json::from_str(line).unwrap();
+            check(&schema, &schema, &value, name);
+        }
+    }
+}
