@@ -142,3 +142,71 @@ fn opening_64_tib_reads_little() {
         assert!(matches!(file.extent_at(0).unwrap().place, Place::Stored(_)));
     }
 }
+
+/// LVM 6 says where its holes of 16 MiB are in few long entries (fact sheet, VMFS 1.4).
+#[test]
+fn long_entries() {
+    let mut b = Builder::six("long").devices(&[4]);
+    b.bytes("a", b"b");
+    let disk = b.disks().remove(0);
+    let mut entries = Vec::new();
+    for (i, (physical, logical, len)) in [
+        (0x110_0000, 0, 16 * TIB),
+        (16 * TIB + 0x210_0000, 16 * TIB, 16 * TIB),
+        (32 * TIB + 0x310_0000, 32 * TIB, TIB),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut e = vec![0; 128];
+        e[0] = 1;
+        e[1] = i as u8;
+        e[9..17].copy_from_slice(&u64::to_le_bytes(physical));
+        e[0x11..0x19].copy_from_slice(&u64::to_le_bytes(logical));
+        e[0x19..0x21].copy_from_slice(&u64::to_le_bytes(len));
+        entries.extend(e);
+    }
+    let size = 33 * TIB;
+    #[derive(Debug)]
+    struct Longer(Arc<dyn Disk>, u64);
+    impl Disk for Longer {
+        fn len(&self) -> u64 {
+            self.1
+        }
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> disk_io::Result<()> {
+            if offset >= self.0.len() {
+                buf.fill((offset >> 40) as u8);
+                return Ok(());
+            }
+            self.0.read_exact_at(buf, offset)
+        }
+        fn run_at(&self, offset: u64) -> disk_io::Result<disk_io::Run> {
+            Ok(disk_io::Run {
+                len: self.1 - offset,
+                kind: disk_io::RunKind::Data,
+            })
+        }
+    }
+    let disk = patch(&disk, 0x18_2000, &entries);
+    let disk = patch(&disk, 0x10_006A, &[3, 0, 0, 0, 2]);
+    let disk = patch(&disk, 0x10_1000, &size.to_le_bytes());
+    let disk: Arc<dyn Disk> = Arc::new(Longer(disk, size + 64 * MIB));
+    let volume = open(&[disk]);
+    assert_eq!(volume.size(), size);
+    assert_eq!(volume.warnings(), &[] as &[String]);
+    let lvm = volume.lvm().unwrap();
+    for (logical, physical) in [
+        (16 * TIB - 1, 16 * TIB - 1 + 17 * MIB),
+        (16 * TIB, 16 * TIB + 33 * MIB),
+        (33 * TIB - 1, 33 * TIB - 1 + 49 * MIB),
+    ] {
+        assert_eq!(lvm.place(logical).unwrap().1, physical);
+    }
+    // A read over the hole is split.
+    let mut buf = [0; 1024];
+    volume
+        .disk()
+        .read_exact_at(&mut buf, 16 * TIB - 512)
+        .unwrap();
+    assert!(buf[..512].iter().all(|b| *b == 16) && buf[512..].iter().all(|b| *b == 16));
+}

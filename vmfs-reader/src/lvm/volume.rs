@@ -37,32 +37,46 @@ impl LogicalVolume {
     pub(super) fn new(set: &VolumeSet, size: u64, mut warnings: Vec<String>) -> Result<Self> {
         let mut members: Vec<Member> = Vec::new();
         for (device, entry) in &set.members {
-            let start = entry.first.saturating_mul(UNIT);
-            let end = entry.last.saturating_add(1).saturating_mul(UNIT);
+            let tables = Tables::new(device, entry.index, entry.first)?;
+            let mut start = entry.first.saturating_mul(UNIT);
+            let mut end = entry.last.saturating_add(1).saturating_mul(UNIT);
+            if tables.is_small() {
+                // Here the table tells what the device holds.
+                let all = tables.all()?;
+                let gap = |from: u64, to: u64| {
+                    format!(
+                        "device {}: nothing holds bytes {from} to {to} of the volume",
+                        device.header.uuid
+                    )
+                };
+                for pair in all.windows(2) {
+                    if let [a, b] = pair
+                        && a.logical.saturating_add(a.len) != b.logical
+                    {
+                        warnings.push(gap(a.logical.saturating_add(a.len), b.logical));
+                    }
+                }
+                match (all.first(), all.last()) {
+                    (Some(first), Some(last)) => {
+                        start = first.logical;
+                        end = last.logical.saturating_add(last.len);
+                    }
+                    _ => warnings.push(gap(start, end)),
+                }
+            }
             if members.last().is_some_and(|before| before.end > start) {
                 return Err(DiskError::corrupt(format!(
                     "putting the volume {} together",
                     set.uuid
                 ))
                 .expected("devices that do not overlap")
-                .found(format!("two that hold unit {}", entry.first)));
+                .found(format!("two that hold byte {start} of the volume")));
             }
-            let tables = Tables::new(device, entry.index, entry.first)?;
-            if tables.is_small() {
-                let mut at = start;
-                for e in tables.all()?.iter() {
-                    if e.logical != at {
-                        warnings.push(format!(
-                            "device {}: nothing holds bytes {at} to {} of the volume",
-                            device.header.uuid, e.logical
-                        ));
-                    }
-                    at = e.logical.saturating_add(e.len);
-                }
-                if at < end.min(size) {
+            if set.missing() == 0 {
+                let before = members.last().map_or(0, |before: &Member| before.end);
+                if before != start {
                     warnings.push(format!(
-                        "device {}: nothing holds bytes {at} to {end} of the volume",
-                        device.header.uuid
+                        "no device holds bytes {before} to {start} of the volume"
                     ));
                 }
             }
@@ -72,6 +86,12 @@ impl LogicalVolume {
                 device: device.clone(),
                 tables,
             });
+        }
+        let end = members.last().map_or(0, |last| last.end);
+        if set.missing() == 0 && end < size {
+            warnings.push(format!(
+                "no device holds bytes {end} to {size} of the volume"
+            ));
         }
         Ok(Self {
             uuid: set.uuid,
