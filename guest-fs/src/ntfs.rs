@@ -5,23 +5,23 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`boot`] | the boot sector: sizes and where the $MFT begins |
-//! | [`record`] | file records: fix-ups, header, attributes |
-//! | [`attribute_list`] | which records hold a file's attributes |
-//! | [`runs`] | data runs: which clusters hold a stream |
-//! | [`file`] | a file as its joined attributes |
-//! | [`mft`] | reading records, and how the $MFT itself is found |
-//! | [`stream`] | contents as a disk: resident, plain, and how others are chosen |
-//! | [`index`] | directories: listing and lookup |
-//! | [`lznt1`] | files compressed by NTFS |
-//! | [`wof`] | files compressed by CompactOS |
-//! | [`scan`] | every file from the $MFT at once, and deleted files |
-//! | [`security`] | security descriptors, raw and as SDDL |
-//! | [`ea`] | extended attributes and object ids |
-//! | [`upcase`] | folding of case |
-//! | [`reparse`] | links, and tags that mean that contents are elsewhere |
-//! | [`volume`] | the shared state of a volume and what `info` tells |
-//! | [`node`] | the [`crate::FileSystem`] methods |
+//! | `boot` | the boot sector: sizes and where the $MFT begins |
+//! | `record` | file records: fix-ups, header, attributes |
+//! | `attribute_list` | which records hold a file's attributes |
+//! | `runs` | data runs: which clusters hold a stream |
+//! | `file` | a file as its joined attributes |
+//! | `mft` | reading records, and how the $MFT itself is found |
+//! | `stream` | contents as a disk: resident, plain, and how others are chosen |
+//! | `index` | directories: listing and lookup |
+//! | `lznt1` | files compressed by NTFS |
+//! | `wof` | files compressed by CompactOS |
+//! | `scan` | every file from the $MFT at once, and deleted files |
+//! | `security` | security descriptors, raw and as SDDL |
+//! | `ea` | extended attributes and object ids |
+//! | `upcase` | folding of case |
+//! | `reparse` | links, and tags that mean that contents are elsewhere |
+//! | `volume` | the shared state of a volume and what `info` tells |
+//! | `node` | the [`crate::FileSystem`] methods |
 #![cfg_attr(
     not(test),
     deny(clippy::arithmetic_side_effects, clippy::indexing_slicing)

@@ -1,7 +1,7 @@
 //! Contents as a disk.
 
 use super::{
-    file::{Clusters, Content},
+    file::Content,
     lznt1::{self, Compressed},
     record::flags as flag,
     runs::{RunList, Where},

@@ -1,4 +1,5 @@
 //! NTFS: real volumes, volumes made by mkntfs and ntfs-3g, and damaged ones.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod damage;
 mod images;

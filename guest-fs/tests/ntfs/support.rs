@@ -27,9 +27,7 @@ pub(crate) fn skip(kind: &str, why: &str) {
 pub(crate) fn images() -> Option<PathBuf> {
     let dir = std::env::var_os("VMDKIT_IMAGES").map(PathBuf::from);
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/images");
-    let found = dir
-        .or_else(|| Some(beside))
-        .filter(|d| d.join("ntfs").is_dir());
+    let found = dir.or(Some(beside)).filter(|d| d.join("ntfs").is_dir());
     if found.is_none() {
         skip("images", "no unpacked images (VMDKIT_IMAGES)");
     }
