@@ -279,6 +279,7 @@ impl Cp {
             Destination::new(&dest, self.paths.len(), self.parents).map_err(|e| usage(&e))?;
         let tree = open_tree(&self.source, global, TreeOptions { meta: self.meta })?;
         signals::watch();
+        allow_many_files();
 
         let teller = Teller {
             quiet: global.quiet,
@@ -438,6 +439,17 @@ impl Cp {
         }
         Ok(())
     }
+}
+
+/// Directories that files still go into are held open: as many as the system allows.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let _ = setrlimit(Resource::Nofile, most);
 }
 
 fn count(n: u64, one: &str, many: &str) -> String {

@@ -53,7 +53,9 @@ fn contents() {
 fn what_is_wrong_is_said() {
     let f = Fixture::new();
     f.run(&["ls", "nowhere.vmdk"]).code(1).says("nowhere.vmdk");
-    f.run(&["ls", "disk.vmdk", "/p0/dirr"]).code(1).says("'dir'");
+    f.run(&["ls", "disk.vmdk", "/p0/dirr"])
+        .code(1)
+        .says("'dir'");
     f.run(&["ls", "disk.vmdk", "C:/x"]).code(1).says("registry");
     f.run(&["ls"]).code(2);
     f.run(&["ls", "--format", "vmdq", "disk.vmdk"])
