@@ -39,17 +39,27 @@ pub(crate) struct Cli {
 
 /// For all verbs.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "For all verbs")]
 pub(crate) struct Global {
     /// No progress bar, no notes; errors and warnings still
-    #[arg(long, short, global = true)]
+    #[arg(help_heading = "For all verbs", long, short, global = true)]
     pub(crate) quiet: bool,
     /// How much the inner parts say on standard error
-    #[arg(long, value_name = "LEVEL", global = true, default_value = "warn")]
+    #[arg(
+        help_heading = "For all verbs",
+        long,
+        value_name = "LEVEL",
+        global = true,
+        default_value = "warn"
+    )]
     pub(crate) log_level: LogLevel,
     /// Show times in this zone (UTC, local, +02:00, Europe/Berlin), and take FAT's
     /// local times to be of it
-    #[arg(long, value_name = "ZONE", global = true)]
+    #[arg(
+        help_heading = "For all verbs",
+        long,
+        value_name = "ZONE",
+        global = true
+    )]
     pub(crate) tz: Option<Zone>,
 }
 
@@ -128,30 +138,29 @@ pub(crate) struct SourceArgs {
 
 /// The options of SOURCE.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "How SOURCE is opened")]
 pub(crate) struct HowArgs {
     /// Take SOURCE for this format instead of looking (vmdk, raw, qcow2, vhd, …)
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(help_heading = "How SOURCE is opened", long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
     /// Extents and parents may also lie beneath DIR (repeatable)
-    #[arg(long, value_name = "DIR")]
+    #[arg(help_heading = "How SOURCE is opened", long, value_name = "DIR")]
     pub(crate) allow_dir: Vec<PathBuf>,
     /// Extents may also be this block device (repeatable)
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(help_heading = "How SOURCE is opened", long, value_name = "DEVICE")]
     pub(crate) allow_device: Vec<PathBuf>,
     /// Go on where a parent was changed after its child was made: contents may be wrong
-    #[arg(long)]
+    #[arg(help_heading = "How SOURCE is opened", long)]
     pub(crate) ignore_cid: bool,
     /// Read a seSparse disk whose journal was not replayed: contents may be wrong
-    #[arg(long)]
+    #[arg(help_heading = "How SOURCE is opened", long)]
     pub(crate) ignore_dirty_journal: bool,
     /// Use FILE where the lowest link's parent is missing or does not match
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "How SOURCE is opened", long, value_name = "FILE")]
     pub(crate) parent: Option<PathBuf>,
     /// An internal snapshot of the image instead of its present state (qcow2): id:N, name:TEXT
-    #[arg(long, value_name = "POINT")]
+    #[arg(help_heading = "How SOURCE is opened", long, value_name = "POINT")]
     pub(crate) snapshot: Option<String>,
     /// Code page of FAT's short names
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(help_heading = "How SOURCE is opened", long, value_name = "NUMBER")]
     pub(crate) code_page: Option<u16>,
 }

@@ -111,9 +111,17 @@ pub(crate) fn table(rows: &[Vec<String>], right: &[usize]) -> Vec<String> {
 
 /// What libraries log, on standard error.
 pub(crate) fn start_logging(global: &Global) {
+    let level = global.log_level.level();
+    // The FUSE library warns of what our own messages explain better.
+    let filter = match level {
+        tracing::Level::DEBUG | tracing::Level::TRACE => level.to_string(),
+        level => format!("{level},fuser=off"),
+    };
     let _ = tracing_subscriber::fmt()
         .with_writer(io::stderr)
-        .with_max_level(global.log_level.level())
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_ansi(io::stderr().is_terminal())
+        .without_time()
         .with_target(false)
         .try_init();
 }

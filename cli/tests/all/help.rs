@@ -24,6 +24,13 @@ fn every_verb_has_help_with_examples() {
         let own = f.run(&[verb, "--help"]).code(0);
         assert!(own.text().contains("Examples:"), "{verb}");
     }
+    // Arguments and options of the verb are not lost among those of SOURCE.
+    let cp = f.run(&["cp", "--help"]).code(0);
+    let (own, shared) = cp.text().split_once("How SOURCE is opened:").unwrap();
+    for part in ["PATH", "--recursive", "--overwrite", "--json"] {
+        assert!(own.contains(part), "{part}");
+    }
+    assert!(shared.contains("--allow-dir"));
     f.run(&["--version"]).code(0);
     f.run(&["nonsense"]).code(2);
 }
