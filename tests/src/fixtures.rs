@@ -163,6 +163,6 @@ pub fn index() -> String {
         let by = f.programs.join(", ");
         out += &format!("| `{}` | {} | {by}{mount} |\n", f.file(), f.exercises);
     }
-    out += "\n`hostile/` holds descriptors that must be refused; the suite says with which sentence.\n";
+    out += "\nDescriptors that must be refused are written by the suite itself (`tests/suite/hostile.rs`).\n";
     out
 }

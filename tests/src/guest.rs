@@ -146,14 +146,7 @@ fn read_into(dir: &Path, prefix: &str, truth: &mut Truth) -> Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        let name: String = name
-            .as_bytes()
-            .utf8_chunks()
-            .map(|c| {
-                let bad: String = c.invalid().iter().map(|b| format!("\\x{b:02x}")).collect();
-                format!("{}{bad}", c.valid())
-            })
-            .collect();
+        let name = name_text(name.as_bytes());
         let path = format!("{prefix}{name}");
         let kind = entry.file_type()?;
         if kind.is_dir() {
@@ -169,6 +162,18 @@ fn read_into(dir: &Path, prefix: &str, truth: &mut Truth) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A name as text: bytes that are not UTF-8 as `\\xNN`.
+pub fn name_text(name: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in name.utf8_chunks() {
+        out += chunk.valid();
+        for byte in chunk.invalid() {
+            out += &format!("\\x{byte:02x}");
+        }
+    }
+    out
 }
 
 /// The differences of two trees, one line each; empty if they are equal.

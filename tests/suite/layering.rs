@@ -137,6 +137,13 @@ fn nothing_is_left_to_do() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+#[test]
+fn the_index_of_test_images_is_current() {
+    let path = tools::project().join("testdata/INDEX.md");
+    let text = fs::read_to_string(path).expect("testdata/INDEX.md");
+    assert_eq!(text, tests::fixtures::index(), "run `cargo xtask index`");
+}
+
 fn for_each_source(dir: &Path, visit: &mut dyn FnMut(&Path, &str)) {
     let mut entries: Vec<_> = fs::read_dir(dir)
         .expect("reading a directory")

@@ -1,4 +1,22 @@
 //! vmdkit against real images and other tools: one binary, a module per theme.
+//!
+//! | module | shows |
+//! |---|---|
+//! | `layering` | dependencies point one way, lints hold |
+//! | `images` | every real VMDK gives its recorded contents or the right named error |
+//! | `guests` | every file of every NTFS and FAT volume, against The Sleuth Kit and the fixtures' truth |
+//! | `oracles` | the crates `ntfs` and `fatfs` as second readers, and their known faults |
+//! | `three_ways` | `ls`, `cp` and the mount give the same tree |
+//! | `hostile` | descriptors that ask for what they may not have are refused at once, with a reason |
+//! | `chains` | deep and mixed chains, against qemu-img |
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod chains;
+mod guests;
+mod hostile;
+mod images;
 mod layering;
+mod oracles;
+mod three_ways;
+mod tsk;
+mod walk;

@@ -1,5 +1,7 @@
 //! `cargo xtask`: what the project does to itself. Not part of the product.
 
+mod bench;
+
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -19,6 +21,11 @@ enum Verb {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Measure vmdkit beside the real tools.
+    Bench(bench::Options),
+    /// A part of a bench in a process of its own.
+    #[command(hide = true, subcommand)]
+    BenchChild(bench::Child),
     /// Write testdata/INDEX.md.
     Index,
     /// Make the sample disks of README's first command.
@@ -44,6 +51,8 @@ fn main() -> Result<()> {
                 );
             }
         }
+        Verb::Bench(options) => bench::run(&options)?,
+        Verb::BenchChild(child) => child.run()?,
         Verb::Index => {
             let path = tests::tools::project().join("testdata/INDEX.md");
             std::fs::write(&path, tests::fixtures::index())?;

@@ -1,0 +1,63 @@
+//! The benches themselves.
+
+mod chain;
+pub(crate) mod child;
+mod convert;
+mod copy;
+mod memory;
+mod mount;
+mod synthetic;
+
+use super::Bench;
+use anyhow::Result;
+
+/// A bench that can be asked for by name.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) run: fn(&mut Bench) -> Result<()>,
+}
+
+/// All of them, in an order that keeps few data sets on the disk at once.
+pub(crate) const ALL: &[Case] = &[
+    Case {
+        name: "sparse-to-raw",
+        what: "convert --to raw from monolithicSparse",
+        run: convert::sparse_to_raw,
+    },
+    Case {
+        name: "stream-to-raw",
+        what: "convert --to raw from streamOptimized",
+        run: convert::stream_to_raw,
+    },
+    Case {
+        name: "mount-read",
+        what: "sequential read through --layout raw, warm and cold",
+        run: mount::sequential,
+    },
+    Case {
+        name: "large-file",
+        what: "cp of one large file",
+        run: copy::large,
+    },
+    Case {
+        name: "small-file",
+        what: "cp of one small file out of many",
+        run: copy::small,
+    },
+    Case {
+        name: "chain-rewritten",
+        what: "reading warm chains whose links rewrite 1 % of the grains each",
+        run: chain::rewritten,
+    },
+    Case {
+        name: "chain-empty",
+        what: "reading warm chains of empty deltas",
+        run: chain::empty,
+    },
+    Case {
+        name: "memory",
+        what: "resident memory with every table of a 2 TiB disk of 255 links touched",
+        run: memory::tables,
+    },
+];
