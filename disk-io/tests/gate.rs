@@ -1,8 +1,6 @@
 //! The gate over host directories: what an image may name, and what it may not.
 
-use disk_io::{
-    Disk, ErrorKind, HostDir, Locate, Purpose, RunKind, conformance, host_dir::Allowed,
-};
+use disk_io::{Disk, ErrorKind, HostDir, Locate, Purpose, RunKind, conformance, host_dir::Allowed};
 use std::{
     fs::{self, File},
     io::{Seek, SeekFrom, Write},
@@ -45,7 +43,13 @@ fn only_regular_files_beneath_the_directory() {
     let absolute = vm.canonicalize().unwrap().join("a.vmdk");
     dir.open(&absolute, Purpose::Extent).unwrap();
 
-    for bad in ["../secret", "/etc/passwd", "sub/../../secret", "../vm2/x", ""] {
+    for bad in [
+        "../secret",
+        "/etc/passwd",
+        "sub/../../secret",
+        "../vm2/x",
+        "",
+    ] {
         refused(&dir, bad);
     }
     assert!(refused(&dir, "../secret").contains("--allow-dir '"));
@@ -131,10 +135,7 @@ fn a_file_that_shrinks_is_an_error_not_zeros() {
         .unwrap()
         .set_len(5_000)
         .unwrap();
-    let e = opened
-        .disk
-        .read_exact_at(&mut [0; 4096], 4096)
-        .unwrap_err();
+    let e = opened.disk.read_exact_at(&mut [0; 4096], 4096).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Io);
     assert!(e.to_string().contains("cut short"), "{e}");
 }
