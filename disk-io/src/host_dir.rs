@@ -31,7 +31,8 @@ struct Root {
     spelled: PathBuf,
     /// With links resolved.
     real: PathBuf,
-    fd: OwnedFd,
+    /// Shared with every file opened beneath it, which may have to be opened again.
+    fd: Arc<OwnedFd>,
 }
 
 /// What is allowed at all: shared by every directory that one SOURCE leads to.
@@ -120,7 +121,11 @@ impl Root {
         let spelled = normalise(&std::path::absolute(dir).map_err(|e| fail(&e))?);
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = open(&real, flags, Mode::empty()).map_err(|e| fail(&e.into()))?;
-        Ok(Self { spelled, real, fd })
+        Ok(Self {
+            spelled,
+            real,
+            fd: Arc::new(fd),
+        })
     }
 
     /// `path` relative to this root, if it lies beneath it.
@@ -217,11 +222,7 @@ impl Locate for HostDir {
             }
         }
         let again = {
-            let fd = root
-                .fd
-                .try_clone()
-                .map_err(|e| DiskError::io("opening the directory", &e))?;
-            let rest = rest.to_path_buf();
+            let (fd, rest) = (root.fd.clone(), rest.to_path_buf());
             Box::new(move || open_beneath(&fd, &rest).map_err(io::Error::from))
         };
         let refuse = |found: &str| {

@@ -78,6 +78,8 @@ pub struct HostFile {
     path: PathBuf,
     len: u64,
     id: FileId,
+    /// Seconds and nanoseconds of its last change: inode numbers are used again.
+    modified: (i64, i64),
     sector_size: u32,
     is_device: bool,
     slot: RwLock<Option<Arc<File>>>,
@@ -144,6 +146,7 @@ impl HostFile {
                 container: stat.st_dev,
                 file: stat.st_ino,
             },
+            modified: modified(&stat),
             sector_size,
             is_device,
             slot: RwLock::new(Some(Arc::new(file))),
@@ -189,11 +192,12 @@ impl HostFile {
             container: stat.st_dev,
             file: stat.st_ino,
         };
-        if id != self.id || (!self.is_device && stat.st_size.cast_unsigned() < self.len) {
+        let changed = stat.st_size.cast_unsigned() < self.len || modified(&stat) != self.modified;
+        if id != self.id || (!self.is_device && changed) {
             return Err(DiskError::new(ErrorKind::Io, "opening again")
                 .file(self.path.display())
                 .expected("the same file as before")
-                .found("a file that was replaced or cut short since"));
+                .found("a file that was replaced or changed since"));
         }
         let file = Arc::new(file);
         if let Ok(mut slot) = self.slot.write() {
@@ -208,6 +212,12 @@ impl HostFile {
             .file(self.path.display())
             .offset(offset)
     }
+}
+
+fn modified(stat: &rustix::fs::Stat) -> (i64, i64) {
+    // The types differ between platforms.
+    #[allow(clippy::unnecessary_cast)]
+    (stat.st_mtime as i64, stat.st_mtime_nsec as i64)
 }
 
 fn describe_type(kind: FileType) -> &'static str {

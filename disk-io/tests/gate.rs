@@ -161,10 +161,11 @@ fn many_files_share_few_descriptors() {
         fs::read_dir("/proc/self/fd")
             .unwrap()
             .filter_map(|e| fs::read_link(e.unwrap().path()).ok())
-            .filter(|to| to.starts_with(tmp.path()) && to != tmp.path())
+            .filter(|to| to.starts_with(tmp.path()))
             .count()
     };
-    assert!(ours() <= 8, "{} open", ours());
+    // The directory itself is open too, once.
+    assert!(ours() <= 9, "{} open", ours());
     for round in 0..2 {
         for (i, f) in files.iter().enumerate() {
             let mut buf = [0; 4];
@@ -172,8 +173,10 @@ fn many_files_share_few_descriptors() {
             assert_eq!(u32::from_le_bytes(buf) as usize, i, "round {round}");
         }
     }
-    assert!(ours() <= 8, "{} open", ours());
-    // A file replaced behind our back is noticed when it is opened again.
+    assert!(ours() <= 9, "{} open", ours());
+    // A file replaced behind our back is noticed when it is opened again, even if it got
+    // the old one's inode. Time stamps have the resolution of the kernel's tick.
+    std::thread::sleep(std::time::Duration::from_millis(30));
     fs::remove_file(tmp.path().join("f0")).unwrap();
     fs::write(tmp.path().join("f0"), b"evil").unwrap();
     let e = files[0].disk.read_exact_at(&mut [0; 4], 0).unwrap_err();

@@ -63,6 +63,8 @@ pub(crate) fn open(source: Opened, options: &OpenOptions) -> Result<(Vec<Link>, 
         links.push(chain.link(&opened, head)?);
     }
     if let Some(unused) = chain.explicit {
+        // A name that leads nowhere is a mistake, needed or not.
+        chain.explicit(unused)?;
         chain.warnings.push(format!(
             "the given parent {} was not needed: every link found its own",
             unused.display()
@@ -207,9 +209,17 @@ impl Chain<'_> {
         wanted: &Wanted,
     ) -> Result<(Opened, Head)> {
         let mut failure = Failure::new(child, wanted);
-        for name in candidates(wanted) {
-            failure.tried.push(name.clone());
-            let opened = match names::open(&*child.dir, &name, wanted.encoding, Purpose::Parent) {
+        // Beside the child; then beside SOURCE, which is elsewhere where the user gave a
+        // parent in another directory.
+        let dirs = [child.dir.clone(), self.dir.clone()];
+        for (name, dir) in candidates(wanted)
+            .iter()
+            .flat_map(|name| dirs.iter().map(move |dir| (name, dir)))
+        {
+            if !failure.tried.contains(name) {
+                failure.tried.push(name.clone());
+            }
+            let opened = match names::open(&**dir, name, wanted.encoding, Purpose::Parent) {
                 Ok(opened) => opened,
                 Err(e) => {
                     failure.add(Unfit::Other(e));
@@ -221,6 +231,15 @@ impl Chain<'_> {
                 Err(unfit) => failure.add(unfit),
             }
         }
+        // What the user gave goes before what a search would find.
+        let given = match self.explicit {
+            Some(path) => Some(self.try_explicit(path, child, capacity, wanted)),
+            None => None,
+        };
+        if let Some(Ok(found)) = given {
+            self.explicit = None;
+            return Ok(self.take(found));
+        }
         if let Some(found) = self.scan(child, capacity, wanted, &mut failure)? {
             self.warnings.push(format!(
                 "{}: the parent {} was not found; {} has its content id and is used",
@@ -230,8 +249,8 @@ impl Chain<'_> {
             ));
             return Ok(self.take(found));
         }
-        if let Some(path) = self.explicit.take() {
-            return self.use_explicit(path, child, capacity, wanted);
+        if let Some(Err(e)) = given {
+            return Err(e);
         }
         match failure.mismatch.take() {
             Some((opened, head)) if self.options.ignore_cid => {
@@ -264,20 +283,24 @@ impl Chain<'_> {
 
     /// The parent that the user gave: of this machine, since the user typed it; inside
     /// SOURCE's own place if it is not there.
-    fn use_explicit(
+    fn explicit(&self, path: &Path) -> Result<Opened> {
+        HostDir::open_source(path, &Allowed::default()).or_else(|e| {
+            match (e.kind(), self.dir.open(path, Purpose::Parent)) {
+                (ErrorKind::NotFound, Ok(opened)) => Ok(opened),
+                _ => Err(e.context("opening the parent given by --parent")),
+            }
+        })
+    }
+
+    /// Compares the parent that the user gave with what `child` wants.
+    fn try_explicit(
         &mut self,
         path: &Path,
         child: &Opened,
         capacity: Option<u64>,
         wanted: &Wanted,
     ) -> Result<(Opened, Head)> {
-        let opened = HostDir::open_source(path, &Allowed::default()).or_else(|e| {
-            match (e.kind(), self.dir.open(path, Purpose::Parent)) {
-                (ErrorKind::NotFound, Ok(opened)) => Ok(opened),
-                _ => Err(e.context("opening the parent given by --parent")),
-            }
-        })?;
-        let found = match self.fits(opened, capacity, wanted) {
+        let found = match self.fits(self.explicit(path)?, capacity, wanted) {
             Ok(found) => found,
             Err(Unfit::Cid(opened, head)) if self.options.ignore_cid => {
                 self.warn_cid(child, &opened, &head, wanted);
@@ -295,7 +318,7 @@ impl Chain<'_> {
             child.path.display(),
             found.0.path.display()
         ));
-        Ok(self.take(found))
+        Ok(found)
     }
 
     /// Looks through the child's directory for the one disk with the wanted content id.

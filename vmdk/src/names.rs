@@ -104,7 +104,8 @@ pub(crate) fn open_extent(
         );
         return Ok((opened, Some(remark)));
     }
-    if is_device(name) {
+    // A device that was allowed and still cannot be opened says why by itself.
+    if is_device(name) && matches!(first.kind(), ErrorKind::NotFound | ErrorKind::Refused) {
         return Err(DiskError::refused("opening the extent")
             .file(name)
             .expected("a file beside the descriptor")

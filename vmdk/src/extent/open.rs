@@ -15,6 +15,9 @@ use crate::{
 use disk_io::{Disk, DiskError, Opened, Result};
 use std::{path::PathBuf, sync::Arc};
 
+/// Longest disk in bytes. One that claims more is a trap for whatever walks it.
+const MAX_LEN: u64 = 1 << 50;
+
 /// The extents of one link while they are opened.
 pub(crate) struct Extents<'a> {
     pub(crate) opened: &'a Opened,
@@ -65,7 +68,11 @@ impl<'a> Extents<'a> {
                 return Err(DiskError::corrupt("reading the descriptor")
                     .file(&this.name)
                     .expected("at least one extent")
-                    .found("none"));
+                    .found("none")
+                    .hint(
+                        "if this is a piece of a split disk, open the text file that lists \
+                         its pieces",
+                    ));
             }
         }
         let map = LinkMap {
@@ -108,11 +115,15 @@ impl<'a> Extents<'a> {
         let end = self
             .end
             .checked_add(info.len)
-            .filter(|end| i64::try_from(*end).is_ok())
+            .filter(|end| *end <= MAX_LEN)
             .ok_or_else(|| {
-                DiskError::corrupt("adding up the extents")
+                DiskError::refused("adding up the extents")
                     .file(&self.name)
-                    .expected("less than 2^63 bytes in all")
+                    .expected("at most 1 PiB in all; VMware's disks end at 64 TiB")
+                    .found(format!(
+                        "{} bytes and more",
+                        self.end.saturating_add(info.len)
+                    ))
             })?;
         self.parts.push(Part {
             start: self.end,
@@ -207,7 +218,7 @@ impl<'a> Extents<'a> {
             }
         }
         let (file, remark) = names::open_extent(&*self.opened.dir, name, d.encoding())
-            .map_err(|e| e.context(format!("{}: an extent of the disk", self.name)))?;
+            .map_err(|e| e.context(format!("opening the disk {}", self.name)))?;
         self.warnings.extend(remark);
         if !flat {
             if offset != 0 {

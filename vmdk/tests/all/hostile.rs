@@ -74,10 +74,11 @@ fn descriptors() {
         (&["RW 8 HOLOGRAM \"x\""], ErrorKind::Unsupported, "HOLOGRAM"),
         (&["RW 9223372036854775808 ZERO"], ErrorKind::Corrupt, "2^63"),
         (&["RW 18014398509481984 ZERO"], ErrorKind::Corrupt, "2^63"),
+        (&["RW 18014398509481983 ZERO"], ErrorKind::Refused, "1 PiB"),
         (
-            &["RW 18014398509481983 ZERO", "RW 18014398509481983 ZERO"],
-            ErrorKind::Corrupt,
-            "2^63",
+            &["RW 1099511627776 ZERO", "RW 1099511627777 ZERO"],
+            ErrorKind::Refused,
+            "1 PiB",
         ),
         (
             &["RW 8 FLAT \"small\" 36028797018963968"],
