@@ -82,7 +82,7 @@ impl DiskError {
     pub fn new(kind: ErrorKind, doing: impl Into<String>) -> Self {
         Self(Arc::new(Inner {
             kind,
-            doing: doing.into(),
+            doing: escape(&doing.into()),
             file: None,
             offset: None,
             expected: None,
@@ -155,7 +155,7 @@ impl DiskError {
 
     /// What a sound image would have had there.
     pub fn expected(self, expected: impl Into<String>) -> Self {
-        let expected = expected.into();
+        let expected = escape(&expected.into());
         self.with(|i| i.expected = Some(expected))
     }
 
@@ -167,12 +167,13 @@ impl DiskError {
 
     /// What the user can try next.
     pub fn hint(self, hint: impl Into<String>) -> Self {
-        let hint = hint.into();
+        let hint = escape(&hint.into());
         self.with(|i| i.hint = Some(hint))
     }
 
     /// Puts what an outer layer was doing in front: `"opening the parent: reading …"`.
     pub fn context(self, doing: impl fmt::Display) -> Self {
+        let doing = escape(&doing.to_string());
         self.with(|i| i.doing = format!("{doing}: {}", i.doing))
     }
 
@@ -223,6 +224,12 @@ pub fn escape(text: &str) -> String {
         }
     }
     out
+}
+
+/// A name as one word of a shell command: names in hints come from images, and a hint is
+/// made to be copied.
+pub fn shell_word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 impl fmt::Display for DiskError {
@@ -296,5 +303,18 @@ mod tests {
              expected a sector inside the file, found sector 99 (try --ignore-cid)"
         );
         assert_eq!(e.kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn nothing_from_an_image_reaches_a_terminal_or_a_shell_as_it_is() {
+        let evil = "\u{1b}]0;x\u{7}\u{202e}";
+        let e = DiskError::not_found(evil)
+            .file(evil)
+            .expected(evil)
+            .found(evil)
+            .hint(evil)
+            .context(evil);
+        assert!(!e.to_string().contains(['\u{1b}', '\u{7}', '\u{202e}']));
+        assert_eq!(shell_word("a';x"), "'a'\\'';x'");
     }
 }

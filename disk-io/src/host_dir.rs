@@ -7,7 +7,7 @@
 
 use crate::{
     disk::Disk,
-    error::{DiskError, Result},
+    error::{DiskError, Result, shell_word},
     host_file::{FilePool, HostFile},
     locate::{Locate, Opened, Purpose},
 };
@@ -80,7 +80,11 @@ impl HostDir {
         Ok(Opened {
             id: file.id(),
             disk: file,
-            path: source.to_path_buf(),
+            // A link's own name says nothing of the files beside the file it leads to.
+            path: match source.file_name() == real.file_name() {
+                true => source.to_path_buf(),
+                false => real,
+            },
             dir: Arc::new(here),
         })
     }
@@ -204,8 +208,8 @@ impl Locate for HostDir {
                     .expected(format!("a file beneath {}", self.describe()))
                     .found("a name that leads out of it")
                     .hint(format!(
-                        "if you trust this image, allow it with --allow-dir '{}'",
-                        place.display()
+                        "if you trust this image, allow it with --allow-dir {}",
+                        shell_word(&place.display().to_string())
                     )))
             });
         };

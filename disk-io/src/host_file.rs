@@ -312,8 +312,9 @@ impl Disk for HostFile {
     }
 
     fn will_read(&self, offset: u64, len: u64) {
-        if let Ok(file) = self.file() {
-            let _ = fadvise(&*file, offset, NonZeroU64::new(len), Advice::WillNeed);
+        // To the kernel a length of 0 means up to the end.
+        if let (Some(len), Ok(file)) = (NonZeroU64::new(len), self.file()) {
+            let _ = fadvise(&*file, offset, Some(len), Advice::WillNeed);
         }
     }
 }

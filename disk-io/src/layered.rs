@@ -10,7 +10,10 @@ use crate::{
     disk::{Disk, Run, RunKind, check_range, check_run_offset},
     error::{DiskError, Result},
 };
-use quick_cache::{Weighter, sync::Cache};
+use quick_cache::{
+    DefaultHashBuilder, OptionsBuilder, Weighter,
+    sync::{Cache, DefaultLifecycle},
+};
 use std::{
     path::PathBuf,
     sync::{
@@ -36,7 +39,9 @@ struct ByBytes;
 
 impl<K> Weighter<K, Arc<Window>> for ByBytes {
     fn weight(&self, _: &K, window: &Arc<Window>) -> u64 {
-        (window.segments.len() * size_of::<Segment>() + 128) as u64
+        let segments = window.segments.len() * size_of::<Segment>();
+        // An error owns several strings.
+        (segments + window.bad.len() * 768 + 128) as u64
     }
 }
 
@@ -49,11 +54,9 @@ impl<K> Weighter<K, Arc<[u8]>> for ByBytes {
 impl Memory {
     /// At most about `bytes` in all.
     pub fn new(bytes: u64) -> Arc<Self> {
-        let half = bytes / 2;
-        let items = |each: u64| (half / each).clamp(16, 1 << 20) as usize;
         Arc::new(Self {
-            windows: Cache::with_weighter(items(4096), half, ByBytes),
-            units: Cache::with_weighter(items(65_536), half, ByBytes),
+            windows: cache(bytes / 2, 4096),
+            units: cache(bytes / 2, 65_536),
             next_disk: AtomicU64::new(0),
         })
     }
@@ -64,6 +67,37 @@ impl Memory {
         ONE.get_or_init(|| Self::new(48 << 20)).clone()
     }
 }
+
+/// A cache of `bytes` for items of some `each` bytes. It keeps nothing that is larger than
+/// one of its shards, and the default is four shards a core: on a large machine the windows
+/// that cost most to merge would never be kept. So a shard holds at least 8 MiB.
+fn cache<K: Eq + std::hash::Hash, V: Clone>(bytes: u64, each: u64) -> Cache<K, V, ByBytes>
+where
+    ByBytes: Weighter<K, V>,
+{
+    let shards = (bytes >> 23).clamp(1, 64);
+    // The library rounds up to a power of two.
+    let shards = 1 << shards.ilog2();
+    let items = (bytes / each).clamp(16, 1 << 20) as usize;
+    let options = OptionsBuilder::new()
+        .shards(shards)
+        .estimated_items_capacity(items)
+        .weight_capacity(bytes)
+        .build();
+    match options {
+        Ok(options) => Cache::with_options(
+            options,
+            ByBytes,
+            DefaultHashBuilder::default(),
+            DefaultLifecycle::default(),
+        ),
+        // Only a missing capacity is an error, and both are given.
+        Err(_) => Cache::with_weighter(items, bytes, ByBytes),
+    }
+}
+
+/// Errors kept in a window; what is damaged beyond is told in one.
+const MAX_BAD: usize = 256;
 
 /// A stack of block maps, the newest first, read as one disk.
 #[derive(Debug)]
@@ -334,6 +368,18 @@ impl Merge {
         });
     }
 
+    /// Keeps an error and gives its number.
+    fn keep(&mut self, error: &DiskError) -> u32 {
+        match self.bad.len() {
+            n if n < MAX_BAD => self.bad.push(error.clone()),
+            MAX_BAD => self.bad.push(error.clone().context(format!(
+                "one of more than {MAX_BAD} damaged places nearby, for example"
+            ))),
+            _ => {}
+        }
+        self.bad.len() as u32 - 1
+    }
+
     /// Intersects one mapping with the ranges that are still open.
     #[allow(clippy::too_many_arguments)]
     fn place(
@@ -385,10 +431,7 @@ impl Merge {
                         skip: skip + inside as u32,
                     }),
                     Place::Zero => Some(Source::Zero),
-                    Place::Bad(e) => {
-                        self.bad.push(e.clone());
-                        Some(Source::Bad(self.bad.len() as u32 - 1))
-                    }
+                    Place::Bad(e) => Some(Source::Bad(self.keep(e))),
                 };
                 if let Some(source) = source {
                     self.push(base, layer, from, source);

@@ -29,8 +29,10 @@ use std::{
 pub(crate) const MAX_DEPTH: usize = 1024;
 /// Most extents of all links together.
 const MAX_EXTENTS: usize = 4 * crate::descriptor::MAX_EXTENTS;
-/// Most files of a directory that are looked at for a parent.
+/// Most disks of a directory that are looked at for a parent or a child.
 pub(crate) const MAX_SCANNED: usize = 4096;
+/// Most names of a directory that are listed.
+const MAX_LISTED: usize = 1 << 20;
 
 /// Opens a link and everything below it. The second value is what the user should know.
 pub(crate) fn open(source: Opened, options: &OpenOptions) -> Result<(Vec<Link>, Vec<String>)> {
@@ -70,13 +72,14 @@ pub(crate) fn open(source: Opened, options: &OpenOptions) -> Result<(Vec<Link>, 
             unused.display()
         ));
     }
-    check_lengths(&links)?;
+    chain.warnings.extend(check_lengths(&links)?);
     Ok((links, chain.warnings))
 }
 
 /// ESXi refuses a chain whose links differ in length (fact sheet, VMDK 3). A difference of
 /// less than a grain is how writers round.
-fn check_lengths(links: &[Link]) -> Result<()> {
+fn check_lengths(links: &[Link]) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
     for (child, parent) in links.iter().zip(links.iter().skip(1)) {
         if !same_length(child.capacity, parent.capacity) {
             return Err(DiskError::corrupt("comparing a disk with its parent")
@@ -84,8 +87,16 @@ fn check_lengths(links: &[Link]) -> Result<()> {
                 .expected(format!("the parent's length, {} bytes", parent.capacity))
                 .found(format!("{} bytes", child.capacity)));
         }
+        if child.capacity > parent.capacity {
+            warnings.push(format!(
+                "{}: is {} bytes longer than its parent; there it reads as zeros where it has \
+                 nothing of its own",
+                child.path.display(),
+                child.capacity.abs_diff(parent.capacity)
+            ));
+        }
     }
-    Ok(())
+    Ok(warnings)
 }
 
 fn same_length(a: u64, b: u64) -> bool {
@@ -242,7 +253,8 @@ impl Chain<'_> {
         }
         if let Some(found) = self.scan(child, capacity, wanted, &mut failure)? {
             self.warnings.push(format!(
-                "{}: the parent {} was not found; {} has its content id and is used",
+                "{}: the parent that it names, {}, is not there or is another disk; {} has the \
+                 content id and is used",
                 child.path.display(),
                 wanted.hint.as_deref().unwrap_or("(not named)"),
                 found.0.path.display()
@@ -333,8 +345,16 @@ impl Chain<'_> {
         let Some(cid) = wanted.cid.filter(|c| !matches!(c, 0 | 0xffff_fffe)) else {
             return Ok(None);
         };
-        let mut found: Vec<(Opened, Head)> = Vec::new();
-        for name in disk_names(&*child.dir)? {
+        let mut found: Option<(Opened, Head)> = None;
+        let mut second = None;
+        let names = match disk_names(&*child.dir) {
+            Ok(names) => names,
+            Err(e) => {
+                failure.add(Unfit::Other(e));
+                return Ok(None);
+            }
+        };
+        for name in names {
             let Ok(opened) = child.dir.open(&name, Purpose::Parent) else {
                 continue;
             };
@@ -347,26 +367,30 @@ impl Chain<'_> {
                     .and_then(Descriptor::parent_hint)
                     .and_then(names::base_name)
                     .is_some_and(|hint| child.base_name() == Path::new(hint));
-                if !below_child {
-                    found.push((opened, head));
+                if below_child {
+                    continue;
                 }
+                // Two are as good as many, and descriptors can be large.
+                if found.is_some() {
+                    second = Some(opened.path);
+                    break;
+                }
+                found = Some((opened, head));
             }
         }
         failure
             .tried
             .push(format!("content id {cid:08x} in {}", child.dir.describe()));
-        if found.len() > 1 {
-            let names: Vec<String> = found
-                .iter()
-                .map(|(o, _)| o.path.display().to_string())
-                .collect();
-            return Err(DiskError::not_found("looking for the parent disk")
-                .file(child.path.display())
-                .expected(format!("one disk with content id {cid:08x}"))
-                .found(names.join(", "))
-                .hint("say which with --parent FILE"));
+        match (&found, second) {
+            (Some((first, _)), Some(second)) => {
+                Err(DiskError::not_found("looking for the parent disk")
+                    .file(child.path.display())
+                    .expected(format!("one disk with content id {cid:08x}"))
+                    .found(format!("{} and {}", first.path.display(), second.display()))
+                    .hint("say which with --parent FILE"))
+            }
+            _ => Ok(found),
         }
-        Ok(found.pop())
     }
 }
 
@@ -395,12 +419,25 @@ fn candidates(wanted: &Wanted) -> Vec<String> {
     unique
 }
 
-/// Names in a directory that may be those of disks.
+/// Names in a directory that may be those of disks, sorted.
+///
+/// # Errors
+/// `Refused` if there are more than a look at each would be worth: a part of them proves
+/// nothing.
 pub(crate) fn disk_names(dir: &dyn Locate) -> Result<Vec<PathBuf>> {
-    let mut names = dir.list(MAX_SCANNED)?;
+    let mut names = dir.list(MAX_LISTED)?;
+    let all = names.len() < MAX_LISTED;
     names.retain(|n| {
         n.extension()
             .is_some_and(|e| e.eq_ignore_ascii_case("vmdk"))
     });
+    if !all || names.len() > MAX_SCANNED {
+        return Err(
+            DiskError::refused("looking through the directory for disks")
+                .file(dir.describe())
+                .expected(format!("at most {MAX_SCANNED} of them"))
+                .found("more"),
+        );
+    }
     Ok(names)
 }

@@ -33,7 +33,8 @@ struct Delta {
 /// newest first. Files that are no disks, or cannot be read, are passed over: this is advice.
 ///
 /// # Errors
-/// Only if the directory cannot be listed or `source` itself is no VMDK link.
+/// Only if the directory cannot be listed or holds too many disks to look at, or `source`
+/// itself is no VMDK link.
 pub fn newer_children(source: &Opened) -> Result<Vec<Child>> {
     let head = Head::read(source)?;
     let mut deltas = Vec::new();

@@ -1,6 +1,6 @@
 //! Names as descriptors write them: of another machine, another system, another code page.
 
-use disk_io::{DiskError, ErrorKind, Locate, Opened, Purpose, Result};
+use disk_io::{DiskError, ErrorKind, Locate, Opened, Purpose, Result, error::shell_word};
 use encoding_rs::Encoding;
 use std::{
     ffi::OsString,
@@ -111,8 +111,9 @@ pub(crate) fn open_extent(
             .expected("a file beside the descriptor")
             .found("a device: the disk's data is on it and not in a file")
             .hint(format!(
-                "if you trust this image, allow it with --allow-device '{name}', or open the \
-                 device itself as a raw disk"
+                "if you trust this image, allow it with --allow-device {}, or open the device \
+                 itself as a raw disk",
+                shell_word(name)
             )));
     }
     Err(first)

@@ -151,3 +151,73 @@ fn windows_join() {
     assert_eq!(&end, b"the end");
     assert_eq!(disk.run_at(2 * WINDOW).unwrap().kind, RunKind::Zero);
 }
+
+/// A layer that answers for every 512-byte block on its own, and counts how often it is asked.
+#[derive(Debug)]
+struct Scattered {
+    asked: AtomicU64,
+    bad: bool,
+}
+
+impl BlockMap for Scattered {
+    fn len(&self) -> u64 {
+        WINDOW
+    }
+    fn name(&self) -> String {
+        "scattered".into()
+    }
+    fn map_range(&self, start: u64, len: u64, emit: &mut dyn FnMut(Mapping)) -> Result<()> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        for block in 0..len / BLOCK as u64 {
+            let offset = (start / BLOCK as u64 + block) * 7 % 65_536 * BLOCK as u64;
+            emit(Mapping {
+                len: BLOCK as u64,
+                place: match self.bad {
+                    true => Place::Bad(DiskError::corrupt("finding a grain").offset(offset)),
+                    false => Place::Stored {
+                        file: FileIndex(0),
+                        offset,
+                    },
+                },
+            });
+        }
+        Ok(())
+    }
+    fn file(&self, _: FileIndex) -> Result<Arc<dyn Disk>> {
+        Ok(Arc::new(crate::SparseMemDisk::new(WINDOW)))
+    }
+    fn file_name(&self, _: FileIndex) -> String {
+        "scattered".into()
+    }
+}
+
+/// The windows that cost most to merge must be the last not to be kept.
+#[test]
+fn the_most_scattered_window_is_merged_once() {
+    let map = Arc::new(Scattered {
+        asked: AtomicU64::new(0),
+        bad: false,
+    });
+    let disk = Layered::new(vec![map.clone()], Memory::new(48 << 20)).unwrap();
+    for at in (0..WINDOW).step_by(1 << 20) {
+        disk.read_exact_at(&mut [0; 4096], at).unwrap();
+    }
+    assert_eq!(map.asked.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn damage_everywhere_is_told_everywhere_in_little_memory() {
+    let map = Arc::new(Scattered {
+        asked: AtomicU64::new(0),
+        bad: true,
+    });
+    let disk = Layered::new(vec![map], Memory::new(48 << 20)).unwrap();
+    for at in [0, WINDOW / 2, WINDOW - 512] {
+        assert_eq!(disk.run_at(at).unwrap().kind, RunKind::Data);
+        let e = disk.read_exact_at(&mut [0; 512], at).unwrap_err();
+        assert_eq!(e.kind(), crate::ErrorKind::Corrupt, "{at}");
+    }
+    let (window, _) = disk.window(0).unwrap();
+    assert!(window.bad.len() <= MAX_BAD + 1);
+    assert!(window.segments.len() <= MAX_BAD + 1);
+}
