@@ -243,10 +243,9 @@ impl Chain<'_> {
             }
         }
         // What the user gave goes before what a search would find.
-        let given = match self.explicit {
-            Some(path) => Some(self.try_explicit(path, child, capacity, wanted)),
-            None => None,
-        };
+        let given = self
+            .explicit
+            .map(|path| self.try_explicit(path, child, capacity, wanted));
         if let Some(Ok(found)) = given {
             self.explicit = None;
             return Ok(self.take(found));
