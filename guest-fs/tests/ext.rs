@@ -1,5 +1,6 @@
 //! ext2, ext3 and ext4 against volumes made by `mke2fs`, edited by `debugfs`, and against
 //! the image collection.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use disk_io::{Disk, HostDir, MemDisk, host_dir::Allowed};
 use guest_fs::{FileSystem, Name, NodeId, NodeKind, OpenOptions, ext::Ext};
