@@ -7,21 +7,23 @@
 //! | [`fat`] | FAT12, FAT16, FAT32 |
 //! | [`exfat`] | exFAT |
 //! | [`ntfs`] | NTFS |
+//! | [`vmfs`] | VMFS datastores |
 //! | [`lvm2`], [`ldm`] | logical volumes over one or more disks |
 //! | [`fs`] | the one trait of every file system, and what it speaks in |
 //! | [`name`] | guest file names: bytes that survive what UTF-8 cannot hold |
 //! | [`time`] | guest time stamps, with or without a zone |
 
-pub mod ext;
 pub mod exfat;
+pub mod ext;
 pub mod fat;
 pub mod fs;
 pub mod ldm;
 pub mod lvm2;
 pub mod name;
-pub mod partition;
 pub mod ntfs;
+pub mod partition;
 pub mod time;
+pub mod vmfs;
 pub mod volume;
 
 pub use disk_io::{DiskError, ErrorKind, Result};

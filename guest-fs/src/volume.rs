@@ -19,7 +19,9 @@ mod others;
 pub mod probe;
 mod windows;
 
-use crate::{FileSystem, FsKind, Name, OpenOptions, exfat::ExFat, ext::Ext, fat::Fat, ntfs::Ntfs};
+use crate::{
+    FileSystem, FsKind, Name, OpenOptions, exfat::ExFat, ext::Ext, fat::Fat, ntfs::Ntfs, vmfs::Vmfs,
+};
 use disk_io::{Disk, DiskError, Result};
 use probe::Probe;
 use std::sync::Arc;
@@ -56,6 +58,7 @@ impl Recognised {
                     | FsKind::Ext2
                     | FsKind::Ext3
                     | FsKind::Ext4
+                    | FsKind::Vmfs
             ),
         }
     }
@@ -127,6 +130,7 @@ pub fn open(disk: &Arc<dyn Disk>, options: &OpenOptions) -> Result<Arc<dyn FileS
         FsKind::Ext2 | FsKind::Ext3 | FsKind::Ext4 => {
             Ok(Arc::new(Ext::open(disk.clone(), options)?))
         }
+        FsKind::Vmfs => Ok(Arc::new(Vmfs::open(disk.clone(), options)?)),
         kind => {
             let (what, hint) = unreadable(kind);
             let e = DiskError::unsupported("opening the volume").found(what);

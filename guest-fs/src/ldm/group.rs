@@ -49,6 +49,11 @@ impl Volume {
         missing(self.copies.iter().flatten())
     }
 
+    /// Whether all of it can be read: every disk of at least one copy is here.
+    pub fn complete(&self) -> bool {
+        self.copies.iter().any(|pieces| missing(pieces).is_empty())
+    }
+
     /// Its bytes. What lies only on a disk that is not here is data whose read fails.
     pub fn open(&self) -> Result<Arc<dyn Disk>> {
         if let Some(e) = &self.refusal {

@@ -10,7 +10,9 @@ pub(super) fn vmfs(probe: &Probe) -> Option<Recognised> {
     if probe.u32_le(LVM) == Some(0xc001_d00d) {
         return Some(Recognised::new(FsKind::Vmfs).uuid(vmfs_uuid(probe, LVM + 130)));
     }
-    if probe.u32_le(FS) == Some(0x2fab_f15e) {
+    // VMFS; VMFS-L, which is local to a host; and the names of both that VMware's own code
+    // has for VMFS-6 (fact sheet, VMFS 2).
+    if matches!(probe.u32_le(FS), Some(0x2fab_f15e..=0x2fab_f161)) {
         return Some(
             Recognised::new(FsKind::Vmfs)
                 .label(probe.text(FS + 29, 128))
