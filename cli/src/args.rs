@@ -142,6 +142,13 @@ pub(crate) struct HowArgs {
     /// Take SOURCE for this format instead of looking (vmdk, raw, qcow2, vhd, …)
     #[arg(help_heading = "How SOURCE is opened", long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
+    /// A further member of the set that SOURCE belongs to: a disk of its LVM2 or LDM group,
+    /// a device of its VMFS volume (repeatable, in any order)
+    #[arg(long, value_name = "DISK")]
+    pub(crate) with: Vec<PathBuf>,
+    /// Go on where a member of the set is missing: what lies on it fails to read
+    #[arg(long)]
+    pub(crate) allow_missing: bool,
     /// Extents and parents may also lie beneath DIR (repeatable)
     #[arg(help_heading = "How SOURCE is opened", long, value_name = "DIR")]
     pub(crate) allow_dir: Vec<PathBuf>,

@@ -23,6 +23,8 @@ fn spec(args: &SourceArgs, global: &Global) -> Result<SourceSpec> {
         ignore_dirty_journal: how.ignore_dirty_journal,
         parent: how.parent.clone(),
         snapshot: how.snapshot.clone(),
+        with: how.with.clone(),
+        allow_missing: how.allow_missing,
         guest: guest_fs::OpenOptions {
             zone_offset: global.tz.as_ref().and_then(Zone::fixed),
             oem_code_page: how.code_page,
@@ -48,12 +50,15 @@ pub(crate) fn open(args: &SourceArgs, global: &Global) -> Result<Arc<Source>, Fa
 
 /// Every file that SOURCE consists of.
 pub(crate) fn files(source: &Source) -> Vec<PathBuf> {
-    let image = source.image();
-    let mut files = vec![source.path().to_path_buf()];
-    files.extend(image.links.iter().map(|l| l.path.clone()));
-    for link in image.vmdk.iter().flat_map(|v| v.links()) {
-        files.push(link.path.clone());
-        files.extend(link.extents.iter().filter_map(|e| e.file.clone()));
+    let members = source.members().iter().map(|m| (m.path(), m.image()));
+    let mut files = Vec::new();
+    for (path, image) in [(source.path(), source.image())].into_iter().chain(members) {
+        files.push(path.to_path_buf());
+        files.extend(image.links.iter().map(|l| l.path.clone()));
+        for link in image.vmdk.iter().flat_map(|v| v.links()) {
+            files.push(link.path.clone());
+            files.extend(link.extents.iter().filter_map(|e| e.file.clone()));
+        }
     }
     files
 }

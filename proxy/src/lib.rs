@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`source`] | SOURCE: opening it, what is on it, what the user should be told |
 //! | [`volume`] | one volume, its file system opened on first use |
+//! | [`sets`] | volumes over several disks |
 //! | [`own`] | the tree's own directories, above the volumes |
 //! | [`tree`] | the tree: names, metadata, contents by node |
 //! | [`resolve`] | paths as users type them |
@@ -23,6 +24,7 @@ pub mod names;
 pub mod own;
 pub mod path;
 pub mod resolve;
+pub mod sets;
 pub mod source;
 pub mod tree;
 pub mod volume;
@@ -32,6 +34,7 @@ pub use mount::{
     umount::{Cleaned, cleanup, umount},
 };
 pub use resolve::Resolved;
+pub use sets::{Logical, Member};
 pub use source::{Source, SourceSpec};
 pub use tree::{Entry, Node, Tree, TreeOptions};
 pub use volume::{Volume, VolumeReport};

@@ -1,6 +1,9 @@
 //! SOURCE: what the user named on the command line, opened.
 
-use crate::volume::Volume;
+use crate::{
+    sets::{self, Logical, Member, Sets},
+    volume::Volume,
+};
 use disk_image::{Format, Image};
 use disk_io::{
     Disk, DiskError, HostDir, Layered, Memory, Opened, Result, error::escape, host_dir::Allowed,
@@ -33,10 +36,32 @@ pub struct SourceSpec {
     pub parent: Option<PathBuf>,
     /// An internal snapshot of the image (qcow2).
     pub snapshot: Option<String>,
+    /// Further members of the set that SOURCE belongs to: disks of an LVM2 or LDM group,
+    /// devices of a VMFS volume. Order does not matter.
+    pub with: Vec<PathBuf>,
+    /// Open volumes of which a member is missing: what lies on it fails to read.
+    pub allow_missing: bool,
     /// How guest file systems are read.
     pub guest: guest_fs::OpenOptions,
     /// The memory budget; one is shared by the process if `None`.
     pub memory: Option<Arc<Memory>>,
+}
+
+impl SourceSpec {
+    pub(crate) fn image_options(&self) -> disk_image::OpenOptions {
+        disk_image::OpenOptions {
+            format: self.format,
+            memory: self.memory.clone(),
+            snapshot: self.snapshot.clone(),
+            vmdk: vmdk::OpenOptions {
+                ignore_cid: self.ignore_cid,
+                ignore_dirty_journal: self.ignore_dirty_journal,
+                parent: self.parent.clone(),
+                memory: self.memory.clone(),
+            },
+            ..disk_image::OpenOptions::default()
+        }
+    }
 }
 
 /// An opened SOURCE: the disk, its partition table, its volumes.
@@ -46,6 +71,8 @@ pub struct Source {
     image: Image,
     table: Table,
     volumes: Vec<Arc<Volume>>,
+    logical: Vec<Logical>,
+    members: Vec<Member>,
     warnings: Vec<String>,
 }
 
@@ -66,27 +93,22 @@ impl Source {
 
     /// The same for a file that passed the gate already: a member of a datastore or archive.
     pub fn open_in(opened: Opened, spec: &SourceSpec) -> Result<Self> {
-        let options = disk_image::OpenOptions {
-            format: spec.format,
-            memory: spec.memory.clone(),
-            snapshot: spec.snapshot.clone(),
-            vmdk: vmdk::OpenOptions {
-                ignore_cid: spec.ignore_cid,
-                ignore_dirty_journal: spec.ignore_dirty_journal,
-                parent: spec.parent.clone(),
-                memory: spec.memory.clone(),
-            },
-            ..disk_image::OpenOptions::default()
-        };
-        let image = disk_image::open(opened.clone(), &options)?;
+        let image = disk_image::open(opened.clone(), &spec.image_options())?;
         let mut warnings = image.warnings.clone();
         if image.vmdk.is_some() {
             warnings.extend(newer_data(&opened));
         }
-        let (table, volumes) = match partition::read(&image.disk) {
+        let members = Member::open_all(spec)?;
+        for member in &members {
+            let name = escape(&member.path.display().to_string());
+            let told = member.image.warnings.iter();
+            warnings.extend(told.map(|w| format!("{name}: {w}")));
+        }
+        let assemble = |table: Option<&Table>| sets::assemble(&image.disk, table, &members, spec);
+        let (table, sets) = match partition::read(&image.disk) {
             Ok(table) => {
-                let volumes = volumes_of(&image.disk, &table, spec)?;
-                (table, volumes)
+                let sets = assemble(Some(&table))?;
+                (table, sets)
             }
             // The chain is still worth showing.
             Err(e) if image.believed => {
@@ -95,15 +117,24 @@ impl Source {
                     sector_size: image.disk.sector_size(),
                     uuid: None,
                     partitions: Vec::new(),
+                    dynamic: false,
                     remarks: vec![format!("the partition table cannot be read: {e}")],
                 };
+                let mut sets = assemble(None)?;
                 let name = Name::from("p0");
                 let volume = Volume::unreadable(name, image.disk.clone(), None, e);
-                (none, vec![Arc::new(volume)])
+                sets.volumes.push(Arc::new(volume));
+                (none, sets)
             }
             Err(e) => return Err(e.file(spec.path.display())),
         };
+        let Sets {
+            volumes,
+            logical,
+            warnings: told,
+        } = sets;
         warnings.extend(table.remarks.iter().cloned());
+        warnings.extend(told);
         if !image.believed && table.scheme == Scheme::None {
             let known = match volumes.first() {
                 Some(volume) => volume.recognised().clone()?.is_some(),
@@ -122,6 +153,8 @@ impl Source {
             image,
             table,
             volumes,
+            logical,
+            members,
             warnings,
         })
     }
@@ -157,33 +190,20 @@ impl Source {
         &self.volumes
     }
 
+    /// Volumes over one or more disks: of LVM2 and LDM groups.
+    pub fn logical(&self) -> &[Logical] {
+        &self.logical
+    }
+
+    /// The further members that were given, in the order given.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
     /// What the user should be told before anything else, one sentence each.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
-}
-
-fn volumes_of(disk: &Arc<dyn Disk>, table: &Table, spec: &SourceSpec) -> Result<Vec<Arc<Volume>>> {
-    let volume = |name: &str, disk, partition| {
-        Arc::new(Volume::new(
-            Name::from(name),
-            disk,
-            partition,
-            spec.guest.clone(),
-        ))
-    };
-    if table.scheme == Scheme::None {
-        return Ok(vec![volume("p0", disk.clone(), None)]);
-    }
-    table
-        .partitions
-        .iter()
-        .filter(|p| !p.extended)
-        .map(|p| {
-            let name = format!("p{}", p.number);
-            Ok(volume(&name, p.open(disk)?, Some(p.clone())))
-        })
-        .collect()
 }
 
 /// A warning where other disks beside SOURCE were made on top of it. It is advice: a

@@ -69,11 +69,18 @@ pub(crate) enum Place<'a> {
 }
 
 impl Tree {
-    /// The tree of a disk: `/p1`, `/p2` …, or `/p0`.
+    /// The tree of a disk: `/p1`, `/p2` …, or `/p0`; `/lvm/GROUP/VOLUME` and
+    /// `/ldm/GROUP/VOLUME` for logical volumes.
     pub fn new(source: Arc<Source>, options: TreeOptions) -> Result<Self> {
         let mut tree = Self::empty(options);
         for volume in source.volumes() {
             tree.add_volume(OwnTree::ROOT, volume.clone())?;
+        }
+        for logical in source.logical() {
+            let root = OwnTree::ROOT;
+            let directories = logical.directories.iter();
+            let parent = directories.fold(root, |at, name| tree.add_directory(at, name));
+            tree.add_volume(parent, logical.volume.clone())?;
         }
         tree.source = Some(source);
         Ok(tree)

@@ -4,9 +4,19 @@ use disk_io::{Disk, DiskError, Result};
 use guest_fs::{
     FileSystem, FsKind, Name, OpenOptions, VolumeInfo,
     partition::Partition,
+    vmfs::Vmfs,
     volume::{self, Recognised},
 };
 use std::sync::{Arc, OnceLock};
+
+/// Where the other devices of a VMFS volume may be.
+#[derive(Clone, Debug)]
+pub(crate) struct Members {
+    /// Everything that may be one; the volume's own device may be among them.
+    pub(crate) disks: Arc<[Arc<dyn Disk>]>,
+    /// Go on without those that are not there.
+    pub(crate) allow_missing: bool,
+}
 
 /// A partition, a whole disk without a table, or a logical volume.
 #[derive(Debug)]
@@ -16,6 +26,7 @@ pub struct Volume {
     partition: Option<Partition>,
     recognised: OnceLock<Result<Option<Recognised>>>,
     options: OpenOptions,
+    members: Option<Members>,
     opened: OnceLock<Result<Arc<dyn FileSystem>>>,
 }
 
@@ -33,6 +44,7 @@ impl Volume {
             disk,
             partition,
             options,
+            members: None,
             opened: OnceLock::new(),
         }
     }
@@ -52,6 +64,7 @@ impl Volume {
             disk,
             partition: None,
             options: OpenOptions::default(),
+            members: None,
             opened: OnceLock::from(Ok(fs)),
         }
     }
@@ -69,8 +82,27 @@ impl Volume {
             disk,
             partition,
             options: OpenOptions::default(),
+            members: None,
             opened: OnceLock::from(Err(error)),
         }
+    }
+
+    /// Says what the volume is without looking.
+    pub(crate) fn holding(mut self, kind: FsKind) -> Self {
+        self.recognised = OnceLock::from(Ok(Some(Recognised {
+            kind,
+            label: None,
+            uuid: None,
+            size: None,
+            readable: false,
+        })));
+        self
+    }
+
+    /// Lets the volume find its other devices.
+    pub(crate) fn with_members(mut self, members: Members) -> Self {
+        self.members = Some(members);
+        self
     }
 
     /// Its name in the tree, such as `p1`.
@@ -118,7 +150,16 @@ impl Volume {
                     .expected("a file system")
                     .found(found));
             }
-            Ok(Some(_)) => {}
+            Ok(Some(found)) => {
+                if found.kind == FsKind::Vmfs
+                    && let Some(members) = &self.members
+                {
+                    let allow = members.allow_missing;
+                    let fs = Vmfs::open_among(&self.disk, &members.disks, allow)
+                        .map_err(|e| e.context(doing))?;
+                    return Ok(Arc::new(fs));
+                }
+            }
         }
         volume::open(&self.disk, &self.options).map_err(|e| e.context(doing))
     }

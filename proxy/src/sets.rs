@@ -1,0 +1,407 @@
+//! Disks that belong together, and the volumes that lie over them.
+//!
+//! Windows dynamic disks, physical volumes of LVM2 and devices of VMFS are members of sets.
+//! SOURCE is one member; `--with` gives others. What the sets hold is put together here,
+//! from the members that are there.
+
+use crate::{
+    source::SourceSpec,
+    volume::{Members, Volume},
+};
+use disk_image::Image;
+use disk_io::{Disk, DiskError, HostDir, Result, error::escape, host_dir::Allowed};
+use guest_fs::{
+    FsKind, Name, ldm,
+    lvm2::{self, label::PhysicalVolume},
+    partition::{self, Partition, Scheme, Table},
+    vmfs,
+    volume::mapped::{Layout, Mapped, Piece},
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// How many names an error or warning lists.
+const SHOWN: usize = 8;
+
+/// What errors advise where a member of a set is not there.
+const GIVE_IT: &str = "give it with --with DISK, or go on without it by --allow-missing";
+
+/// A further member of SOURCE's set (`--with`).
+#[derive(Debug)]
+pub struct Member {
+    pub(crate) path: PathBuf,
+    pub(crate) image: Image,
+    table: Table,
+}
+
+impl Member {
+    /// Opens every `--with` of `spec`, each through a gate of its own.
+    pub(crate) fn open_all(spec: &SourceSpec) -> Result<Vec<Self>> {
+        spec.with
+            .iter()
+            .map(|path| Self::open(path, spec))
+            .collect()
+    }
+
+    fn open(path: &Path, spec: &SourceSpec) -> Result<Self> {
+        let allowed = Allowed {
+            dirs: spec.allow_dirs.clone(),
+            devices: spec.allow_devices.clone(),
+            open_files: 0,
+        };
+        // What is about SOURCE's own chain is not about this one's.
+        let mut options = spec.image_options();
+        options.snapshot = None;
+        options.vmdk.parent = None;
+        let image = disk_image::open(HostDir::open_source(path, &allowed)?, &options)?;
+        let table = partition::read(&image.disk).map_err(|e| e.file(path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            image,
+            table,
+        })
+    }
+
+    /// As the user named it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The image with its chain.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+}
+
+/// A volume over one or more members, and where the tree has it.
+#[derive(Clone, Debug)]
+pub struct Logical {
+    /// The directories that lead to it, such as `lvm` and the group's name.
+    pub directories: Vec<Name>,
+    /// The volume.
+    pub volume: Arc<Volume>,
+}
+
+impl Logical {
+    fn path(&self) -> String {
+        let parts = self.directories.iter().chain([self.volume.name()]);
+        parts.map(|part| format!("/{part}")).collect()
+    }
+}
+
+/// Everything that lies on SOURCE and the other members.
+#[derive(Debug, Default)]
+pub(crate) struct Sets {
+    /// SOURCE's own partitions, or the whole disk, as volumes.
+    pub(crate) volumes: Vec<Arc<Volume>>,
+    /// Volumes over several disks, or over parts of one.
+    pub(crate) logical: Vec<Logical>,
+    /// What the user should be told.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A place where a file system or a member can be.
+struct Part {
+    disk: Arc<dyn Disk>,
+    partition: Option<Partition>,
+    /// The disk it is on: 0 is SOURCE.
+    on: usize,
+    role: Role,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// A volume of its own, as far as is known.
+    Plain,
+    /// A part of a dynamic disk.
+    Ldm,
+    /// A physical volume of LVM2.
+    Lvm2,
+}
+
+/// Puts together what lies on SOURCE and the other members. `table` is SOURCE's; `None`
+/// where it cannot be read, and then SOURCE has no volumes here.
+pub(crate) fn assemble(
+    disk: &Arc<dyn Disk>,
+    table: Option<&Table>,
+    members: &[Member],
+    spec: &SourceSpec,
+) -> Result<Sets> {
+    let mut sets = Sets::default();
+    let mut wholes = vec![(disk, table)];
+    wholes.extend(members.iter().map(|m| (&m.image.disk, Some(&m.table))));
+    let mut parts = Vec::new();
+    for (on, (disk, table)) in wholes.iter().enumerate() {
+        if let Some(table) = table {
+            parts_of(on, disk, table, &mut parts)?;
+        }
+    }
+    let dynamic = |table: &Option<&Table>| table.is_some_and(|t| t.dynamic);
+    let dynamics: Vec<Arc<dyn Disk>> = wholes
+        .iter()
+        .filter(|(_, table)| dynamic(table))
+        .map(|(disk, _)| Arc::clone(disk))
+        .collect();
+    sets.ldm(&dynamics, spec);
+    sets.lvm2(&mut parts, spec);
+    sets.unused(&wholes, &parts, members);
+
+    let others: Arc<[Arc<dyn Disk>]> = parts
+        .iter()
+        .filter(|p| p.role == Role::Plain)
+        .map(|p| p.disk.clone())
+        .collect();
+    for part in parts.iter().filter(|p| p.on == 0) {
+        let volume = sets.volume(part, &others, spec);
+        sets.volumes.push(Arc::new(volume));
+    }
+    Ok(sets)
+}
+
+fn parts_of(on: usize, disk: &Arc<dyn Disk>, table: &Table, parts: &mut Vec<Part>) -> Result<()> {
+    if table.scheme == Scheme::None {
+        parts.push(Part {
+            disk: disk.clone(),
+            partition: None,
+            on,
+            role: Role::Plain,
+        });
+    }
+    for partition in table.partitions.iter().filter(|p| !p.extended) {
+        let role = match table.dynamic && is_ldm(partition) {
+            true => Role::Ldm,
+            false => Role::Plain,
+        };
+        parts.push(Part {
+            disk: partition.open(disk)?,
+            partition: Some(partition.clone()),
+            on,
+            role,
+        });
+    }
+    Ok(())
+}
+
+fn is_ldm(partition: &Partition) -> bool {
+    partition.type_id == "0x42" || partition.type_name.contains("(LDM)")
+}
+
+impl Sets {
+    fn ldm(&mut self, disks: &[Arc<dyn Disk>], spec: &SourceSpec) {
+        if disks.is_empty() {
+            return;
+        }
+        let groups = match ldm::scan(disks) {
+            Ok(groups) => groups,
+            Err(e) => return self.warnings.push(e.to_string()),
+        };
+        for group in groups {
+            let what = format!("the dynamic disk group {}", escape(&group.name));
+            self.group(&what, &group.remarks, &group.missing);
+            for volume in &group.volumes {
+                let missing = match volume.complete() {
+                    true => Vec::new(),
+                    false => volume.missing(),
+                };
+                let refusal = volume.refusal.clone();
+                let opened = checked(&what, refusal, &missing, spec).and_then(|()| volume.open());
+                let place = Place {
+                    kind: FsKind::Ldm,
+                    directories: vec![Name::from("ldm"), Name::from(group.name.as_str())],
+                    name: Name::from(volume.name.as_str()),
+                    len: volume.len,
+                };
+                self.logical(place, opened, spec);
+            }
+        }
+    }
+
+    /// Finds physical volumes among `parts`, marks them, and lists their logical volumes.
+    fn lvm2(&mut self, parts: &mut [Part], spec: &SourceSpec) {
+        let mut disks = Vec::new();
+        for part in parts.iter_mut().filter(|p| p.role == Role::Plain) {
+            match PhysicalVolume::read(&part.disk) {
+                Ok(Some(_)) => {
+                    part.role = Role::Lvm2;
+                    disks.push(part.disk.clone());
+                }
+                Ok(None) => {}
+                // A place that cannot be read is told by who reads it.
+                Err(e) if e.kind() == disk_io::ErrorKind::Io => {}
+                Err(e) => self.warnings.push(e.to_string()),
+            }
+        }
+        if disks.is_empty() {
+            return;
+        }
+        let groups = match lvm2::scan(&disks) {
+            Ok(groups) => groups,
+            Err(e) => return self.warnings.push(e.to_string()),
+        };
+        for group in groups {
+            let what = format!("the LVM2 group {}", escape(&group.name));
+            self.group(&what, &group.remarks, &group.missing);
+            for volume in group.volumes.iter().filter(|v| v.visible) {
+                let (refusal, missing) = (volume.refusal.clone(), volume.missing());
+                let opened = checked(&what, refusal, &missing, spec).and_then(|()| volume.open());
+                let place = Place {
+                    kind: FsKind::Lvm2,
+                    directories: vec![Name::from("lvm"), Name::from(group.name.as_str())],
+                    name: Name::from(volume.name.as_str()),
+                    len: volume.len,
+                };
+                self.logical(place, opened, spec);
+            }
+        }
+    }
+
+    /// Tells what is odd about a group, each thing once.
+    fn group(&mut self, what: &str, remarks: &[String], missing: &[String]) {
+        for remark in remarks {
+            let told = format!("{what}: {remark}");
+            if !self.warnings.contains(&told) {
+                self.warnings.push(told);
+            }
+        }
+        if !missing.is_empty() {
+            self.warnings.push(format!(
+                "{what}: {} is not here: give it with --with DISK",
+                list(missing)
+            ));
+        }
+    }
+
+    fn logical(&mut self, place: Place, opened: Result<Arc<dyn Disk>>, spec: &SourceSpec) {
+        let volume = match opened {
+            Ok(disk) => Volume::new(place.name, disk, None, spec.guest.clone()),
+            Err(e) => {
+                Volume::unreadable(place.name, refusing(place.len, &e), None, e).holding(place.kind)
+            }
+        };
+        self.logical.push(Logical {
+            directories: place.directories,
+            volume: Arc::new(volume),
+        });
+    }
+
+    /// The paths of the logical volumes below `/top`, for errors about their members.
+    fn below(&self, top: &str) -> String {
+        let top = Name::from(top);
+        let paths: Vec<String> = self
+            .logical
+            .iter()
+            .filter(|l| l.directories.first() == Some(&top))
+            .map(Logical::path)
+            .collect();
+        match paths.is_empty() {
+            true => format!("its logical volumes would be under /{top}, and there are none"),
+            false => format!("the logical volumes are {}", list(&paths)),
+        }
+    }
+
+    fn volume(&self, part: &Part, others: &Arc<[Arc<dyn Disk>]>, spec: &SourceSpec) -> Volume {
+        let name = match &part.partition {
+            Some(p) => Name::from(format!("p{}", p.number).as_str()),
+            None => Name::from("p0"),
+        };
+        let (disk, partition) = (part.disk.clone(), part.partition.clone());
+        let member = |found: &str, top: &str| {
+            DiskError::unsupported("entering the volume")
+                .expected("a file system")
+                .found(found)
+                .hint(self.below(top))
+        };
+        match part.role {
+            Role::Plain => {
+                let members = Members {
+                    disks: others.clone(),
+                    allow_missing: spec.allow_missing,
+                };
+                Volume::new(name, disk, partition, spec.guest.clone()).with_members(members)
+            }
+            // A stripe of one may look like the whole of a file system.
+            Role::Ldm => {
+                let e = member("a part of a Windows dynamic disk (LDM)", "ldm");
+                Volume::unreadable(name, disk, partition, e).holding(FsKind::Ldm)
+            }
+            Role::Lvm2 => {
+                let e = member("a physical volume of LVM2", "lvm");
+                Volume::unreadable(name, disk, partition, e).holding(FsKind::Lvm2)
+            }
+        }
+    }
+
+    /// Says which `--with` is no member of anything.
+    fn unused(
+        &mut self,
+        wholes: &[(&Arc<dyn Disk>, Option<&Table>)],
+        parts: &[Part],
+        members: &[Member],
+    ) {
+        for (member, on) in members.iter().zip(1usize..) {
+            let dynamic = wholes
+                .get(on)
+                .is_some_and(|(_, table)| table.is_some_and(|t| t.dynamic));
+            let mut here = parts.iter().filter(|p| p.on == on);
+            let used = dynamic
+                || here.any(|p| p.role != Role::Plain || vmfs::is_member(&p.disk).unwrap_or(true));
+            if !used {
+                self.warnings.push(format!(
+                    "--with {}: no member of an LVM2, LDM or VMFS set",
+                    escape(&member.path.display().to_string())
+                ));
+            }
+        }
+    }
+}
+
+/// Where a logical volume goes, and what it is if it cannot be read.
+struct Place {
+    kind: FsKind,
+    directories: Vec<Name>,
+    name: Name,
+    len: u64,
+}
+
+/// Whether a volume can be opened: it has no refusal, and its members are there.
+fn checked(
+    what: &str,
+    refusal: Option<DiskError>,
+    missing: &[String],
+    spec: &SourceSpec,
+) -> Result<()> {
+    if let Some(e) = refusal {
+        return Err(e);
+    }
+    if missing.is_empty() || spec.allow_missing {
+        return Ok(());
+    }
+    // Not `NotFound`: that would say that a path is not on it.
+    Err(DiskError::refused("entering the volume")
+        .expected("all disks that it lies on")
+        .found(format!("{} of {what} is not here", list(missing)))
+        .hint(GIVE_IT))
+}
+
+/// A disk whose reads fail with `e`.
+fn refusing(len: u64, e: &DiskError) -> Arc<dyn Disk> {
+    let piece = Piece {
+        start: 0,
+        len,
+        layout: Layout::Refused(e.clone()),
+    };
+    match Mapped::new(len, vec![piece]) {
+        Ok(mapped) => Arc::new(mapped),
+        Err(_) => Arc::new(disk_io::MemDisk::new(Vec::new())),
+    }
+}
+
+fn list(names: &[String]) -> String {
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|n| escape(n)).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
