@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # Reference tools: which Debian package brings which program. Sourced by tests/run and demo.
 
 # program:package
@@ -67,6 +68,7 @@ install_tools() {
 
 # The C compiler and linker that Rust itself needs.
 require_rust() {
+    # shellcheck source=/dev/null
     command -v cargo >/dev/null || [ ! -f "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
     command -v cargo >/dev/null || { echo "Rust is missing: https://rustup.rs" >&2; exit 1; }
 }

@@ -36,6 +36,9 @@ pub(crate) struct Options {
     /// Write docs/bench.md.
     #[arg(long)]
     write: bool,
+    /// Measure what is built already.
+    #[arg(long)]
+    no_build: bool,
     /// Leave the data sets where they are.
     #[arg(long)]
     keep: bool,
@@ -95,7 +98,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             bail!("no bench is called {name}; `cargo xtask bench list` names them");
         }
     }
-    let release = build()?;
+    let release = tools::target_dir().join("release");
+    if !options.no_build {
+        build()?;
+    }
     let dir = options
         .dir
         .clone()
@@ -139,8 +145,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Builds what is measured with all optimisations; the directory it is in.
-fn build() -> Result<PathBuf> {
+/// Builds what is measured with all optimisations.
+fn build() -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let args = [
         "build",
@@ -152,7 +158,7 @@ fn build() -> Result<PathBuf> {
         "xtask",
     ];
     tools::output(Command::new(cargo).args(args).current_dir(tools::project()))?;
-    Ok(tools::target_dir().join("release"))
+    Ok(())
 }
 
 /// Children of the benches: what is measured inside a process of its own.
