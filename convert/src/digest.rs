@@ -94,8 +94,8 @@ pub(crate) fn zeros(len: u64) -> &'static [u8] {
     ZEROS.get(..len as usize).unwrap_or(&ZEROS)
 }
 
-/// Puts the hashes of units together. They arrive in any order, nearly sorted, so few are
-/// held at a time.
+/// Puts the hashes of units together. They arrive in any order; those that come early are
+/// held, so whoever sends them sees to it that none comes much too early.
 #[derive(Debug)]
 pub struct UnitFold {
     hasher: Sha256,
@@ -129,6 +129,11 @@ impl UnitFold {
             self.hasher.update(hash);
             self.next += 1;
         }
+    }
+
+    /// How many units have come, counted up to the first that is missing.
+    pub(crate) fn in_order(&self) -> u64 {
+        self.next
     }
 
     /// The digest, once every unit has come.

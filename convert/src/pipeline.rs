@@ -13,6 +13,7 @@ use disk_io::{Disk, DiskError, ErrorKind, Result, zero::is_zero};
 use sha2::{Digest as _, Sha256};
 use std::{
     collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -25,6 +26,10 @@ const BLOCK: usize = 4096;
 
 /// Pieces claimed at once where order does not matter: reads of one worker stay sequential.
 const BATCH: u64 = 4;
+
+/// How far, in pieces, a worker may be ahead of the slowest: each such piece has a hash
+/// that waits for its turn.
+const AHEAD: u64 = 1 << 16;
 
 /// What becomes of zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,6 +98,7 @@ pub fn copy(
         stop: AtomicBool::new(false),
         failures: Mutex::default(),
         fold: Mutex::new(UnitFold::new(len)),
+        folded: Condvar::new(),
         line: Line::new(workers as u64 * 4 + 4),
     };
     let flat = if ordered {
@@ -100,7 +106,11 @@ pub fn copy(
             for _ in 0..workers.max(1) {
                 scope.spawn(|| job.work());
             }
-            job.consume()
+            let flat = catch_unwind(AssertUnwindSafe(|| job.consume()));
+            flat.unwrap_or_else(|_| {
+                job.fail(u64::MAX, panicked("copying"));
+                None
+            })
         })
     } else {
         if workers <= 1 {
@@ -130,6 +140,8 @@ struct Job<'a> {
     stop: AtomicBool,
     failures: Mutex<Vec<(u64, DiskError)>>,
     fold: Mutex<UnitFold>,
+    /// Told when `fold` has moved on, or the copy stops.
+    folded: Condvar,
     line: Line,
 }
 
@@ -148,7 +160,15 @@ struct Scratch {
 }
 
 impl Job<'_> {
+    /// Copies pieces until there are none. A panic ends the copy as any failure does: the
+    /// others would wait for the piece for ever.
     fn work(&self) {
+        if catch_unwind(AssertUnwindSafe(|| self.copy_pieces())).is_err() {
+            self.fail(u64::MAX, panicked("copying"));
+        }
+    }
+
+    fn copy_pieces(&self) {
         let mut scratch = Scratch::default();
         let batch = if self.ordered { 1 } else { BATCH };
         let mut hashes: Vec<(u64, Hash)> = Vec::new();
@@ -157,6 +177,7 @@ impl Job<'_> {
             if first >= self.pieces {
                 return;
             }
+            self.wait_for_turn(first);
             for index in first..(first + batch).min(self.pieces) {
                 if self.stop.load(Ordering::Relaxed) {
                     return;
@@ -182,7 +203,19 @@ impl Job<'_> {
                 for (index, hash) in hashes.drain(..) {
                     fold.put(index, hash);
                 }
+                self.folded.notify_all();
             }
+        }
+    }
+
+    /// Waits while piece `first` is too far ahead of the slowest worker.
+    fn wait_for_turn(&self, first: u64) {
+        if self.options.digest != DigestKind::Vmdkit {
+            return;
+        }
+        let mut fold = lock(&self.fold);
+        while first >= fold.in_order() + AHEAD && !self.stop.load(Ordering::Relaxed) {
+            fold = self.folded.wait(fold).unwrap_or_else(|e| e.into_inner());
         }
     }
 
@@ -190,6 +223,9 @@ impl Job<'_> {
         lock(&self.failures).push((index, error));
         self.stop.store(true, Ordering::Relaxed);
         self.line.stop();
+        // Whoever has seen `stop` unset waits by now.
+        drop(lock(&self.fold));
+        self.folded.notify_all();
     }
 
     /// Copies one piece; gives its hash where one is wanted.
@@ -212,11 +248,13 @@ impl Job<'_> {
             kept.extend_from_slice(data);
         }
         let hash_wanted = self.options.digest == DigestKind::Vmdkit;
-        if kept.is_empty() && (self.options.sparse != Sparse::Never || self.ordered) {
+        let in_order = self.target.in_order();
+        if kept.is_empty() && (self.options.sparse != Sparse::Never || in_order) {
+            if !in_order {
+                self.target.zero_at(start, len)?;
+            }
             if self.ordered {
                 self.line.put(index, None, len);
-            } else {
-                self.target.zero_at(start, len)?;
             }
             return Ok(hash_wanted.then(|| zero_hash(len)));
         }
@@ -225,7 +263,7 @@ impl Job<'_> {
             fill_gaps(buffer, data, size);
         }
         let all = buffer.get(..size).unwrap_or_default();
-        if !self.target.in_order() {
+        if !in_order {
             if self.options.sparse == Sparse::Never {
                 kept.clear();
                 kept.push((0, size));
@@ -363,6 +401,14 @@ const CANCELLED: &str = "stopping as asked";
 
 fn cancelled() -> DiskError {
     DiskError::new(ErrorKind::Io, CANCELLED)
+}
+
+/// What a panic becomes: an error, so that what is unfinished is removed and said.
+pub(crate) fn panicked(doing: &str) -> DiskError {
+    DiskError::new(ErrorKind::Io, doing)
+        .expected("an answer or an error")
+        .found("a defect of this program: a thread panicked")
+        .hint("please report it, with the line that begins with \"thread\"")
 }
 
 /// Whether an error only says that [`Progress::cancelled`] was true.

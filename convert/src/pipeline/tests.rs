@@ -190,3 +190,131 @@ fn a_wish_to_stop_is_an_error_of_its_own() {
         assert!(is_cancelled(&e), "{e}");
     }
 }
+
+/// Zeros, whose first run `first` is called for.
+struct Odd<F>(u64, F);
+
+impl<F> std::fmt::Debug for Odd<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Odd({})", self.0)
+    }
+}
+
+impl<F: Fn(u64) + Send + Sync> Disk for Odd<F> {
+    fn len(&self) -> u64 {
+        self.0
+    }
+    fn read_exact_at(&self, buf: &mut [u8], _offset: u64) -> Result<()> {
+        buf.fill(0);
+        Ok(())
+    }
+    fn run_at(&self, offset: u64) -> Result<disk_io::Run> {
+        (self.1)(offset);
+        Ok(disk_io::Run {
+            len: self.0 - offset,
+            kind: disk_io::RunKind::Zero,
+        })
+    }
+}
+
+/// A target that panics.
+#[derive(Debug)]
+struct Bad(bool);
+
+impl Target for Bad {
+    fn write_at(&self, _bytes: &[u8], _offset: u64) -> Result<()> {
+        panic!("a test's own panic")
+    }
+    fn zero_at(&self, _offset: u64, _len: u64) -> Result<()> {
+        panic!("a test's own panic")
+    }
+    fn in_order(&self) -> bool {
+        self.0
+    }
+}
+
+#[test]
+fn a_panic_is_an_error_and_no_hang() {
+    let (done, came) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let bad = Odd(200 * UNIT, |at| {
+            assert!(at != 50 * UNIT, "a test's own panic")
+        });
+        let good = SparseMemDisk::new(200 * UNIT);
+        for workers in [1, 3] {
+            for digest in [DigestKind::Vmdkit, DigestKind::Sha256, DigestKind::None] {
+                let how = options(workers, digest, Sparse::Always);
+                for result in [
+                    copy(&bad, &Discard, how, &NoProgress),
+                    copy(&bad, &Stream::new(std::io::sink(), "s"), how, &NoProgress),
+                    copy(&good, &Bad(false), how, &NoProgress),
+                    copy(&good, &Bad(true), how, &NoProgress),
+                ] {
+                    let _ = done.send(result);
+                }
+            }
+        }
+    });
+    for _ in 0..24 {
+        let result = came.recv_timeout(std::time::Duration::from_secs(60));
+        let e = result.expect("it hangs").unwrap_err();
+        assert!(e.to_string().contains("panicked"), "{e}");
+    }
+}
+
+/// Counts what comes.
+#[derive(Debug, Default)]
+struct Counts {
+    written: AtomicU64,
+    zeros: AtomicU64,
+}
+
+impl Target for Counts {
+    fn write_at(&self, bytes: &[u8], _offset: u64) -> Result<()> {
+        self.written
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+    fn zero_at(&self, _offset: u64, len: u64) -> Result<()> {
+        self.zeros.fetch_add(len, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn every_digest_gives_the_target_every_byte() {
+    let disk = SparseMemDisk::new(3 * UNIT + 5);
+    for digest in [DigestKind::Vmdkit, DigestKind::Sha256, DigestKind::None] {
+        for (sparse, data) in [(Sparse::Always, 0), (Sparse::Never, disk.len())] {
+            let target = Counts::default();
+            let copied = copy(&disk, &target, options(2, digest, sparse), &NoProgress).unwrap();
+            assert_eq!(copied.written, data, "{digest:?} {sparse:?}");
+            assert_eq!(target.written.into_inner(), data, "{digest:?} {sparse:?}");
+            assert_eq!(target.zeros.into_inner(), disk.len() - data);
+        }
+    }
+}
+
+#[test]
+fn a_slow_worker_is_not_left_far_behind() {
+    let pieces = 3 * AHEAD;
+    let seen = Arc::new(AtomicU64::new(0));
+    let (far, most) = (seen.clone(), Arc::new(AtomicU64::new(0)));
+    let most_seen = most.clone();
+    // The first piece takes until the others have come to rest.
+    let disk = Odd(pieces * UNIT, move |at| {
+        far.fetch_max(at / UNIT, Ordering::Relaxed);
+        if at == 0 {
+            let mut last = u64::MAX;
+            while std::mem::replace(&mut last, far.load(Ordering::Relaxed)) != last {
+                std::thread::sleep(std::time::Duration::from_millis(500));
+            }
+            most_seen.store(last, Ordering::Relaxed);
+        }
+    });
+    let how = options(2, DigestKind::Vmdkit, Sparse::Always);
+    copy(&disk, &Discard, how, &NoProgress).unwrap();
+    let most = most.load(Ordering::Relaxed);
+    assert!(most < AHEAD + BATCH, "{most} pieces ahead");
+    assert_eq!(seen.load(Ordering::Relaxed), pieces - 1);
+}
