@@ -410,7 +410,11 @@ impl FileSystem for Ext {
             accessed: Some(inode.accessed),
             changed: Some(inode.changed),
             attributes: None,
-            mode: Some(u32::from(inode.mode & 0o7777)),
+            // Only the mode says what a special file is.
+            mode: Some(match kind {
+                NodeKind::Special => inode.mode.into(),
+                _ => u32::from(inode.mode & 0o7777),
+            }),
             owner: Some((inode.uid, inode.gid)),
             reparse_tag: None,
             refusal: Self::refusal(&inode),

@@ -183,7 +183,8 @@ pub struct Metadata {
     pub changed: Option<Timestamp>,
     /// DOS attributes ([`attributes`]).
     pub attributes: Option<u32>,
-    /// Unix permission bits.
+    /// Unix permission bits; for [`NodeKind::Special`] with the bits of the file type
+    /// (`S_IFMT`), where the guest has them.
     pub mode: Option<u32>,
     /// Unix owner and group.
     pub owner: Option<(u32, u32)>,
@@ -228,9 +229,10 @@ pub struct Stream {
 pub struct Link {
     /// What sort of link: `"symlink"`, `"junction"`, `"mount point"`, `"wsl"`.
     pub sort: &'static str,
-    /// The target exactly as stored, for reports.
+    /// The target exactly as stored. Reports show it beside `target` where the two differ.
     pub stored: Name,
-    /// The target as a Unix path to give to a reader of the mount: backslashes turned, a
+    /// The target as a Unix path, the same in every report, in the mount and in what is
+    /// restored: backslashes turned, a
     /// drive letter or volume kept as text. Relative links stay relative.
     pub target: Name,
 }

@@ -30,7 +30,7 @@ pub mod tree;
 pub mod volume;
 
 pub use mount::{
-    Ended, Layout, MountOptions, Mounted, mount,
+    Ended, Layout, MountOptions, Mounted, Zone, mount,
     umount::{Cleaned, cleanup, umount},
 };
 pub use resolve::Resolved;

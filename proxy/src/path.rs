@@ -11,6 +11,13 @@ pub fn wants_directory(path: &[u8]) -> bool {
     matches!(path.rsplit(|b| *b == b'/').next(), Some(b"" | b"." | b".."))
 }
 
+/// The first component, if it has the form of a volume's name: `p` and a number.
+pub fn volume_name(path: &[u8]) -> Option<&[u8]> {
+    let first = components(path).next()?;
+    let digits = first.strip_prefix(b"p")?;
+    (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit)).then_some(first)
+}
+
 /// The drive form, `^[A-Za-z]:[/\]`: the letter in upper case, and the rest with
 /// backslashes turned. Only there does a backslash separate.
 pub fn drive(path: &[u8]) -> Option<(u8, Vec<u8>)> {

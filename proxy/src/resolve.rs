@@ -8,7 +8,7 @@ use crate::{
 };
 use disk_io::{DiskError, ErrorKind, Result};
 use guest_fs::{FsKind, Name, NodeKind};
-use std::ops::ControlFlow;
+use std::{collections::BTreeSet, ops::ControlFlow};
 
 /// A path that leads somewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,8 @@ impl Tree {
     /// Resolves a path (bytes or text). It is literal, never a pattern.
     ///
     /// Errors: [`ErrorKind::NotFound`] names the component that is missing;
-    /// [`ErrorKind::Ambiguous`] lists the volumes that have a path given without one.
+    /// [`ErrorKind::Ambiguous`] lists the volumes that have a path given without one, or
+    /// the names that differ from the one given, and from each other, by case alone.
     pub fn resolve(&self, path: impl AsRef<[u8]>) -> Result<Resolved> {
         let path = path.as_ref();
         if let Some((letter, rest)) = path::drive(path) {
@@ -55,12 +56,18 @@ impl Tree {
         let mut found: Vec<Resolved> = Vec::new();
         let mut missing: Vec<DiskError> = Vec::new();
         let mut remarks = Vec::new();
+        let mut unsearched = Vec::new();
         for (_, door) in &self.volumes {
             let door = own_node(*door);
             match self.walk(door, path, path) {
                 Ok(resolved) => found.push(resolved),
                 Err(e) if e.kind() == ErrorKind::NotFound => missing.push(e),
-                Err(e) => remarks.push(format!("{} was not searched: {e}", self.path_of(door))),
+                Err(e) if e.kind() == ErrorKind::Ambiguous => return Err(e),
+                Err(e) => {
+                    let volume = self.path_of(door).to_string();
+                    remarks.push(format!("{volume} was not searched: {e}"));
+                    unsearched.push(volume);
+                }
             }
         }
         match found.len() {
@@ -72,19 +79,25 @@ impl Tree {
             0 => {
                 let volumes = self.list_volumes();
                 // With one readable volume its own error says more than "in none".
-                let base = match missing.as_slice() {
-                    [only] => only.clone(),
+                let base = match (path::volume_name(path), missing.as_slice()) {
+                    (Some(name), _) => {
+                        let name = Name::from_bytes(name);
+                        DiskError::not_found(format!("there is no volume /{name}")).file(&shown)
+                    }
+                    (None, [only]) => only.clone(),
                     _ => DiskError::not_found("no volume has this path").file(&shown),
                 };
-                let hint = match base.hint_text() {
+                let mut hint = match base.hint_text() {
                     Some(hint) => format!("{hint}; the volumes are {volumes}"),
                     None => format!("the volumes are {volumes}"),
                 };
-                let base = base.hint(hint);
-                Err(match remarks.is_empty() {
-                    true => base,
-                    false => base.found(remarks.join("; ")),
-                })
+                if !unsearched.is_empty() {
+                    hint.push_str(&format!(
+                        "; {} could not be searched (info says why)",
+                        unsearched.join(", ")
+                    ));
+                }
+                Err(base.hint(hint))
             }
             _ => {
                 let list: Vec<String> = found.iter().map(|r| r.path.to_string()).collect();
@@ -112,10 +125,15 @@ impl Tree {
             let name = Name::from_bytes(*part);
             let is_last = i + 1 == parts.len() && !path::wants_directory(rest);
             match self.lookup(here, &name) {
-                Ok(Some(node)) => trail.push((node, self.stored_name(here, node, name))),
+                Ok(Some(node)) => {
+                    let stored = self.stored_name(here, node, &name);
+                    self.only_one(here, node, &name, &stored, &|| {
+                        self.trail_path(from, &trail)
+                    })?;
+                    trail.push((node, stored));
+                }
                 Ok(None) => {
                     if is_last && let Some((node, base, named)) = self.stream_of(here, &name)? {
-                        let base = self.stored_name(here, node, base);
                         trail.push((node, base));
                         stream = named;
                         break;
@@ -164,15 +182,15 @@ impl Tree {
     }
 
     /// The name under which `dir` stores `node`, which was found as `typed`.
-    fn stored_name(&self, dir: Node, node: Node, typed: Name) -> Name {
-        if node.volume == 0 {
-            return typed;
+    fn stored_name(&self, dir: Node, node: Node, typed: &Name) -> Name {
+        if node.volume == 0 || !self.folds_case(dir) {
+            return typed.clone();
         }
         let fits = |names: &[Name]| {
-            let same = |n: &&Name| lower(n) == lower(&typed);
+            let same = |n: &&Name| lower(n) == lower(typed);
             names
                 .iter()
-                .find(|n| **n == typed)
+                .find(|n| *n == typed)
                 .or_else(|| names.iter().find(same))
                 .or_else(|| names.first())
                 .cloned()
@@ -201,7 +219,66 @@ impl Tree {
                 _ => ControlFlow::Continue(()),
             }
         });
-        fits(&listed).unwrap_or(typed)
+        fits(&listed).unwrap_or_else(|| typed.clone())
+    }
+
+    /// Whether the file system that holds `dir` may find a name by another spelling.
+    fn folds_case(&self, dir: Node) -> bool {
+        !matches!(
+            self.kind_of(dir),
+            Some(FsKind::Ext2 | FsKind::Ext3 | FsKind::Ext4 | FsKind::Vmfs)
+        )
+    }
+
+    /// Which file system a node lies in. Does not ask the file system itself: that may
+    /// have to read much for an answer.
+    fn kind_of(&self, node: Node) -> Option<FsKind> {
+        let recognised = self.volume_of(node)?.recognised().as_ref().ok()?;
+        recognised.as_ref().map(|r| r.kind)
+    }
+
+    /// Refuses a name that was found by another spelling, if that spelling fits more than
+    /// one file: which of them is meant must not be guessed.
+    fn only_one(
+        &self,
+        dir: Node,
+        node: Node,
+        typed: &Name,
+        stored: &Name,
+        place: &dyn Fn() -> Name,
+    ) -> Result<()> {
+        if node.volume == 0 || stored == typed {
+            return Ok(());
+        }
+        let wanted = lower(typed);
+        let mut fitting = BTreeSet::new();
+        let mut others = false;
+        // All of it, however long: a twin may stand at the end.
+        self.read_dir(dir, &mut |entry| {
+            if let Ok(entry) = entry
+                && lower(&entry.name) == wanted
+            {
+                others |= entry.node != node;
+                fitting.insert(entry.name);
+            }
+            ControlFlow::Continue(())
+        })?;
+        if !others {
+            return Ok(());
+        }
+        fitting.insert(stored.clone());
+        let place = place();
+        let list: Vec<String> = fitting
+            .iter()
+            .map(|name| join(&place, name).to_string())
+            .collect();
+        Err(
+            DiskError::new(ErrorKind::Ambiguous, "more than one file has this name")
+                .file(join(&place, typed))
+                .expected("one that differs by case alone, or the exact name")
+                .found(list.join(" and "))
+                .hint("give the exact name"),
+        )
     }
 
     /// A reference to a directory may come without its sequence number.
@@ -219,19 +296,38 @@ impl Tree {
         let Some(node) = self.lookup(dir, &base)? else {
             return Ok(None);
         };
+        // Before its streams are looked at: the twin may have the one that is meant.
+        let stored = self.stored_name(dir, node, &base);
+        self.only_one(dir, node, &base, &stored, &|| self.path_of(dir))?;
+        let base = stored;
         if stream.is_empty() {
             return Ok(Some((node, base, None)));
         }
         let stream = Name::from_bytes(stream);
         let streams = self.streams(node)?;
         let exact = streams.iter().find(|s| s.name == stream);
-        let folded = || streams.iter().find(|s| lower(&s.name) == lower(&stream));
-        if let Some(found) = exact.or_else(folded) {
-            return Ok(Some((node, base, Some(found.name.clone()))));
+        let folded: Vec<_> = match exact {
+            Some(exact) => vec![exact],
+            None => streams
+                .iter()
+                .filter(|s| lower(&s.name) == lower(&stream))
+                .collect(),
+        };
+        match folded.as_slice() {
+            [] => {}
+            [found] => return Ok(Some((node, base, Some(found.name.clone())))),
+            several => {
+                let list: Vec<String> = several.iter().map(|s| format!("'{}'", s.name)).collect();
+                return Err(DiskError::new(
+                    ErrorKind::Ambiguous,
+                    "more than one stream has this name",
+                )
+                .file(join(&self.path_of(dir), name))
+                .found(list.join(" and "))
+                .hint("give the exact name"));
+            }
         }
-        let is_ntfs =
-            matches!(self.guest(dir), Ok(Some((fs, _))) if fs.info().kind == FsKind::Ntfs);
-        if !is_ntfs {
+        if self.kind_of(dir) != Some(FsKind::Ntfs) {
             return Ok(None);
         }
         let has = match streams.as_slice() {
@@ -264,7 +360,7 @@ impl Tree {
             NodeKind::Symlink => {
                 let link = self.read_link(node);
                 let to = match &link {
-                    Ok(link) => format!("a {} to {}", link.sort, link.stored),
+                    Ok(link) => format!("{} to {}", link_words(link.sort), link.target),
                     Err(_) => "a link".into(),
                 };
                 let error = DiskError::not_found(format!("{place} is {to}, which is not followed"))
@@ -353,6 +449,15 @@ impl Tree {
                  and none was read here; name the volume instead: {}",
                 self.list_volumes()
             ))
+    }
+}
+
+/// A sort of link ([`guest_fs::Link::sort`]) in a sentence.
+pub fn link_words(sort: &str) -> &'static str {
+    match sort {
+        "junction" => "a junction",
+        "mount point" => "a mount point",
+        _ => "a symbolic link",
     }
 }
 

@@ -55,6 +55,54 @@ fn exact_before_folded_and_spelled_as_stored() {
 }
 
 #[test]
+fn two_that_differ_by_case_alone_are_never_guessed() {
+    for tells_names in [true, false] {
+        let mut fs = MockFs::new();
+        fs.tells_names = tells_names;
+        let users = fs.dir(0, "Users");
+        let first = fs.file(users, "CaseFile", b"1");
+        let second = fs.file(users, "casefile", b"2");
+        fs.stream(first, "Stream", b"S");
+        fs.stream(first, "stream", b"s");
+        fs.stream(second, "only", b"o");
+        let twice = fs.file(users, "Same", b"same");
+        fs.put(users, "same", twice);
+        let tree = tree(vec![fs], TreeOptions::default());
+        assert_eq!(content(&tree, "/p1/users/CaseFile"), "1");
+        assert_eq!(content(&tree, "/p1/users/casefile"), "2");
+        for path in [
+            "/p1/Users/CASEFILE",
+            "/p1/users/CASEFILE",
+            "/Users/CASEFILE",
+        ] {
+            let (kind, text) = error(&tree, path);
+            assert_eq!(kind, ErrorKind::Ambiguous, "{text}");
+            let both = "/p1/Users/CaseFile and /p1/Users/casefile";
+            assert!(text.contains(both), "{text}");
+        }
+        assert_eq!(
+            error(&tree, "/p1/Users/CASEFILE:only").0,
+            ErrorKind::Ambiguous
+        );
+        assert_eq!(content(&tree, "/p1/Users/CaseFile:stream"), "s");
+        let (kind, text) = error(&tree, "/p1/Users/CaseFile:STREAM");
+        assert_eq!(kind, ErrorKind::Ambiguous, "{text}");
+        // Two names of one file are one file.
+        assert_eq!(content(&tree, "/p1/Users/SAME"), "same");
+    }
+}
+
+#[test]
+fn a_volume_that_is_not_there_is_said_to_be_missing() {
+    let (kind, text) = error(&odd(), "/p7/Users");
+    assert_eq!(kind, ErrorKind::NotFound);
+    assert!(text.contains("there is no volume /p7"), "{text}");
+    let (_, text) = error(&odd(), "/nowhere");
+    assert!(text.contains("/p9 could not be searched"), "{text}");
+    assert!(!text.contains("found"), "{text}");
+}
+
+#[test]
 fn spelled_as_stored_where_the_file_system_cannot_tell_names() {
     let mut fs = MockFs::new();
     fs.tells_names = false;
@@ -94,7 +142,7 @@ fn errors_name_the_component_that_is_missing() {
     assert!(text.contains("a.txt is a file, not a directory"), "{text}");
     let (_, text) = error(&tree, "/p1/Users/All Users/x");
     assert!(
-        text.contains("a symlink to C:/ProgramData, which is not followed"),
+        text.contains("a symbolic link to C:/ProgramData, which is not followed"),
         "{text}"
     );
     let (kind, text) = error(&tree, "/p9/anything");

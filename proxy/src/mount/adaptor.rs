@@ -1,6 +1,7 @@
 //! Kernel requests in, bytes or an errno out.
 
 use super::{
+    Zone,
     attr::{self, Ownership, attr},
     dir::{OpenDir, Step},
     errno::errno,
@@ -73,6 +74,7 @@ struct OpenFile {
 pub(crate) struct Adaptor {
     tree: Arc<Tree>,
     who: Ownership,
+    zone: Option<Zone>,
     direct_io: bool,
     sequences: Sequences,
     files: Handles<OpenFile>,
@@ -88,10 +90,17 @@ thread_local! {
 }
 
 impl Adaptor {
-    pub(crate) fn new(tree: Arc<Tree>, who: Ownership, direct_io: bool, threads: usize) -> Self {
+    pub(crate) fn new(
+        tree: Arc<Tree>,
+        who: Ownership,
+        zone: Option<Zone>,
+        direct_io: bool,
+        threads: usize,
+    ) -> Self {
         Self {
             tree,
             who,
+            zone,
             direct_io,
             sequences: Sequences::default(),
             files: Handles::new(),
@@ -133,15 +142,23 @@ impl Adaptor {
         }
     }
 
+    fn metadata(&self, node: Node) -> Result<Metadata> {
+        let mut metadata = self.tree.metadata(node)?;
+        if let Some(zone) = &self.zone {
+            zone.settle(&mut metadata);
+        }
+        Ok(metadata)
+    }
+
     fn attr_of(&self, node: Node) -> Result<FileAttr> {
-        let metadata = self.tree.metadata(node)?;
+        let metadata = self.metadata(node)?;
         Ok(self.attr(node, &metadata))
     }
 
     /// Metadata of an entry of a listing, which goes on whatever happens to it.
     fn listed(&self, dir: Node, name: &OsStr, node: Node) -> Result<Metadata, Errno> {
         self.answer(node, "reading attributes", || {
-            let metadata = self.tree.metadata(node)?;
+            let metadata = self.metadata(node)?;
             self.reporter
                 .reached(&self.tree, dir, &Name::from(name), node);
             Ok(metadata)

@@ -23,9 +23,10 @@ use adaptor::Adaptor;
 use attr::Ownership;
 use disk_io::{DiskError, ErrorKind, Result};
 use fuser::{Config, MountOption, Session, SessionACL};
+use guest_fs::{Metadata, Timestamp};
 use state::StateFile;
 use std::{
-    io,
+    fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
@@ -46,6 +47,34 @@ pub enum Layout {
     Raw,
 }
 
+/// Where the guest's clock stood: turns times without a zone (FAT's) into real ones.
+#[derive(Clone)]
+pub struct Zone(Arc<dyn Fn(Timestamp) -> Timestamp + Send + Sync>);
+
+impl Zone {
+    /// By a function that is given every time that the mount shows.
+    pub fn new(settle: impl Fn(Timestamp) -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(settle))
+    }
+
+    fn settle(&self, metadata: &mut Metadata) {
+        for time in [
+            &mut metadata.created,
+            &mut metadata.modified,
+            &mut metadata.accessed,
+            &mut metadata.changed,
+        ] {
+            *time = time.map(|t| (self.0)(t));
+        }
+    }
+}
+
+impl fmt::Debug for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Zone")
+    }
+}
+
 /// How a tree is mounted.
 #[derive(Clone, Debug, Default)]
 pub struct MountOptions {
@@ -61,6 +90,8 @@ pub struct MountOptions {
     pub umask: u32,
     /// Past the page cache: for bulk copies.
     pub direct_io: bool,
+    /// The zone of times that the guest stores without one; shown as UTC if `None`.
+    pub zone: Option<Zone>,
     /// Event loops; by the number of processors if `None`.
     pub threads: Option<usize>,
     /// Name of the source in the mount table; SOURCE's path if `None`.
@@ -335,7 +366,13 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
         true => Some(Watcher::start(&running)?),
         false => None,
     };
-    let adaptor = Adaptor::new(tree, who, options.direct_io, processors);
+    let adaptor = Adaptor::new(
+        tree,
+        who,
+        options.zone.clone(),
+        options.direct_io,
+        processors,
+    );
     // fuser asserts that standard input, output and error are open.
     let session = catch_unwind(AssertUnwindSafe(|| Session::new(adaptor, &dir, &config)))
         .map_err(|_| {
