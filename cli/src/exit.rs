@@ -1,5 +1,6 @@
 //! How a command ends: exit codes, and failures told to people.
 
+use crate::output::say;
 use disk_io::{DiskError, ErrorKind};
 use std::{io, process::ExitCode};
 
@@ -79,9 +80,9 @@ impl Failure {
         }
         match self {
             Self::Usage { said, hint } => {
-                eprintln!("vmdkit: {}", said.trim_end());
+                say(format_args!("vmdkit: {}", said.trim_end()));
                 if let Some(hint) = hint {
-                    eprintln!("  hint: {hint}");
+                    say(format_args!("  hint: {hint}"));
                 }
                 Exit::Usage
             }
@@ -89,7 +90,7 @@ impl Failure {
             Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Disk(e) if is_broken_pipe(e) => Exit::Done,
             Self::Output(e) => {
-                eprintln!("vmdkit: standard output: writing failed: {e}");
+                say(format_args!("vmdkit: standard output: writing failed: {e}"));
                 Exit::Failed
             }
             Self::Disk(e) => {
@@ -114,9 +115,9 @@ fn is_broken_pipe(e: &DiskError) -> bool {
 /// An error on standard error: what, where, expected and found; then what to try.
 pub(crate) fn tell_error(e: &DiskError) {
     let (said, hint) = split_hint(e);
-    eprintln!("vmdkit: {said}");
+    say(format_args!("vmdkit: {said}"));
     if let Some(hint) = hint {
-        eprintln!("  hint: {hint}");
+        say(format_args!("  hint: {hint}"));
     }
 }
 
@@ -132,9 +133,9 @@ pub(crate) fn tell_path_error(path: &[u8], e: &DiskError) {
             .to_owned(),
         _ => said,
     };
-    eprintln!("vmdkit: {path}: {said}");
+    say(format_args!("vmdkit: {path}: {said}"));
     if let Some(hint) = hint {
-        eprintln!("  hint: {hint}");
+        say(format_args!("  hint: {hint}"));
     }
 }
 

@@ -3,8 +3,11 @@
 //! One file a verb under [`verb`]; what they share is beside it: arguments, opening SOURCE,
 //! output, progress, exit codes. The work itself is done in the library crates.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod args;
 mod exit;
+mod guard;
 mod names;
 mod output;
 mod progress;
@@ -23,18 +26,22 @@ fn main() -> ExitCode {
         let place = info
             .location()
             .map_or_else(String::new, |l| format!(" ({}:{})", l.file(), l.line()));
-        eprintln!(
+        output::say(format_args!(
             "vmdkit: internal error{place}: this is a fault of vmdkit itself; nothing \
-             unfinished was given its final name"
-        );
-        eprintln!("  hint: run it again with --log-level debug and report what it says");
+             unfinished was given its final name\n  \
+             hint: run it again with --log-level debug and report what it says"
+        ));
     }));
     let done = std::panic::catch_unwind(|| {
         let matches = match Cli::command().try_get_matches() {
             Ok(matches) => matches,
             Err(e) => {
-                let _ = e.print();
-                return Exit::from_clap(e.exit_code());
+                let exit = Exit::from_clap(e.exit_code());
+                return match e.print() {
+                    // Help that was asked for is a result.
+                    Err(e) if exit == Exit::Done => Failure::Output(e).tell(),
+                    _ => exit,
+                };
             }
         };
         let result = match Cli::from_arg_matches(&matches) {

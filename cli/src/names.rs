@@ -1,6 +1,19 @@
 //! Guest names in JSON.
 
+use crate::exit::Failure;
 use serde::Serialize;
+use std::ffi::OsStr;
+
+/// An empty PATH is a variable that was not set, hardly the whole disk.
+pub(crate) fn check_path(path: &OsStr) -> Result<(), Failure> {
+    if path.is_empty() {
+        return Err(Failure::usage_with(
+            "a PATH is empty",
+            "/ is the root of the tree, if that is meant",
+        ));
+    }
+    Ok(())
+}
 
 /// A name or path: escaped where it is not all text, and then in hexadecimal beside.
 #[derive(Debug, Serialize)]

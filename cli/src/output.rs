@@ -56,9 +56,29 @@ impl Out {
     }
 }
 
+/// A line on standard error. Where that cannot be written nobody is left to be told, and
+/// the work goes on.
+pub(crate) fn say(text: impl std::fmt::Display) {
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
 /// A warning on standard error.
 pub(crate) fn warn(text: impl AsRef<str>) {
-    eprintln!("vmdkit: warning: {}", text.as_ref());
+    say(format_args!("vmdkit: warning: {}", text.as_ref()));
+}
+
+/// Standard error for the log: what cannot be written is dropped.
+struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = io::stderr().write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Bytes for people: `512 B`, `1.5 MiB`.
@@ -118,9 +138,10 @@ pub(crate) fn start_logging(global: &Global) {
         level => format!("{level},fuser=off"),
     };
     let _ = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
+        .with_writer(|| LogWriter)
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
-        .with_ansi(io::stderr().is_terminal())
+        // The mount puts a file in the place of standard error later.
+        .with_ansi(false)
         .without_time()
         .with_target(false)
         .try_init();

@@ -35,6 +35,13 @@ fn spec(args: &SourceArgs, global: &Global) -> Result<SourceSpec> {
 
 /// Opens SOURCE without telling its warnings.
 pub(crate) fn open_quietly(args: &SourceArgs, global: &Global) -> Result<Arc<Source>, Failure> {
+    if args.source.as_os_str() == "-" {
+        let e = disk_io::DiskError::unsupported("opening SOURCE")
+            .expected("a file or block device, which can be read at any place")
+            .found("-, which is standard input")
+            .hint("save it to a file first; a file of that name is ./-");
+        return Err(e.into());
+    }
     let spec = spec(args, global).map_err(|e| Failure::usage(e.to_string()))?;
     Ok(Arc::new(Source::open(&spec)?))
 }

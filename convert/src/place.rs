@@ -9,15 +9,16 @@ use disk_io::{DiskError, Result};
 use rustix::{
     fd::{AsFd, OwnedFd},
     fs::{
-        AtFlags, Mode, OFlags, RenameFlags, fsync, linkat, openat, renameat, renameat_with, statat,
-        unlinkat,
+        AtFlags, Gid, Mode, OFlags, RenameFlags, Uid, fchmod, fchown, fsync, linkat, openat,
+        renameat, renameat_with, statat, unlinkat,
     },
     io::Errno,
 };
 use std::{
     ffi::{OsStr, OsString},
-    fs::File,
+    fs::{File, Metadata},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -97,7 +98,7 @@ impl Partial {
                 .file(dest.display())
                 .expected("the name of a file"));
         };
-        check_destination(dest, replace)?;
+        let replaced = check_destination(dest, replace)?;
         let parent = match dest.parent() {
             Some(p) if !p.as_os_str().is_empty() => p,
             _ => Path::new("."),
@@ -109,7 +110,12 @@ impl Partial {
                 .hint(format!("mkdir -p {}", parent.display()))
         })?;
         let (temp, file) = create_temp(&dir)
-            .map_err(|e| write_error("creating a temporary file in", parent, &e.into()))?;
+            .map_err(|e| write_error("creating a temporary file beside", dest, &e.into()))?;
+        // Who may read the old file may read the new one, and nobody else.
+        if let Some(old) = replaced.filter(Metadata::is_file) {
+            keep_access(&file, old.uid(), old.gid(), old.mode())
+                .map_err(|e| write_error("setting the mode of", dest, &e.into()))?;
+        }
         Ok(Self {
             dir,
             temp: Some(temp),
@@ -164,9 +170,17 @@ fn exists(dest: &Path) -> DiskError {
         .hint("--force replaces it once the new one is complete")
 }
 
-fn check_destination(dest: &Path, replace: bool) -> Result<()> {
+/// Owner (as far as that is allowed) and permission bits of a file that is replaced, for
+/// the one that takes its place.
+pub(crate) fn keep_access(file: &File, uid: u32, gid: u32, mode: u32) -> Result<(), Errno> {
+    let _ = fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    fchmod(file, Mode::from_raw_mode(mode & 0o777))
+}
+
+/// What is at the destination now, if anything; an error if it must stay.
+fn check_destination(dest: &Path, replace: bool) -> Result<Option<Metadata>> {
     let found = match std::fs::symlink_metadata(dest) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(DiskError::io("looking at", &e).file(dest.display())),
         Ok(found) => found,
     };
@@ -182,30 +196,53 @@ fn check_destination(dest: &Path, replace: bool) -> Result<()> {
             .expected("a regular file, or none")
             .found("a device, pipe or socket"));
     }
-    if replace { Ok(()) } else { Err(exists(dest)) }
+    if replace {
+        Ok(Some(found))
+    } else {
+        Err(exists(dest))
+    }
 }
 
-/// Refuses a destination that is one of the files being read.
+/// A file of the host under whatever name: its device and inode number.
+pub type FileId = (u64, u64);
+
+/// The files behind names, symbolic links among the names counted too. Names that lead
+/// nowhere are left out.
+pub fn file_ids<'p>(names: impl IntoIterator<Item = &'p Path>) -> Vec<FileId> {
+    let mut ids: Vec<FileId> = names
+        .into_iter()
+        .flat_map(|name| [std::fs::metadata(name), std::fs::symlink_metadata(name)])
+        .flatten()
+        .map(|found| (found.dev(), found.ino()))
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// Refuses a destination that is one of the files being read, under whatever name.
 pub fn check_not_source<'p>(
     dest: &Path,
     sources: impl IntoIterator<Item = &'p Path>,
 ) -> Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(found) = std::fs::metadata(dest) else {
+    let there = file_ids([dest]);
+    if there.is_empty() {
         return Ok(());
-    };
+    }
     for source in sources {
-        if let Ok(other) = std::fs::metadata(source)
-            && (other.dev(), other.ino()) == (found.dev(), found.ino())
-        {
-            return Err(DiskError::refused("creating the output")
-                .file(dest.display())
-                .expected("a file that the source does not consist of")
-                .found(format!("the same file as {}", source.display()))
-                .hint("choose another destination"));
+        if file_ids([source]).iter().any(|id| there.contains(id)) {
+            return Err(is_source(dest).found(format!("the same file as {}", source.display())));
         }
     }
     Ok(())
+}
+
+pub(crate) fn is_source(dest: &Path) -> DiskError {
+    DiskError::refused("creating the output")
+        .file(dest.display())
+        .expected("a file that the source does not consist of")
+        .found("one that is being read")
+        .hint("choose another destination")
 }
 
 #[cfg(test)]
@@ -278,5 +315,23 @@ mod tests {
         fs::hard_link(&source, &twin).unwrap();
         assert!(check_not_source(&twin, [source.as_path()]).is_err());
         assert!(check_not_source(&dir.path().join("c"), [source.as_path()]).is_ok());
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&source, &link).unwrap();
+        assert!(check_not_source(&link, [source.as_path()]).is_err());
+        assert!(check_not_source(&link, [link.as_path()]).is_err());
+    }
+
+    #[test]
+    fn who_may_read_the_old_file_may_read_the_new_one() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("out");
+        fs::write(&dest, b"old").unwrap();
+        fs::set_permissions(&dest, fs::Permissions::from_mode(0o640)).unwrap();
+        let partial = Partial::create(&dest, true).unwrap();
+        let mode = |m: fs::Metadata| m.permissions().mode() & 0o777;
+        assert_eq!(mode(partial.file().metadata().unwrap()), 0o640);
+        partial.finish().unwrap();
+        assert_eq!(mode(fs::metadata(&dest).unwrap()), 0o640);
     }
 }

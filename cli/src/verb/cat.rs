@@ -3,13 +3,16 @@
 use crate::{
     args::{Global, SourceArgs},
     exit::{Exit, Failure, STDOUT},
+    guard,
+    names::check_path,
     source::open_tree,
+    verb::entry::special_type,
 };
 use clap::Args;
 use convert::{CopyOptions, DigestKind, NoProgress, Sparse, Stream, pipeline};
 use disk_io::{Disk, DiskError, Slice};
 use guest_fs::{Name, NodeKind};
-use proxy::TreeOptions;
+use proxy::{TreeOptions, resolve::link_words};
 use std::{
     ffi::{OsStr, OsString},
     io,
@@ -44,9 +47,18 @@ pub(crate) struct Cat {
     meta: bool,
 }
 
+/// Where the guest does not say which of them.
+const SPECIAL: &str = "a device node, socket or pipe";
+
 impl Cat {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
+        for path in &self.paths {
+            check_path(path)?;
+        }
         let tree = open_tree(&self.source, global, TreeOptions { meta: self.meta })?;
+        if let Some(source) = tree.source() {
+            guard::check_stdout(source)?;
+        }
         let several = self.paths.len() > 1;
         let mut missing = false;
         for path in &self.paths {
@@ -89,13 +101,23 @@ impl Cat {
                 return Err(DiskError::refused("reading")
                     .file(&found.path)
                     .expected("a file")
-                    .found(format!("a {} to {}", link.sort, link.stored))
+                    .found(format!("{} to {}", link_words(link.sort), link.target))
                     .hint("give the path that it leads to"));
+            }
+            if metadata.kind == NodeKind::Special {
+                let what = special_type(&metadata).map_or(SPECIAL, |(_, _, what)| what);
+                return Err(DiskError::refused("reading")
+                    .file(&found.path)
+                    .expected("a file")
+                    .found(what));
             }
         }
         let disk = tree
             .open(found.node, stream.as_ref())
-            .map_err(|e| e.file(&found.path))?;
+            .map_err(|e| match e.file_name() {
+                None => e.file(&found.path),
+                Some(_) => e.context(&found.path),
+            })?;
         if self.offset == 0 && self.len.is_none() {
             return Ok(disk);
         }

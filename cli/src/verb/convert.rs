@@ -3,7 +3,8 @@
 use crate::{
     args::{Global, SourceArgs},
     exit::{Exit, Failure, STDOUT},
-    output::{Out, human},
+    guard,
+    output::{Out, human, say},
     progress::Bar,
     signals, source,
 };
@@ -12,7 +13,7 @@ use convert::{Destination, DigestKind, RawOptions, to_raw};
 use disk_io::Disk;
 use serde::Serialize;
 use std::{
-    io,
+    io::{self, IsTerminal},
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
     time::Instant,
@@ -55,7 +56,7 @@ pub(crate) struct Convert {
     /// Digest of the virtual contents, computed on the way: vmdkit, sha256 or none
     #[arg(long, value_name = "KIND", default_value = "vmdkit")]
     digest: DigestKind,
-    /// Print the result as JSON
+    /// Print the result as JSON; on standard error where DEST is standard output
     #[arg(long)]
     json: bool,
     /// As in qemu-img; a progress bar is shown anyway
@@ -80,6 +81,7 @@ struct Json<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<DigestJson>,
     seconds: f64,
+    warnings: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -91,6 +93,13 @@ struct DigestJson {
 impl Convert {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
         let Format::Raw = self.to;
+        let to_stdout = self.dest.as_os_str() == "-";
+        if to_stdout && io::stdout().is_terminal() {
+            return Err(Failure::usage_with(
+                "a disk is not written to a terminal",
+                "redirect it to a file or pipe",
+            ));
+        }
         signals::watch();
         let source = source::open(&self.source, global)?;
         let begin = Instant::now();
@@ -101,7 +110,9 @@ impl Convert {
             force: self.force,
             sources: source::files(&source),
         };
-        let to_stdout = self.dest.as_os_str() == "-";
+        if to_stdout {
+            guard::check_stdout(&source)?;
+        }
         let destination = if to_stdout {
             Destination::Stream(Box::new(io::stdout()), STDOUT.into())
         } else if is_null(&self.dest) {
@@ -124,11 +135,14 @@ impl Convert {
                 hash: d.hex(),
             }),
             seconds,
+            warnings: source.warnings(),
         };
         if to_stdout {
             // Standard output is the disk itself.
-            if let Some(digest) = report.digest.filter(|_| !global.quiet) {
-                eprintln!("digest {digest}");
+            if self.json {
+                say(serde_json::to_string_pretty(&json)?);
+            } else if let Some(digest) = report.digest.filter(|_| !global.quiet) {
+                say(format_args!("digest {digest}"));
             }
             return Ok(Exit::Done);
         }

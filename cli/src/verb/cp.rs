@@ -3,8 +3,9 @@
 use crate::{
     args::{Global, SourceArgs},
     exit::{Exit, Failure, split_hint, tell_path_error},
-    names::{NameJson, hex_if_needed, shown},
-    output::{Out, human},
+    guard,
+    names::{NameJson, check_path, hex_if_needed, shown},
+    output::{Out, human, say},
     progress::Bar,
     signals,
     source::{Restorable, open_tree},
@@ -21,7 +22,7 @@ use proxy::{Node, Tree, TreeOptions};
 use serde::Serialize;
 use std::{
     ffi::{OsStr, OsString},
-    io::Read,
+    io::{self, Read, Write},
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::PathBuf,
     sync::Mutex,
@@ -130,7 +131,7 @@ fn streams(text: &str) -> Result<Streams, String> {
 }
 
 #[derive(Serialize)]
-struct Json {
+struct Json<'a> {
     destination: String,
     dry_run: bool,
     files: u64,
@@ -143,6 +144,7 @@ struct Json {
     renamed: Vec<PathJson>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     restored: Vec<PathJson>,
+    warnings: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -188,6 +190,8 @@ struct Lists {
     failed: Vec<PathJson>,
     renamed: Vec<PathJson>,
     restored: Vec<PathJson>,
+    /// Why a line of standard output was lost.
+    output: Option<io::Error>,
 }
 
 impl Progress for Teller<'_> {
@@ -215,7 +219,12 @@ impl Observer for Teller<'_> {
                     one.size = Some(bytes);
                     lists.restored.push(one);
                 } else if self.cp.verbose || (self.cp.dry_run && !self.quiet) {
-                    self.bar.above(|| println_quietly(&name(path)));
+                    self.bar.above(|| {
+                        let line = format!("{}\n", name(path));
+                        if let Err(e) = io::stdout().write_all(line.as_bytes()) {
+                            lists.output.get_or_insert(e);
+                        }
+                    });
                 }
             }
             Event::Skipped { path, reason } => {
@@ -225,7 +234,7 @@ impl Observer for Teller<'_> {
                     lists.skipped.push(one);
                 } else if !self.quiet {
                     self.bar
-                        .above(|| eprintln!("skipped {}: {reason}", name(path)));
+                        .above(|| say(format_args!("skipped {}: {reason}", name(path))));
                 }
             }
             Event::Failed { path, error } => {
@@ -243,16 +252,11 @@ impl Observer for Teller<'_> {
                     lists.renamed.push(one);
                 } else {
                     self.bar
-                        .above(|| eprintln!("renamed {} to {}", name(path), name(to)));
+                        .above(|| say(format_args!("renamed {} to {}", name(path), name(to))));
                 }
             }
         }
     }
-}
-
-fn println_quietly(text: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 impl Cp {
@@ -260,8 +264,18 @@ impl Cp {
         let Some(dest) = self.paths.pop().map(PathBuf::from) else {
             return Err(Failure::usage("no destination is given"));
         };
+        for path in &self.paths {
+            check_path(path)?;
+        }
         if let Some(list) = &self.files_from {
             self.paths.extend(read_list(list, self.null)?);
+            if self.paths.is_empty() {
+                say(format_args!(
+                    "vmdkit: {}: nothing to restore: the list has no paths",
+                    list.display()
+                ));
+                return Ok(Exit::Failed);
+            }
         }
         if self.paths.is_empty() {
             return Err(Failure::usage_with(
@@ -305,6 +319,7 @@ impl Cp {
             preserve: self.preserve || self.archive,
             filter,
             workers: self.jobs,
+            protected: tree.source().map_or_else(Vec::new, |s| guard::protected(s)),
         };
         let source = Restorable {
             tree: &tree,
@@ -313,12 +328,25 @@ impl Cp {
         };
         let (mut summary, result) =
             restore::restore(&source, &place.root, &items, &options, &teller);
+        let was_told = summary.failed > 0;
         summary.failed += unresolved + left.len() as u64;
         let Teller { bar, lists, .. } = teller;
         drop(bar);
-        let lists = lists.into_inner().unwrap_or_else(|e| e.into_inner());
-        self.tell(global, &dest, &summary, lists)?;
-        result?;
+        let mut lists = lists.into_inner().unwrap_or_else(|e| e.into_inner());
+        let lost = lists.output.take();
+        let warnings = tree.source().map_or(&[][..], |s| s.warnings());
+        self.tell(global, &dest, &summary, lists, warnings)?;
+        match result {
+            // It was named with the file that met it.
+            Err(_) if was_told && signals::caught().is_none() => {
+                say("vmdkit: nothing more could be restored after that");
+                return Ok(Exit::Failed);
+            }
+            result => result?,
+        }
+        if let Some(e) = lost.filter(|e| e.kind() != io::ErrorKind::BrokenPipe) {
+            return Err(e.into());
+        }
         if let Some(n) = signals::caught() {
             return Ok(Exit::Signal(n));
         }
@@ -337,7 +365,7 @@ impl Cp {
         &self,
         tree: &Tree,
         teller: &Teller<'_>,
-    ) -> Result<(Vec<(Vec<u8>, Node)>, u64), Failure> {
+    ) -> Result<(Vec<(Vec<u8>, Node, bool)>, u64), Failure> {
         let mut wanted = Vec::new();
         let mut lost = 0;
         for path in &self.paths {
@@ -368,7 +396,9 @@ impl Cp {
                 lost += 1;
                 continue;
             }
-            wanted.push((found.path.as_bytes().to_vec(), found.node));
+            let bytes = path.as_bytes();
+            let contents = bytes == b"." || bytes.ends_with(b"/.");
+            wanted.push((found.path.as_bytes().to_vec(), found.node, contents));
         }
         Ok((wanted, lost))
     }
@@ -379,6 +409,7 @@ impl Cp {
         dest: &std::path::Path,
         s: &Summary,
         lists: Lists,
+        warnings: &[String],
     ) -> Result<(), Failure> {
         if self.json {
             let mut out = Out::new();
@@ -394,6 +425,7 @@ impl Cp {
                 failed: lists.failed,
                 renamed: lists.renamed,
                 restored: lists.restored,
+                warnings,
             })?;
             return out.finish();
         }
@@ -426,16 +458,16 @@ impl Cp {
             if s.failed > 0 {
                 line.push_str(&format!("; failed {}", s.failed));
             }
-            eprintln!("{line}");
+            say(line);
         }
         if s.skipped > 0 && self.overwrite.is_none() && !self.no_clobber && !self.update {
-            eprintln!("  hint: --overwrite if-newer, if-changed or always replaces what exists");
+            say("  hint: --overwrite if-newer, if-changed or always replaces what exists");
         }
         if s.streams_left > 0 {
-            eprintln!(
+            say(format_args!(
                 "{} left behind; --streams xattr or files keeps them",
                 count(s.streams_left, "named stream", "named streams")
-            );
+            ));
         }
         Ok(())
     }

@@ -27,6 +27,11 @@ pub(crate) struct EntryJson {
     pub(crate) target: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) target_hex: Option<String>,
+    /// As the guest stores it, where that is not the Unix path of `target`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_stored: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_stored_hex: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) streams: Option<Vec<StreamJson>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,6 +53,9 @@ pub(crate) struct FactsJson {
     time_zone: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     attributes: Option<Vec<&'static str>>,
+    /// Which kind of special file, where the guest's mode says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    special_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,14 +114,21 @@ impl EntryJson {
             facts: None,
             target: None,
             target_hex: None,
+            target_stored: None,
+            target_stored_hex: None,
             streams: None,
             error: None,
         }
     }
 
     pub(crate) fn link(&mut self, link: &Link) {
-        self.target = Some(shown(link.stored.as_bytes()));
-        self.target_hex = hex_if_needed(link.stored.as_bytes());
+        // What the mount and cp give it, too.
+        self.target = Some(shown(link.target.as_bytes()));
+        self.target_hex = hex_if_needed(link.target.as_bytes());
+        if link.stored != link.target {
+            self.target_stored = Some(shown(link.stored.as_bytes()));
+            self.target_stored_hex = hex_if_needed(link.stored.as_bytes());
+        }
     }
 
     pub(crate) fn short(&mut self, short_name: Option<&Name>) {
@@ -144,6 +159,7 @@ impl FactsJson {
                 false => "utc",
             },
             attributes: metadata.attributes.map(attribute_names),
+            special_type: special_type(metadata).map(|(_, name, _)| name),
             mode: metadata.mode.map(|m| format!("{:04o}", m & 0o7777)),
             uid: metadata.owner.map(|o| o.0),
             gid: metadata.owner.map(|o| o.1),
@@ -178,13 +194,27 @@ pub(crate) fn attribute_names(bits: u32) -> Vec<&'static str> {
     set.map(|(_, _, name)| *name).collect()
 }
 
+/// What a special file is: its letter in a listing, its name in JSON, and for people.
+pub(crate) fn special_type(metadata: &Metadata) -> Option<(char, &'static str, &'static str)> {
+    if metadata.kind != NodeKind::Special {
+        return None;
+    }
+    match metadata.mode? & 0o170_000 {
+        0o010_000 => Some(('p', "fifo", "a named pipe")),
+        0o020_000 => Some(('c', "char_device", "a character device")),
+        0o060_000 => Some(('b', "block_device", "a block device")),
+        0o140_000 => Some(('s', "socket", "a socket")),
+        _ => None,
+    }
+}
+
 /// `drwxr-xr-x` where the guest has modes, `d--ha---` (DOS attributes) else.
 pub(crate) fn mode_text(metadata: &Metadata) -> String {
     let kind = match metadata.kind {
         NodeKind::File => '-',
         NodeKind::Directory => 'd',
         NodeKind::Symlink => 'l',
-        NodeKind::Special => 's',
+        NodeKind::Special => special_type(metadata).map_or('s', |(letter, _, _)| letter),
     };
     let mut text = String::from(kind);
     if let Some(mode) = metadata.mode {

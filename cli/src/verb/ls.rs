@@ -3,7 +3,7 @@
 use crate::{
     args::{Global, SourceArgs},
     exit::{Exit, Failure, tell_path_error},
-    names::{hex_if_needed, shown},
+    names::{check_path, hex_if_needed, shown},
     output::{Out, human, table},
     source::open_tree,
     times::Zone,
@@ -11,7 +11,7 @@ use crate::{
 };
 use clap::Args;
 use disk_io::{DiskError, Result};
-use guest_fs::{Metadata, Name, NodeKind};
+use guest_fs::{Metadata, Name, NodeKind, Stream};
 use proxy::{Entry, Node, Tree, TreeOptions, VolumeReport};
 use serde::Serialize;
 use std::{collections::HashSet, ffi::OsString, ops::ControlFlow, os::unix::ffi::OsStrExt};
@@ -115,10 +115,13 @@ struct Lister<'a> {
     zone_given: bool,
     out: Out,
     missing: bool,
+    /// The stream that the only thing listed is.
+    stream: Option<Stream>,
 }
 
 impl Ls {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
+        check_path(&self.path)?;
         let tree = open_tree(&self.source, global, TreeOptions { meta: self.meta })?;
         let found = tree.resolve(self.path.as_bytes())?;
         for remark in &found.remarks {
@@ -131,11 +134,20 @@ impl Ls {
             zone_given: global.tz.is_some(),
             out: Out::new(),
             missing: false,
+            stream: None,
         };
         let metadata = tree.metadata(found.node)?;
-        let path = found.path.as_bytes().to_vec();
+        let mut path = found.path.as_bytes().to_vec();
         if metadata.kind != NodeKind::Directory || found.stream.is_some() {
-            lister.one(&path, found.node, metadata.kind, None)?;
+            let mut kind = metadata.kind;
+            if let Some(stream) = &found.stream {
+                let streams = tree.streams(found.node)?;
+                lister.stream = streams.into_iter().find(|s| s.name == *stream);
+                path.push(b':');
+                path.extend_from_slice(stream.as_bytes());
+                kind = NodeKind::File;
+            }
+            lister.only(&path, found.node, kind)?;
         } else if self.recursive {
             lister.below(&path, found.node, &mut HashSet::new())?;
         } else if found.node == tree.root() {
@@ -242,6 +254,21 @@ impl Lister<'_> {
         Ok(())
     }
 
+    /// What is no directory, asked for by itself.
+    fn only(&mut self, path: &[u8], node: Node, kind: NodeKind) -> Result<(), Failure> {
+        if !self.ls.json || self.ls.recursive {
+            return self.one(path, node, kind, None);
+        }
+        let listing = Listing {
+            path: shown(path),
+            path_hex: hex_if_needed(path),
+            volumes: None,
+            entries: Some(vec![self.json(path, node, kind, None)]),
+            errors: Vec::new(),
+        };
+        self.out.document(&listing)
+    }
+
     /// One object by its full path.
     fn one(
         &mut self,
@@ -260,6 +287,10 @@ impl Lister<'_> {
     fn metadata(&self, node: Node) -> Result<Metadata> {
         let mut metadata = self.tree.metadata(node)?;
         self.zone.settle_all(&mut metadata, self.zone_given);
+        if let Some(stream) = &self.stream {
+            metadata.kind = NodeKind::File;
+            (metadata.size, metadata.allocated) = (stream.size, stream.allocated);
+        }
         Ok(metadata)
     }
 
@@ -322,7 +353,7 @@ impl Lister<'_> {
             if kind == NodeKind::Symlink
                 && let Ok(link) = self.tree.read_link(node)
             {
-                after = format!(" -> {}", link.stored);
+                after = format!(" -> {}", link.target);
             }
         }
         if self.ls.short_names {

@@ -6,7 +6,7 @@
 use crate::{
     args::{Global, SourceArgs},
     exit::{Exit, Failure},
-    output,
+    guard, output,
     source::open_tree,
 };
 use clap::{Args, ValueEnum};
@@ -35,7 +35,7 @@ No root is needed, only the fuse3 package. Nothing can be written through the mo
 pub(crate) struct Mount {
     #[command(flatten)]
     source: SourceArgs,
-    /// An existing, empty directory
+    /// An existing directory; what is in it is hidden while the mount lasts
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// Stay and serve until Ctrl-C or umount
@@ -84,14 +84,6 @@ fn octal(text: &str) -> Result<u32, String> {
 
 impl Mount {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
-        if let Some(tz) = &global.tz
-            && tz.fixed().is_none()
-        {
-            return Err(Failure::usage_with(
-                "mount needs a zone with one offset",
-                "--tz +02:00",
-            ));
-        }
         if self.foreground {
             self.serve(global)
         } else {
@@ -111,8 +103,14 @@ impl Mount {
             gid: self.gid,
             umask: self.umask,
             direct_io: self.direct_io,
+            zone: global.tz.clone().map(|zone| {
+                proxy::Zone::new(move |time: guest_fs::Timestamp| zone.settle(time, true))
+            }),
             ..MountOptions::default()
         };
+        if let (Some(log), Some(source)) = (&self.log, tree.source()) {
+            guard::check(log, source)?;
+        }
         let log = match &self.log {
             Some(path) => Some(
                 OpenOptions::new()
@@ -134,7 +132,10 @@ impl Mount {
         if is_child {
             become_daemon(log.is_some())?;
         } else if !global.quiet {
-            eprintln!("mounted at {}; Ctrl-C unmounts", mounted.dir().display());
+            output::say(format_args!(
+                "mounted at {}; Ctrl-C unmounts",
+                mounted.dir().display()
+            ));
         }
         Ok(match mounted.serve()? {
             Ended::Unmounted => Exit::Done,
@@ -192,7 +193,9 @@ fn start_child() -> Result<Exit, Failure> {
         Some(2) => Exit::Usage,
         Some(_) => Exit::Failed,
         None => {
-            eprintln!("vmdkit: the process that serves the mount was ended: {status}");
+            output::say(format_args!(
+                "vmdkit: the process that serves the mount was ended: {status}"
+            ));
             Exit::Failed
         }
     })

@@ -3,11 +3,13 @@
 use crate::{
     args::{Global, SourceArgs},
     exit::{Exit, Failure, tell_path_error},
-    names::{NameJson, shown},
+    names::{NameJson, check_path},
     output::{Out, human},
     source::open_tree,
     verb::{
-        entry::{EntryJson, ErrorJson, FactsJson, StreamJson, attribute_names, kind_name},
+        entry::{
+            EntryJson, ErrorJson, FactsJson, StreamJson, attribute_names, kind_name, special_type,
+        },
         ls::join,
     },
 };
@@ -41,6 +43,9 @@ pub(crate) struct Stat {
 struct Json {
     #[serde(flatten)]
     entry: EntryJson,
+    /// The named stream whose size and extents these are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<NameJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     link_sort: Option<&'static str>,
     hard_links: Vec<NameJson>,
@@ -64,23 +69,54 @@ struct Facts {
 }
 
 impl Facts {
-    fn gather(tree: &Tree, node: Node, path: &[u8]) -> disk_io::Result<Self> {
-        let metadata = tree.metadata(node)?;
+    fn gather(
+        tree: &Tree,
+        node: Node,
+        path: &[u8],
+        stream: Option<&Name>,
+    ) -> disk_io::Result<Self> {
+        let mut metadata = tree.metadata(node)?;
+        // A volume that cannot be entered: every question would give the same answer.
+        if metadata.refusal.is_some() && tree.enter(node).is_err() {
+            return Ok(Self {
+                metadata,
+                streams: Vec::new(),
+                link: None,
+                names: Vec::new(),
+                extents: Vec::new(),
+                missing: true,
+            });
+        }
         let mut missing = false;
         let mut note = |e: &disk_io::DiskError| {
             tell_path_error(path, e);
             missing = true;
         };
-        let streams = tree
+        let mut streams = tree
             .streams(node)
             .inspect_err(&mut note)
             .unwrap_or_default();
+        if let Some(stream) = stream {
+            streams.retain(|s| s.name == *stream);
+            if let Some(this) = streams.pop() {
+                (metadata.size, metadata.allocated) = (this.size, this.allocated);
+            }
+            metadata.kind = NodeKind::File;
+        }
         let link = (metadata.kind == NodeKind::Symlink)
             .then(|| tree.read_link(node).inspect_err(&mut note).ok())
             .flatten();
         let names = tree.names(node).inspect_err(&mut note).unwrap_or_default();
         let extents = match tree.guest(node) {
-            Ok(Some((fs, id))) => fs.extents(id, None).unwrap_or_default(),
+            Ok(Some((fs, id))) => match fs.extents(id, stream) {
+                Ok(extents) => extents,
+                // What cannot be read may not say where it lies; `refusal` tells why.
+                Err(_) if metadata.refusal.is_some() => Vec::new(),
+                Err(e) => {
+                    note(&e);
+                    Vec::new()
+                }
+            },
             _ => Vec::new(),
         };
         Ok(Self {
@@ -99,18 +135,25 @@ impl Facts {
 
 impl Stat {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
+        check_path(&self.path)?;
         let tree = open_tree(&self.source, global, TreeOptions { meta: true })?;
         let found = tree.resolve(self.path.as_bytes())?;
         for remark in &found.remarks {
             crate::output::warn(remark);
         }
         let zone = global.zone();
-        let mut facts = Facts::gather(&tree, found.node, found.path.as_bytes())?;
+        let stream = found.stream.as_ref();
+        let mut path = found.path.as_bytes().to_vec();
+        if let Some(stream) = stream {
+            path.push(b':');
+            path.extend_from_slice(stream.as_bytes());
+        }
+        let mut facts = Facts::gather(&tree, found.node, &path, stream)?;
         zone.settle_all(&mut facts.metadata, global.tz.is_some());
         let inode = tree.inode(found.node);
         let mut out = Out::new();
         if self.json {
-            let mut entry = EntryJson::new(found.path.as_bytes(), facts.metadata.kind);
+            let mut entry = EntryJson::new(&path, facts.metadata.kind);
             entry.facts = Some(FactsJson::new(&facts.metadata, inode, &zone));
             entry.error = facts.metadata.refusal.as_ref().map(ErrorJson::new);
             entry.streams = Some(facts.streams.iter().map(StreamJson::new).collect());
@@ -119,6 +162,7 @@ impl Stat {
             }
             out.document(&Json {
                 entry,
+                stream: stream.map(|s| NameJson::new(s.as_bytes())),
                 link_sort: facts.link.as_ref().map(|l| l.sort),
                 hard_links: facts.names.iter().map(|n| NameJson::new(n)).collect(),
                 extents: facts
@@ -132,7 +176,7 @@ impl Stat {
                     .collect(),
             })?;
         } else {
-            self.text(&mut out, &found.path, inode, &facts, &zone)?;
+            self.text(&mut out, &Name::from_bytes(path), inode, &facts, &zone)?;
         }
         out.finish()?;
         Ok(Exit::partial_if(facts.missing))
@@ -149,7 +193,13 @@ impl Stat {
         let m = &facts.metadata;
         let mut row = |key: &str, value: String| out.line(format!("{key:<12}{value}"));
         row("path", path.to_string())?;
-        row("type", kind_name(m.kind).to_owned())?;
+        row(
+            "type",
+            match special_type(m) {
+                Some((_, _, what)) => format!("{} ({what})", kind_name(m.kind)),
+                None => kind_name(m.kind).to_owned(),
+            },
+        )?;
         if m.kind == NodeKind::File {
             row("size", format!("{} ({})", m.size, human(m.size)))?;
             row("allocated", m.allocated.to_string())?;
@@ -192,11 +242,14 @@ impl Stat {
             row("reparse tag", format!("{tag:#010x}"))?;
         }
         if let Some(link) = &facts.link {
-            row("target", format!("{} ({})", link.stored, link.sort))?;
+            row("target", format!("{} ({})", link.target, link.sort))?;
+            if link.stored != link.target {
+                row("  stored", link.stored.to_string())?;
+            }
         }
         row("links", m.links.to_string())?;
         for name in &facts.names {
-            row("  link", shown(name))?;
+            row("  link", Name::from_bytes(name.as_slice()).to_string())?;
         }
         for stream in &facts.streams {
             row("stream", format!("{} ({} bytes)", stream.name, stream.size))?;

@@ -84,6 +84,7 @@ fn documents() {
             &["ls", "disk.vmdk", "/p0", "--short-names", "--streams"],
         ),
         ("stat", 0, &["stat", "disk.vmdk", "/p0/dir/sub/c.bin"]),
+        ("ls", 0, &["ls", "disk.vmdk", "/p0/a.txt"]),
         ("stat", 0, &["stat", "disk.vmdk", "/p0"]),
         (
             "convert",

@@ -75,7 +75,8 @@ pub(crate) fn sync<N>(files: &[Pending<N>]) -> Result<()> {
     if files.len() > SINGLY {
         if let Some(first) = files.first() {
             let doing = "syncing the destination's file system";
-            syncfs(first.dir.fd()?).map_err(|e| write_error(doing, first.dir.path(), &e.into()))?;
+            syncfs(first.dir.fd()?)
+                .map_err(|e| write_error(doing, first.dir.shown(), &e.into()))?;
         }
         return Ok(());
     }
@@ -83,7 +84,7 @@ pub(crate) fn sync<N>(files: &[Pending<N>]) -> Result<()> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat(file.dir.fd()?, &file.temp, flags, Mode::empty())
             .and_then(fsync)
-            .map_err(|e| write_error("syncing", &place(file.dir.path(), &file.name), &e.into()))?;
+            .map_err(|e| write_error("syncing", &place(file.dir.shown(), &file.name), &e.into()))?;
     }
     Ok(())
 }
@@ -113,7 +114,7 @@ pub(crate) fn give_name<N>(file: &Pending<N>) -> Result<Option<OsString>> {
 }
 
 fn naming_error<N>(file: &Pending<N>, e: Errno) -> DiskError {
-    let there = place(file.dir.path(), &file.name);
+    let there = place(file.dir.shown(), &file.name);
     match e {
         Errno::EXIST => DiskError::refused("giving the restored file its name")
             .file(there.display())

@@ -81,17 +81,21 @@ impl Destination {
         })
     }
 
-    /// The places for `(path, node)` pairs. Two that would take the same name are told
+    /// The places for `(path, node, contents)`: with `contents` (the path was given as
+    /// `DIR/.`) what is in a directory goes straight into the destination. Two that would take the same name are told
     /// apart by the second vector: what is left out, and why.
     #[allow(clippy::type_complexity)]
     pub fn place<N>(
         &self,
-        wanted: impl IntoIterator<Item = (Vec<u8>, N)>,
+        wanted: impl IntoIterator<Item = (Vec<u8>, N, bool)>,
     ) -> (Vec<Item<N>>, Vec<(Vec<u8>, DiskError)>) {
         let (mut items, mut left) = (Vec::new(), Vec::new());
         let mut taken: HashMap<Vec<OsString>, Vec<u8>> = HashMap::new();
-        for (path, node) in wanted {
-            let to = self.to(&path);
+        for (path, node, contents) in wanted {
+            let to = match contents && self.name.is_none() && !self.parents {
+                true => Vec::new(),
+                false => self.to(&path),
+            };
             if !to.is_empty()
                 && let Some(other) = taken.get(&to)
             {
@@ -133,7 +137,7 @@ mod tests {
     use super::*;
 
     fn to(d: &Destination, paths: &[&str]) -> Vec<String> {
-        let (items, _) = d.place(paths.iter().map(|p| (p.as_bytes().to_vec(), ())));
+        let (items, _) = d.place(paths.iter().map(|p| (p.as_bytes().to_vec(), (), false)));
         let show = |i: &Item<()>| i.to.iter().collect::<PathBuf>().display().to_string();
         items.iter().map(show).collect()
     }
@@ -144,6 +148,8 @@ mod tests {
         let here = Destination::new(dir.path(), 2, false).unwrap();
         assert_eq!(to(&here, &["/p1/a/b.txt", "/p1"]), ["b.txt", "p1"]);
         assert_eq!(to(&here, &["/"]), [""]);
+        let (items, _) = here.place([(b"/p1/a".to_vec(), (), true)]);
+        assert!(items[0].to.is_empty());
         let parents = Destination::new(dir.path(), 1, true).unwrap();
         assert_eq!(to(&parents, &["/p1/a/b.txt"]), ["p1/a/b.txt"]);
         let new = Destination::new(&dir.path().join("new"), 1, false).unwrap();
@@ -157,7 +163,7 @@ mod tests {
     fn two_of_one_name() {
         let dir = tempfile::tempdir().unwrap();
         let here = Destination::new(dir.path(), 2, false).unwrap();
-        let two = [(b"/p1/x".to_vec(), 1), (b"/p2/x".to_vec(), 2)];
+        let two = [(b"/p1/x".to_vec(), 1, false), (b"/p2/x".to_vec(), 2, false)];
         let (items, left) = here.place(two);
         assert_eq!((items.len(), left.len()), (1, 1));
         assert!(left[0].1.to_string().contains("/p1/x"));

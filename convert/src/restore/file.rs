@@ -3,7 +3,7 @@
 use crate::{
     digest::DigestKind,
     pipeline::{self, CopyOptions},
-    place::{create_temp, rename_in, temp_name},
+    place::{FileId, create_temp, is_source, keep_access, rename_in, temp_name},
     restore::{
         Options, Source, Streams,
         batch::Pending,
@@ -38,28 +38,48 @@ const XATTR_MAX: u64 = 64 << 10;
 /// What lies where a file should go.
 pub(crate) enum There {
     Nothing,
-    /// A file, link or other thing that can be replaced.
+    /// A file or link that can be replaced.
     File(Box<Stat>),
 }
 
-/// Looks at the place without following a link. A directory there is an error.
-pub(crate) fn look(dir: &HostDir, name: &OsStr) -> Result<There> {
+/// Looks at the place without following a link. Only a regular file or a link is ever
+/// replaced, and none that is `protected` or leads to one that is.
+pub(crate) fn look(dir: &HostDir, name: &OsStr, protected: &[FileId]) -> Result<There> {
     let fd = match dir.fd() {
         Ok(fd) => fd,
         // Only when nothing is to be made.
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(There::Nothing),
         Err(e) => return Err(e),
     };
-    let path = || dir.path().join(name);
+    let path = || dir.shown().join(name);
     match statat(fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-            Err(DiskError::refused("restoring over")
-                .file(path().display())
-                .expected("a file, or nothing")
-                .found("a directory")
-                .hint("move it away, or choose another destination"))
+        Ok(stat) => {
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            let found = match kind {
+                FileType::RegularFile | FileType::Symlink => None,
+                FileType::Directory => Some("a directory"),
+                FileType::Fifo => Some("a named pipe"),
+                FileType::Socket => Some("a socket"),
+                FileType::CharacterDevice | FileType::BlockDevice => Some("a device"),
+                _ => Some("something else"),
+            };
+            if let Some(found) = found {
+                return Err(DiskError::refused("restoring over")
+                    .file(path().display())
+                    .expected("a regular file, or nothing")
+                    .found(found)
+                    .hint("move it away, or choose another destination"));
+            }
+            let target = match kind {
+                FileType::Symlink => statat(fd, name, AtFlags::empty()).ok(),
+                _ => None,
+            };
+            let is_protected = |s: &Stat| protected.contains(&(s.st_dev, s.st_ino));
+            if is_protected(&stat) || target.as_ref().is_some_and(is_protected) {
+                return Err(is_source(&path()));
+            }
+            Ok(There::File(Box::new(stat)))
         }
-        Ok(stat) => Ok(There::File(Box::new(stat))),
         Err(Errno::NOENT | Errno::INVAL | Errno::ILSEQ | Errno::NAMETOOLONG) => Ok(There::Nothing),
         Err(e) => Err(write_error("looking at", &path(), &e.into())),
     }
@@ -136,14 +156,14 @@ impl<S: Source> Run<'_, S> {
         metadata: &Metadata,
         linked: bool,
     ) -> Result<bool> {
-        let replace = match look(&job.dir, &job.name)? {
-            There::Nothing => false,
+        let replaced = match look(&job.dir, &job.name, &self.options.protected)? {
+            There::Nothing => None,
             There::File(stat) => match self.options.overwrite.keeps(metadata, &stat) {
                 Some(reason) => {
                     self.skipped(&job.path, reason);
                     return Ok(false);
                 }
-                None => true,
+                None => Some(stat),
             },
         };
         // Opened even if nothing is to be written: a dry run tells what will fail.
@@ -156,12 +176,12 @@ impl<S: Source> Run<'_, S> {
         let (temp, file) = self.write_temp(&job.dir, &job.name, &*disk)?;
         let done = self
             .streams_of(job, Some(&file))
-            .and_then(|()| finish_file(&file, metadata, self.options));
+            .and_then(|()| finish_file(&file, metadata, replaced.as_deref(), self.options));
         let pending = Pending {
             dir: job.dir.clone(),
             temp,
             name: job.name.clone(),
-            replace,
+            replace: replaced.is_some(),
             path: job.path.clone(),
             bytes: disk.len(),
             node: linked.then_some(job.node),
@@ -181,7 +201,7 @@ impl<S: Source> Run<'_, S> {
         name: &OsStr,
         disk: &dyn Disk,
     ) -> Result<(OsString, File)> {
-        let path = dir.path().join(name);
+        let path = dir.shown().join(name);
         let fd = dir.fd()?;
         let (temp, file) =
             create_temp(fd).map_err(|e| write_error("creating", &path, &e.into()))?;
@@ -248,7 +268,7 @@ impl<S: Source> Run<'_, S> {
             name.extend_from_slice(stream.as_bytes());
             let name = crate::restore::names::host_name(&name).unwrap_or(name);
             let name = OsString::from_vec(name);
-            let replace = match look(&job.dir, &name)? {
+            let replace = match look(&job.dir, &name, &self.options.protected)? {
                 There::Nothing => false,
                 There::File(_) if self.options.overwrite == super::Overwrite::Never => {
                     self.skipped(path, "it exists already");
@@ -268,14 +288,13 @@ impl<S: Source> Run<'_, S> {
             });
             return Ok(());
         }
-        let too_long = || {
-            DiskError::unsupported("keeping a stream as an extended attribute")
-                .expected("at most 65536 bytes")
-                .found(format!("{} bytes", disk.len()))
-                .hint("--streams files has no such limit")
-        };
         if disk.len() > XATTR_MAX {
-            return Err(too_long());
+            return Err(
+                DiskError::unsupported("keeping a stream as an extended attribute")
+                    .expected("at most 65536 bytes")
+                    .found(format!("{} bytes", disk.len()))
+                    .hint("--streams files has no such limit"),
+            );
         }
         let mut value = vec![0; usize::try_from(disk.len()).unwrap_or(0)];
         disk.read_exact_at(&mut value, 0)?;
@@ -288,20 +307,30 @@ impl<S: Source> Run<'_, S> {
             Some(file) => set(file.as_fd()),
             None => set(job.dir.fd()?),
         }
-        .map_err(|e| match e {
-            Errno::TOOBIG | Errno::NOSPC | Errno::RANGE => too_long(),
-            e => write_error(
-                "keeping a stream as an extended attribute of",
-                &job.dir.path().join(&job.name),
-                &e.into(),
-            )
-            .hint("--streams files keeps streams on every file system"),
+        .map_err(|e| {
+            let doing = "keeping a stream as an extended attribute of";
+            let place = match file {
+                Some(_) => job.dir.shown().join(&job.name),
+                None => job.dir.shown().to_path_buf(),
+            };
+            match e {
+                // Not a full disk: most file systems give a file a block for all of them.
+                Errno::TOOBIG | Errno::NOSPC | Errno::RANGE | Errno::DQUOT => {
+                    DiskError::unsupported(doing)
+                        .file(place.display())
+                        .expected("no more than the destination's file system takes")
+                        .found(format!("{} bytes", disk.len()))
+                        .hint("--streams files has no such limit")
+                }
+                e => write_error(doing, &place, &e.into())
+                    .hint("--streams files keeps streams on every file system"),
+            }
         })
     }
 
     fn restore_link(&self, job: &Job<S::Node>, metadata: &Metadata) -> Result<()> {
         let link = self.source.read_link(job.node)?;
-        let replace = match look(&job.dir, &job.name)? {
+        let replace = match look(&job.dir, &job.name, &self.options.protected)? {
             There::Nothing => false,
             There::File(stat) => match self.options.overwrite.keeps(metadata, &stat) {
                 Some(reason) => {
@@ -313,7 +342,7 @@ impl<S: Source> Run<'_, S> {
         };
         if !self.options.dry_run {
             let dir = job.dir.fd()?;
-            let path = job.dir.path().join(&job.name);
+            let path = job.dir.shown().join(&job.name);
             let fail = |e: Errno| make_link_error(&path, e);
             let temp = loop {
                 let temp = temp_name();
@@ -343,7 +372,18 @@ fn make_link_error(path: &Path, e: Errno) -> DiskError {
 }
 
 /// Owner, mode and times, in this order: each would disturb the one before.
-fn finish_file(file: &File, metadata: &Metadata, options: &Options) -> Result<()> {
+fn finish_file(
+    file: &File,
+    metadata: &Metadata,
+    replaced: Option<&Stat>,
+    options: &Options,
+) -> Result<()> {
+    if let Some(old) = replaced
+        && FileType::from_raw_mode(old.st_mode) == FileType::RegularFile
+    {
+        keep_access(file, old.st_uid, old.st_gid, old.st_mode)
+            .map_err(|e| DiskError::io("setting the mode", &e.into()))?;
+    }
     if options.preserve
         && let Some((uid, gid)) = metadata.owner
         && rustix::process::geteuid().is_root()

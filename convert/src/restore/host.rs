@@ -29,6 +29,8 @@ pub struct HostDir {
     name: OsString,
     /// Relative to the destination; empty for itself.
     path: PathBuf,
+    /// The same as the user would name it, for messages.
+    shown: PathBuf,
     /// Only looked into, never made.
     dry: bool,
     made: Arc<AtomicBool>,
@@ -46,6 +48,7 @@ impl HostDir {
             parent: None,
             name: dir.as_os_str().to_owned(),
             path: PathBuf::new(),
+            shown: dir.to_path_buf(),
             dry,
             made: Arc::default(),
             fd: OnceLock::from(Ok(fd)),
@@ -58,6 +61,7 @@ impl HostDir {
             parent: Some(self.clone()),
             name: name.to_owned(),
             path: self.path.join(name),
+            shown: self.shown.join(name),
             dry: self.dry,
             made: Arc::default(),
             fd: OnceLock::new(),
@@ -67,6 +71,11 @@ impl HostDir {
     /// Relative to the destination.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// As the user would name it, for messages.
+    pub fn shown(&self) -> &Path {
+        &self.shown
     }
 
     /// Its descriptor; makes it, and those above it, if they are not there.
@@ -92,17 +101,17 @@ impl HostDir {
                 Ok(()) => self.made.store(true, Ordering::Relaxed),
                 Err(Errno::EXIST) => {}
                 Err(e) => {
-                    return Err(write_error("making the directory", &self.path, &e.into()));
+                    return Err(write_error("making the directory", &self.shown, &e.into()));
                 }
             }
         }
         openat(dir, &self.name, ENTER, Mode::empty()).map_err(|e| match e {
             Errno::LOOP | Errno::NOTDIR => DiskError::refused("entering the directory")
-                .file(self.path.display())
+                .file(self.shown.display())
                 .expected("a directory in the destination")
                 .found("a link or a file of that name, which is not followed or replaced")
                 .hint("move it away, or choose another destination"),
-            e => write_error("entering the directory", &self.path, &e.into()),
+            e => write_error("entering the directory", &self.shown, &e.into()),
         })
     }
 }

@@ -89,7 +89,7 @@ impl<S: Source> Run<'_, S> {
         let metadata = self.source.metadata(link.node)?;
         let job = self.job_at(link)?;
         if let Some(First::At(at)) = first {
-            let replace = match look(&job.dir, &job.name)? {
+            let replace = match look(&job.dir, &job.name, &self.options.protected)? {
                 There::Nothing => false,
                 There::File(stat) => match self.options.overwrite.keeps(&metadata, &stat) {
                     Some(reason) => {
@@ -107,7 +107,7 @@ impl<S: Source> Run<'_, S> {
                 // No hard links there, or too many: a copy serves.
                 Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK | Errno::XDEV) => {}
                 Err(e) => {
-                    let place = link.dir.join(&link.name);
+                    let place = job.dir.shown().join(&link.name);
                     return Err(write_error("making the hard link", &place, &e.into()));
                 }
             }

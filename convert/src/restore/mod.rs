@@ -37,7 +37,7 @@ pub use report::{Event, Observer, Summary};
 pub use source::{Entry, Source};
 pub use walk::restore;
 
-use crate::pipeline::Sparse;
+use crate::{pipeline::Sparse, place::FileId};
 
 /// What becomes of named streams (NTFS alternate data streams).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +70,9 @@ pub struct Options {
     pub filter: Filter,
     /// Threads; 0 means one for every core.
     pub workers: usize,
+    /// Files of the host that are never replaced, whatever else is asked for: those that
+    /// are being read ([`crate::place::file_ids`]).
+    pub protected: Vec<FileId>,
 }
 
 #[cfg(test)]
