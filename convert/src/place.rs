@@ -20,7 +20,10 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Every temporary name begins with this and ends in `.tmp`.
@@ -33,18 +36,33 @@ pub(crate) fn temp_name() -> OsString {
     format!("{TEMP_PREFIX}{}-{n}.tmp", std::process::id()).into()
 }
 
-/// Creates a new file under a temporary name in `dir`. The mode is what the umask leaves.
+/// Creates a new file under a temporary name in `dir`, for its owner only: what goes into it
+/// may be secret, and its mode comes last.
 pub(crate) fn create_temp(dir: impl AsFd) -> Result<(OsString, File), Errno> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     loop {
         let name = temp_name();
-        match openat(&dir, &name, flags, Mode::from_raw_mode(0o666)) {
+        match openat(&dir, &name, flags, Mode::from_raw_mode(0o600)) {
             Ok(fd) => return Ok((name, File::from(fd))),
             // Left by a killed process that had our number.
             Err(Errno::EXIST | Errno::INTR) => {}
             Err(e) => return Err(e),
         }
     }
+}
+
+/// The mode of a new file for which nobody asked for another: what the umask leaves.
+pub(crate) fn default_mode() -> Mode {
+    static UMASK: OnceLock<u32> = OnceLock::new();
+    // The call that tells the umask sets it too, for other threads as well.
+    let read = || {
+        let status = std::fs::read("/proc/self/status").ok()?;
+        let status = String::from_utf8_lossy(&status);
+        let umask = status.lines().find_map(|l| l.strip_prefix("Umask:"))?;
+        u32::from_str_radix(umask.trim(), 8).ok()
+    };
+    let umask = *UMASK.get_or_init(|| read().unwrap_or(0o077));
+    Mode::from_raw_mode(0o666 & !umask)
 }
 
 /// Gives `temp` its final name; [`Errno::EXIST`] if that is taken and `replace` is not set.
@@ -87,6 +105,8 @@ pub struct Partial {
     path: PathBuf,
     file: File,
     replace: bool,
+    /// It has the mode of a file that it replaces.
+    moded: bool,
 }
 
 impl Partial {
@@ -112,7 +132,9 @@ impl Partial {
         let (temp, file) = create_temp(&dir)
             .map_err(|e| write_error("creating a temporary file beside", dest, &e.into()))?;
         // Who may read the old file may read the new one, and nobody else.
-        if let Some(old) = replaced.filter(Metadata::is_file) {
+        let replaced = replaced.filter(Metadata::is_file);
+        let moded = replaced.is_some();
+        if let Some(old) = replaced {
             keep_access(&file, old.uid(), old.gid(), old.mode())
                 .map_err(|e| write_error("setting the mode of", dest, &e.into()))?;
         }
@@ -123,6 +145,7 @@ impl Partial {
             path: dest.to_path_buf(),
             file,
             replace,
+            moded,
         })
     }
 
@@ -133,6 +156,10 @@ impl Partial {
 
     /// Syncs it and gives it its name.
     pub fn finish(mut self) -> Result<()> {
+        if !self.moded {
+            // A file system without modes may refuse.
+            let _ = fchmod(&self.file, default_mode());
+        }
         fsync(&self.file).map_err(|e| write_error("syncing", &self.path, &e.into()))?;
         if let Some(temp) = &self.temp {
             match rename_in(&self.dir, temp, &self.name, self.replace) {
@@ -319,6 +346,20 @@ mod tests {
         std::os::unix::fs::symlink(&source, &link).unwrap();
         assert!(check_not_source(&link, [source.as_path()]).is_err());
         assert!(check_not_source(&link, [link.as_path()]).is_err());
+    }
+
+    #[test]
+    fn nobody_else_reads_what_is_unfinished() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (dest, other) = (dir.path().join("out"), dir.path().join("other"));
+        fs::write(&other, b"").unwrap();
+        let mode = |m: fs::Metadata| m.permissions().mode() & 0o777;
+        let partial = Partial::create(&dest, true).unwrap();
+        assert_eq!(mode(partial.file().metadata().unwrap()), 0o600);
+        partial.finish().unwrap();
+        let usual = mode(fs::metadata(&other).unwrap());
+        assert_eq!(mode(fs::metadata(&dest).unwrap()), usual);
     }
 
     #[test]

@@ -5,17 +5,18 @@
 //! take their names.
 
 use crate::{
-    place::rename_in,
+    place::{FileId, rename_in},
     restore::{host::HostDir, names::strict_name},
     target::write_error,
 };
 use disk_io::{DiskError, Result};
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, fsync, openat, syncfs, unlinkat},
+    fs::{AtFlags, fsync, syncfs, unlinkat},
     io::Errno,
 };
 use std::{
     ffi::{OsStr, OsString},
+    fs::File,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::Path,
     sync::{Arc, Mutex},
@@ -38,6 +39,10 @@ pub(crate) struct Pending<N> {
     pub(crate) bytes: u64,
     /// Set where further hard links may want to know what became of it.
     pub(crate) node: Option<N>,
+    /// Itself, while there are few: it may have a mode with which it cannot be opened again.
+    pub(crate) file: Option<File>,
+    /// Which file of the host it is, where files are replaced.
+    pub(crate) id: Option<FileId>,
 }
 
 /// Gathers finished files.
@@ -56,9 +61,14 @@ impl<N> Default for Batch<N> {
 
 impl<N> Batch<N> {
     /// Takes one more; gives back all of them when it is time to place them.
-    pub(crate) fn push(&self, pending: Pending<N>) -> Option<Vec<Pending<N>>> {
+    pub(crate) fn push(&self, mut pending: Pending<N>) -> Option<Vec<Pending<N>>> {
         let mut waiting = self.waiting.lock().unwrap_or_else(|e| e.into_inner());
         waiting.1 += pending.bytes;
+        if waiting.0.len() >= SINGLY {
+            // They will be synced all together.
+            pending.file = None;
+            waiting.0.iter_mut().for_each(|p| p.file = None);
+        }
         waiting.0.push(pending);
         (waiting.0.len() >= FILES || waiting.1 >= BYTES).then(|| std::mem::take(&mut *waiting).0)
     }
@@ -72,7 +82,7 @@ impl<N> Batch<N> {
 
 /// Syncs files, all together where there are many.
 pub(crate) fn sync<N>(files: &[Pending<N>]) -> Result<()> {
-    if files.len() > SINGLY {
+    if files.iter().any(|file| file.file.is_none()) {
         if let Some(first) = files.first() {
             let doing = "syncing the destination's file system";
             syncfs(first.dir.fd()?)
@@ -81,9 +91,8 @@ pub(crate) fn sync<N>(files: &[Pending<N>]) -> Result<()> {
         return Ok(());
     }
     for file in files {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(file.dir.fd()?, &file.temp, flags, Mode::empty())
-            .and_then(fsync)
+        let Some(open) = &file.file else { continue };
+        fsync(open)
             .map_err(|e| write_error("syncing", &place(file.dir.shown(), &file.name), &e.into()))?;
     }
     Ok(())

@@ -3,9 +3,9 @@
 use crate::{
     digest::DigestKind,
     pipeline::{self, CopyOptions},
-    place::{FileId, create_temp, is_source, keep_access, rename_in, temp_name},
+    place::{FileId, create_temp, default_mode, is_source, keep_access, rename_in, temp_name},
     restore::{
-        Options, Source, Streams,
+        Options, Overwrite, Source, Streams,
         batch::Pending,
         host::HostDir,
         walk::{Job, Run},
@@ -18,7 +18,8 @@ use rustix::{
     fd::AsFd,
     fs::{
         AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
-        fchmod, fchown, fsetxattr, futimens, statat, symlinkat, unlinkat, utimensat,
+        chownat, fchmod, fchown, fsetxattr, fstat, futimens, statat, symlinkat, unlinkat,
+        utimensat,
     },
     io::Errno,
 };
@@ -103,13 +104,15 @@ pub(crate) fn times(metadata: &Metadata) -> Timestamps {
     }
 }
 
-/// The permission bits to give, where the guest knows any.
-pub(crate) fn mode(metadata: &Metadata, options: &Options) -> Option<Mode> {
+/// The permission bits to give, where the guest knows any; set-id bits only to what is
+/// `owned` by the guest's owner, for they would lend the powers of somebody else.
+pub(crate) fn mode(metadata: &Metadata, options: &Options, owned: bool) -> Option<Mode> {
+    let kept = if owned { 0o7777 } else { 0o1777 };
     let readonly = metadata
         .attributes
         .is_some_and(|a| a & attributes::READONLY != 0);
     match metadata.mode {
-        Some(mode) if options.preserve => Some(Mode::from_raw_mode(mode & 0o7777)),
+        Some(mode) if options.preserve => Some(Mode::from_raw_mode(mode & kept)),
         Some(mode) => Some(Mode::from_raw_mode(mode & 0o777)),
         None if options.preserve && readonly && metadata.kind == NodeKind::File => {
             Some(Mode::from_raw_mode(0o444))
@@ -156,7 +159,7 @@ impl<S: Source> Run<'_, S> {
         metadata: &Metadata,
         linked: bool,
     ) -> Result<bool> {
-        let replaced = match look(&job.dir, &job.name, &self.options.protected)? {
+        let replaced = match self.look(&job.dir, &job.name)? {
             There::Nothing => None,
             There::File(stat) => match self.options.overwrite.keeps(metadata, &stat) {
                 Some(reason) => {
@@ -174,10 +177,17 @@ impl<S: Source> Run<'_, S> {
             return Ok(true);
         }
         let (temp, file) = self.write_temp(&job.dir, &job.name, &*disk)?;
-        let done = self
-            .streams_of(job, Some(&file))
-            .and_then(|()| finish_file(&file, metadata, replaced.as_deref(), self.options));
-        let pending = Pending {
+        // The contents are complete: nothing that fails from here on takes them away.
+        let streams = self.streams_of(job, metadata, Some(&file));
+        let finished = finish_file(&file, metadata, replaced.as_deref(), self.options);
+        for e in [streams, finished].into_iter().filter_map(Result::err) {
+            let e = match pipeline::is_cancelled(&e) {
+                true => e,
+                false => e.context("restored, but not wholly"),
+            };
+            self.failed(&job.path, &e);
+        }
+        self.push(Pending {
             dir: job.dir.clone(),
             temp,
             name: job.name.clone(),
@@ -185,13 +195,18 @@ impl<S: Source> Run<'_, S> {
             path: job.path.clone(),
             bytes: disk.len(),
             node: linked.then_some(job.node),
-        };
-        if let Err(e) = done {
-            crate::restore::batch::discard(&[pending]);
-            return Err(e);
-        }
-        self.push(pending);
+            id: self.id_of(&file),
+            file: Some(file),
+        });
         Ok(true)
+    }
+
+    /// Which file of the host it is, where that will be asked for.
+    fn id_of(&self, file: &File) -> Option<FileId> {
+        match self.options.overwrite {
+            Overwrite::Never => None,
+            _ => fstat(file).ok().map(|stat| (stat.st_dev, stat.st_ino)),
+        }
     }
 
     /// Writes contents under a temporary name, which is removed again on failure.
@@ -226,9 +241,16 @@ impl<S: Source> Run<'_, S> {
     }
 
     /// Named streams of a file (whose descriptor is `file`) or of a directory.
-    pub(crate) fn streams_of(&self, job: &Job<S::Node>, file: Option<&File>) -> Result<()> {
+    pub(crate) fn streams_of(
+        &self,
+        job: &Job<S::Node>,
+        metadata: &Metadata,
+        file: Option<&File>,
+    ) -> Result<()> {
+        // The destination itself is the user's, and nothing goes beside it.
+        let nowhere = file.is_none() && job.dir.above().is_none();
         let streams = match (self.source.streams(job.node), self.options.streams) {
-            (Ok(streams), Streams::None) => {
+            (Ok(streams), how) if how == Streams::None || nowhere => {
                 self.left_streams(streams.len() as u64);
                 return Ok(());
             }
@@ -242,7 +264,7 @@ impl<S: Source> Run<'_, S> {
             let result = if self.options.dry_run {
                 Ok(())
             } else {
-                self.one_stream(job, file, &stream.name, &path)
+                self.one_stream(job, metadata, file, &stream.name, &path)
             };
             if let Err(e) = result {
                 if crate::restore::walk::is_fatal(&e) {
@@ -257,6 +279,7 @@ impl<S: Source> Run<'_, S> {
     fn one_stream(
         &self,
         job: &Job<S::Node>,
+        metadata: &Metadata,
         file: Option<&File>,
         stream: &Name,
         path: &[u8],
@@ -268,25 +291,39 @@ impl<S: Source> Run<'_, S> {
             name.extend_from_slice(stream.as_bytes());
             let name = crate::restore::names::host_name(&name).unwrap_or(name);
             let name = OsString::from_vec(name);
-            let replace = match look(&job.dir, &name, &self.options.protected)? {
-                There::Nothing => false,
+            // Those of a directory lie beside it too.
+            let dir = match file {
+                Some(_) => &job.dir,
+                None => job.dir.above().unwrap_or(&job.dir),
+            };
+            let replaced = match self.look(dir, &name)? {
+                There::Nothing => None,
                 There::File(_) if self.options.overwrite == super::Overwrite::Never => {
                     self.skipped(path, "it exists already");
                     return Ok(());
                 }
-                There::File(_) => true,
+                There::File(stat) => Some(stat),
             };
-            let (temp, _) = self.write_temp(&job.dir, &name, &*disk)?;
+            let (temp, open) = self.write_temp(dir, &name, &*disk)?;
+            let finished = match file {
+                Some(_) => finish_file(&open, metadata, replaced.as_deref(), self.options),
+                None => {
+                    let _ = fchmod(&open, default_mode());
+                    Ok(())
+                }
+            };
             self.push(Pending {
-                dir: job.dir.clone(),
+                dir: dir.clone(),
                 temp,
                 name,
-                replace,
+                replace: replaced.is_some(),
                 path: path.to_vec(),
                 bytes: disk.len(),
                 node: None,
+                id: self.id_of(&open),
+                file: Some(open),
             });
-            return Ok(());
+            return finished;
         }
         if disk.len() > XATTR_MAX {
             return Err(
@@ -330,7 +367,7 @@ impl<S: Source> Run<'_, S> {
 
     fn restore_link(&self, job: &Job<S::Node>, metadata: &Metadata) -> Result<()> {
         let link = self.source.read_link(job.node)?;
-        let replace = match look(&job.dir, &job.name, &self.options.protected)? {
+        let replace = match self.look(&job.dir, &job.name)? {
             There::Nothing => false,
             There::File(stat) => match self.options.overwrite.keeps(metadata, &stat) {
                 Some(reason) => {
@@ -352,10 +389,24 @@ impl<S: Source> Run<'_, S> {
                     Err(e) => return Err(fail(e)),
                 }
             };
+            let owned = give_owner(metadata, self.options, |uid, gid| {
+                chownat(dir, &temp, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            });
             let _ = utimensat(dir, &temp, &times(metadata), AtFlags::SYMLINK_NOFOLLOW);
-            if let Err(e) = rename_in(dir, &temp, &job.name, replace) {
+            let id = match self.options.overwrite {
+                Overwrite::Never => None,
+                _ => statat(dir, &temp, AtFlags::SYMLINK_NOFOLLOW).ok(),
+            };
+            let id = id.map(|stat| (stat.st_dev, stat.st_ino));
+            let named = self.once(&job.dir, &job.name, id, replace, || {
+                rename_in(dir, &temp, &job.name, replace).map_err(fail)
+            });
+            if let Err(e) = named {
                 let _ = unlinkat(dir, &temp, AtFlags::empty());
-                return Err(fail(e));
+                return Err(e);
+            }
+            if let Err(e) = owned {
+                self.failed(&job.path, &e.context("restored, but not wholly"));
             }
         }
         self.made_symlink(&job.path);
@@ -371,28 +422,66 @@ fn make_link_error(path: &Path, e: Errno) -> DiskError {
     }
 }
 
-/// Owner, mode and times, in this order: each would disturb the one before.
+/// Gives the guest's owner, where that is asked for and possible; whether it was.
+pub(crate) fn give_owner(
+    metadata: &Metadata,
+    options: &Options,
+    chown: impl FnOnce(Uid, Gid) -> Result<(), Errno>,
+) -> Result<bool> {
+    let Some((uid, gid)) = metadata.owner else {
+        return Ok(false);
+    };
+    if !options.preserve || !rustix::process::geteuid().is_root() {
+        return Ok(false);
+    }
+    // To the kernel this number means "as it is": nobody's file would stay root's.
+    if uid == u32::MAX || gid == u32::MAX {
+        return Err(DiskError::unsupported("setting the owner")
+            .expected("numbers of a user and a group below 4294967295")
+            .found(format!("{uid} and {gid}")));
+    }
+    chown(Uid::from_raw(uid), Gid::from_raw(gid))
+        .map(|()| true)
+        .map_err(|e| DiskError::io("setting the owner", &e.into()))
+}
+
+/// Owner, mode and times, in this order: each would disturb the one before. All are tried;
+/// the first that failed is told.
 fn finish_file(
     file: &File,
     metadata: &Metadata,
     replaced: Option<&Stat>,
     options: &Options,
 ) -> Result<()> {
-    if let Some(old) = replaced
-        && FileType::from_raw_mode(old.st_mode) == FileType::RegularFile
-    {
-        keep_access(file, old.st_uid, old.st_gid, old.st_mode)
-            .map_err(|e| DiskError::io("setting the mode", &e.into()))?;
-    }
-    if options.preserve
-        && let Some((uid, gid)) = metadata.owner
-        && rustix::process::geteuid().is_root()
-    {
-        fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-            .map_err(|e| DiskError::io("setting the owner", &e.into()))?;
-    }
-    if let Some(mode) = mode(metadata, options) {
-        fchmod(file, mode).map_err(|e| DiskError::io("setting the mode", &e.into()))?;
-    }
-    futimens(file, &times(metadata)).map_err(|e| DiskError::io("setting the times", &e.into()))
+    let doing = |doing: &'static str| move |e: Errno| DiskError::io(doing, &e.into());
+    let old = replaced.filter(|old| FileType::from_raw_mode(old.st_mode) == FileType::RegularFile);
+    let kept = match old {
+        // Not for a moment more than the guest's mode, where it has one.
+        Some(old) => keep_access(
+            file,
+            old.st_uid,
+            old.st_gid,
+            metadata.mode.map_or(old.st_mode, |_| 0o600),
+        ),
+        None => Ok(()),
+    };
+    let owned = give_owner(metadata, options, |uid, gid| {
+        fchown(file, Some(uid), Some(gid))
+    });
+    let is_owned = owned.as_ref().is_ok_and(|owned| *owned);
+    let moded = match mode(metadata, options, is_owned) {
+        Some(mode) => fchmod(file, mode),
+        None => {
+            if old.is_none() {
+                // A file system without modes may refuse.
+                let _ = fchmod(file, default_mode());
+            }
+            Ok(())
+        }
+    };
+    let timed = futimens(file, &times(metadata));
+    kept.map_err(doing("setting the mode"))?;
+    owned?;
+    moded.map_err(doing("setting the mode"))?;
+    timed.map_err(doing("setting the times"))
 }

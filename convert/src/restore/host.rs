@@ -73,6 +73,11 @@ impl HostDir {
         &self.path
     }
 
+    /// The directory that holds it; none holds the destination.
+    pub fn above(&self) -> Option<&Arc<Self>> {
+        self.parent.as_ref()
+    }
+
     /// As the user would name it, for messages.
     pub fn shown(&self) -> &Path {
         &self.shown

@@ -4,16 +4,16 @@ use crate::{
     place::{rename_in, temp_name},
     restore::{
         Source,
-        file::{There, look, mode, times},
+        file::{There, give_owner, mode, times},
         host::open_dir_beneath,
-        walk::{Job, Run},
+        walk::{Job, Run, guarded},
     },
     target::write_error,
 };
 use disk_io::{DiskError, Result};
 use guest_fs::Metadata;
 use rustix::{
-    fs::{AtFlags, fchmod, futimens, linkat, unlinkat},
+    fs::{AtFlags, fchmod, fchown, futimens, linkat, unlinkat},
     io::Errno,
 };
 use std::{
@@ -75,7 +75,7 @@ impl<S: Source> Run<'_, S> {
             if self.stopped() {
                 return;
             }
-            if let Err(e) = self.make_link(&link) {
+            if let Err(e) = guarded(|| self.make_link(&link)) {
                 self.failed(&link.path, &e);
             }
         }
@@ -89,7 +89,7 @@ impl<S: Source> Run<'_, S> {
         let metadata = self.source.metadata(link.node)?;
         let job = self.job_at(link)?;
         if let Some(First::At(at)) = first {
-            let replace = match look(&job.dir, &job.name, &self.options.protected)? {
+            let replace = match self.look(&job.dir, &job.name)? {
                 There::Nothing => false,
                 There::File(stat) => match self.options.overwrite.keeps(&metadata, &stat) {
                     Some(reason) => {
@@ -145,7 +145,7 @@ impl<S: Source> Run<'_, S> {
         })
     }
 
-    /// Gives the directories that were made their modes and times, the last made first:
+    /// Gives the directories that were made their owners, modes and times, the last made first:
     /// until now files went into them.
     pub(crate) fn finish_directories(&self) {
         let records =
@@ -154,18 +154,24 @@ impl<S: Source> Run<'_, S> {
             if !record.made.load(std::sync::atomic::Ordering::Relaxed) {
                 continue;
             }
-            let finish = || -> Result<(), Errno> {
-                let root = self.root.fd().map_err(|_| Errno::IO)?;
-                let dir = open_dir_beneath(root, &record.path)?;
-                if let Some(mode) = mode(&record.metadata, self.options) {
-                    fchmod(&dir, mode)?;
+            let finish = || -> Result<()> {
+                let fail = |e: Errno| {
+                    DiskError::io("setting mode and times of the directory", &e.into())
+                        .file(record.path.display())
+                };
+                let dir = open_dir_beneath(self.root.fd()?, &record.path).map_err(fail)?;
+                let owned = give_owner(&record.metadata, self.options, |uid, gid| {
+                    fchown(&dir, Some(uid), Some(gid))
+                });
+                let is_owned = owned.as_ref().is_ok_and(|owned| *owned);
+                if let Some(mode) = mode(&record.metadata, self.options, is_owned) {
+                    fchmod(&dir, mode).map_err(fail)?;
                 }
-                futimens(&dir, &times(&record.metadata))
+                futimens(&dir, &times(&record.metadata)).map_err(fail)?;
+                owned.map(|_| ()).map_err(|e| e.file(record.path.display()))
             };
             if let Err(e) = finish() {
-                let error = DiskError::io("setting mode and times of the directory", &e.into())
-                    .file(record.path.display());
-                self.failed(&record.guest_path, &error);
+                self.failed(&record.guest_path, &e);
             }
         }
     }

@@ -29,6 +29,10 @@ struct Object {
     links: u32,
     refusal: Option<DiskError>,
     seconds: i64,
+    mode: Option<u32>,
+    owner: Option<(u32, u32)>,
+    panics: bool,
+    loses_streams: bool,
 }
 
 impl Object {
@@ -42,6 +46,10 @@ impl Object {
             links: 1,
             refusal: None,
             seconds: 1_000_000_000,
+            mode: None,
+            owner: None,
+            panics: false,
+            loses_streams: false,
         }
     }
 }
@@ -85,6 +93,7 @@ impl Source for Guest {
 
     fn metadata(&self, node: u64) -> Result<Metadata> {
         let object = &self.nodes[node as usize];
+        assert!(!object.panics, "a test's own panic");
         Ok(Metadata {
             node: NodeId::plain(node),
             kind: object.kind,
@@ -96,8 +105,8 @@ impl Source for Guest {
             accessed: None,
             changed: None,
             attributes: None,
-            mode: None,
-            owner: None,
+            mode: object.mode,
+            owner: object.owner,
             reparse_tag: None,
             refusal: object.refusal.clone(),
             remarks: Vec::new(),
@@ -132,6 +141,9 @@ impl Source for Guest {
     }
 
     fn streams(&self, node: u64) -> Result<Vec<Stream>> {
+        if self.nodes[node as usize].loses_streams {
+            return Err(DiskError::corrupt("reading the list of streams"));
+        }
         let streams = self.nodes[node as usize].streams.iter();
         Ok(streams
             .map(|(name, bytes)| Stream {
@@ -655,4 +667,229 @@ fn directories_need_recursion() {
         "{:?}",
         log.lines("failed")
     );
+}
+
+#[test]
+fn owners_are_kept_and_set_id_bits_only_with_them() {
+    let mut guest = Guest::new();
+    let names = ["theirs", "nobodys", "minus"];
+    let owners = [Some((1234, 1235)), None, Some((u32::MAX, 0))];
+    for (name, owner) in names.into_iter().zip(owners) {
+        let file = guest.file(0, name, b"x");
+        guest.at(file).mode = Some(0o6755);
+        guest.at(file).owner = owner;
+    }
+    let dir = guest.dir(0, "dir");
+    guest.at(dir).mode = Some(0o3770);
+    guest.at(dir).owner = owners[0];
+    let mut link = Object::new(NodeKind::Symlink);
+    link.target = Name::from("theirs");
+    link.owner = owners[0];
+    guest.add(0, "link", link);
+    let place = tempfile::tempdir().unwrap();
+    let preserve = Options {
+        preserve: true,
+        ..Options::default()
+    };
+    let (summary, log) = run(&guest, place.path(), &preserve);
+    let found = |name: &str| {
+        let m = fs::symlink_metadata(place.path().join(name)).unwrap();
+        (m.mode() & 0o7777, (m.uid(), m.gid()))
+    };
+    assert_eq!(found("nobodys").0, 0o755);
+    assert_eq!(found("minus").0, 0o755);
+    if !rustix::process::geteuid().is_root() {
+        assert_eq!(found("theirs").0, 0o755);
+        assert_eq!(found("dir").0, 0o1770);
+        eprintln!("skipped: only root can give files away");
+        return;
+    }
+    assert_eq!(found("theirs"), (0o6755, (1234, 1235)));
+    assert_eq!(found("dir"), (0o3770, (1234, 1235)));
+    assert_eq!(found("link").1, (1234, 1235));
+    // It is there, and what it lacks is said.
+    assert_eq!((summary.files, summary.failed), (3, 1));
+    assert!(log.lines("failed /minus")[0].contains("not wholly"));
+}
+
+/// Contents whose reader looks at the modes of all files in a directory.
+#[derive(Debug)]
+struct Peeks(std::path::PathBuf, Arc<Mutex<Vec<u32>>>);
+
+impl Disk for Peeks {
+    fn len(&self) -> u64 {
+        1
+    }
+    fn read_exact_at(&self, buf: &mut [u8], _offset: u64) -> Result<()> {
+        let modes = fs::read_dir(&self.0).unwrap();
+        let modes = modes.map(|e| e.unwrap().metadata().unwrap().mode() & 0o777);
+        self.1.lock().unwrap().extend(modes);
+        buf.fill(1);
+        Ok(())
+    }
+    fn run_at(&self, _offset: u64) -> Result<disk_io::Run> {
+        Ok(disk_io::Run {
+            len: 1,
+            kind: disk_io::RunKind::Data,
+        })
+    }
+}
+
+#[test]
+fn nobody_else_reads_what_is_unfinished() {
+    let dir = tempfile::tempdir().unwrap();
+    let seen: Arc<Mutex<Vec<u32>>> = Arc::default();
+    let mut guest = Guest::new();
+    let file = guest.file(0, "f", b"");
+    guest.at(file).contents = Arc::new(Peeks(dir.path().to_path_buf(), seen.clone()));
+    assert_eq!(run(&guest, dir.path(), &Options::default()).0.failed, 0);
+    assert_eq!(*seen.lock().unwrap(), [0o600]);
+    fs::write(dir.path().join("usual"), b"").unwrap();
+    let mode = |name| fs::metadata(dir.path().join(name)).unwrap().mode();
+    assert_eq!(mode("f"), mode("usual"));
+}
+
+#[test]
+fn what_cannot_be_kept_beside_the_contents_does_not_cost_them() {
+    let mut guest = Guest::new();
+    let file = guest.file(0, "f", b"contents");
+    guest.at(file).loses_streams = true;
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        streams: Streams::Files,
+        ..Options::default()
+    };
+    let (summary, log) = run(&guest, dir.path(), &options);
+    assert_eq!((summary.files, summary.failed), (1, 1));
+    assert!(log.lines("failed /f")[0].contains("not wholly"));
+    assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"contents");
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_again_is_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = host::HostDir::root(dir.path(), false).unwrap();
+    let pending = || {
+        let (temp, file) = crate::place::create_temp(host.fd().unwrap()).unwrap();
+        fs::remove_file(dir.path().join(&temp)).unwrap();
+        batch::Pending::<u64> {
+            dir: host.clone(),
+            temp,
+            name: "f".into(),
+            replace: false,
+            path: Vec::new(),
+            bytes: 0,
+            node: None,
+            file: Some(file),
+            id: None,
+        }
+    };
+    for count in [1, 4, 5, 9] {
+        let batch = batch::Batch::default();
+        for _ in 0..count {
+            assert!(batch.push(pending()).is_none());
+        }
+        let all = batch.take();
+        assert_eq!(all.iter().any(|p| p.file.is_some()), count <= 4);
+        batch::sync(&all).unwrap();
+    }
+}
+
+#[test]
+fn a_panic_costs_one_file() {
+    let (done, came) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut guest = Guest::new();
+        for i in 0..200 {
+            let file = guest.file(0, format!("{i}"), b"x");
+            guest.at(file).panics = i % 2 == 0;
+        }
+        let bad = guest.dir(0, "bad");
+        guest.at(bad).panics = true;
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            workers: 2,
+            ..Options::default()
+        };
+        let (summary, log) = run(&guest, dir.path(), &options);
+        let left = tree(dir.path()).iter().any(|n| n.contains("vmdkit"));
+        let _ = done.send((summary, log.lines("failed"), left));
+    });
+    let (summary, failed, left) = came
+        .recv_timeout(std::time::Duration::from_secs(60))
+        .expect("it hangs");
+    assert_eq!((summary.files, summary.failed), (100, 101));
+    assert!(failed[0].contains("panicked") && !left);
+}
+
+#[test]
+fn streams_of_directories_lie_beside_them() {
+    let mut guest = Guest::new();
+    let dir = guest.dir(0, "d");
+    guest.file(dir, "f", b"x");
+    for node in [0, dir] {
+        let streams = &mut guest.at(node).streams;
+        streams.insert(Name::from("s"), b"stream".to_vec());
+    }
+    for (streams, left) in [(Streams::None, 2), (Streams::Files, 1), (Streams::Xattr, 1)] {
+        let place = tempfile::tempdir().unwrap();
+        let options = Options {
+            streams,
+            ..Options::default()
+        };
+        let (summary, _) = run(&guest, place.path(), &options);
+        assert_eq!(summary.streams_left, left, "{streams:?}");
+        let mut expected = vec!["d/", "d/f"];
+        if streams == Streams::Files {
+            expected.push("d:s");
+        }
+        assert_eq!(tree(place.path()), expected);
+        let mut value = [0; 100];
+        assert!(rustix::fs::getxattr(place.path(), "user.s", &mut value).is_err());
+    }
+}
+
+#[test]
+fn two_names_for_one_place() {
+    let mut guest = Guest::new();
+    guest.file(0, "twin", b"1");
+    guest.file(0, "twin", b"2");
+    let (a, b) = (guest.dir(0, "a"), guest.dir(0, "b"));
+    for (dir, bytes) in [(a, b"a"), (b, b"b")] {
+        guest.file(dir, "f", bytes);
+        let mut link = Object::new(NodeKind::Symlink);
+        link.target = Name::from_bytes(bytes);
+        guest.add(dir, "link", link);
+    }
+    let options = Options {
+        overwrite: Overwrite::Always,
+        recursive: true,
+        workers: 1,
+        ..Options::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (summary, log) = run(&guest, dir.path(), &options);
+    assert_eq!(summary.failed, 1);
+    assert!(log.lines("failed /twin")[0].contains("second"));
+    assert_eq!(fs::read(dir.path().join("twin")).unwrap(), b"1");
+    // The contents of two directories into one, over what a run before has left.
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let log = Log::default();
+        let item = |path: &str, node| Item {
+            path: path.as_bytes().to_vec(),
+            node,
+            to: Vec::new(),
+        };
+        let items = [item("/a", a), item("/b", b)];
+        let (summary, result) = restore(&guest, dir.path(), &items, &options, &log);
+        result.unwrap();
+        assert_eq!((summary.files, summary.failed), (1, 2));
+        assert_eq!(log.lines("failed /b").len(), 2, "{:?}", log.lines(""));
+        assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"a");
+        assert_eq!(
+            fs::read_link(dir.path().join("link")).unwrap(),
+            Path::new("a")
+        );
+    }
 }

@@ -2,9 +2,11 @@
 
 use crate::{
     pipeline,
+    place::FileId,
     restore::{
         Entry, Event, Item, Observer, Options, Source, Summary,
         batch::{self, Batch, Pending},
+        file::{There, look},
         host::HostDir,
         links::{DirRecord, First, LaterLink},
         names::host_name,
@@ -13,12 +15,16 @@ use crate::{
 };
 use disk_io::{DiskError, Result};
 use guest_fs::{Name, NodeKind};
-use rustix::io::Errno;
+use rustix::{
+    fs::{AtFlags, statat},
+    io::Errno,
+};
 use std::{
     collections::{HashMap, HashSet},
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     ops::ControlFlow,
     os::unix::ffi::{OsStrExt, OsStringExt},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
         Arc, Mutex,
@@ -52,6 +58,8 @@ pub(crate) struct Run<'a, S: Source> {
     pub(crate) directories: Mutex<Vec<DirRecord>>,
     counters: Counters,
     batch: Batch<S::Node>,
+    /// What this run has put into the destination, where files are replaced.
+    placed: Mutex<HashSet<FileId>>,
     fatal: Mutex<Option<DiskError>>,
     stop: AtomicBool,
 }
@@ -80,6 +88,7 @@ pub fn restore<S: Source>(
         directories: Mutex::default(),
         counters: Counters::default(),
         batch: Batch::default(),
+        placed: Mutex::default(),
         fatal: Mutex::default(),
         stop: AtomicBool::new(false),
     };
@@ -99,6 +108,20 @@ pub(crate) fn is_fatal(e: &DiskError) -> bool {
         })
 }
 
+/// Runs what may meet a defect in a reader: a panic is a failure of that one thing.
+pub(crate) fn guarded<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| Err(pipeline::panicked("restoring")))
+}
+
+/// Two names of the guest that are one on the host.
+fn twice(path: &Path) -> DiskError {
+    DiskError::refused("giving the restored file its name")
+        .file(path.display())
+        .expected("one of the guest's names for one of the host's")
+        .found("a second one, after the first has been restored there")
+        .hint("restore one of the two by itself, to another destination")
+}
+
 impl<S: Source> Run<'_, S> {
     fn all(&self, items: &[Item<S::Node>]) {
         let workers = pipeline::workers(self.options.workers).clamp(1, 64);
@@ -106,7 +129,17 @@ impl<S: Source> Run<'_, S> {
         let receiver = Mutex::new(receiver);
         std::thread::scope(|scope| {
             for _ in 0..workers {
-                scope.spawn(|| self.work(&receiver));
+                // Somebody has to take the jobs, or the walk waits for ever.
+                scope.spawn(|| {
+                    while let Err(e) = guarded(|| {
+                        self.work(&receiver);
+                        Ok(())
+                    }) {
+                        self.stop.store(true, Ordering::Relaxed);
+                        let mut fatal = self.fatal.lock().unwrap_or_else(|e| e.into_inner());
+                        fatal.get_or_insert(e);
+                    }
+                });
             }
             for item in items {
                 if self.stopped() {
@@ -137,7 +170,7 @@ impl<S: Source> Run<'_, S> {
             if self.stopped() {
                 continue;
             }
-            if let Err(e) = self.restore_file(&job) {
+            if let Err(e) = guarded(|| self.restore_file(&job)) {
                 self.failed(&job.path, &e);
             }
         }
@@ -159,7 +192,7 @@ impl<S: Source> Run<'_, S> {
         if filter.excludes(&item.path) {
             return;
         }
-        let metadata = match self.source.metadata(item.node) {
+        let metadata = match guarded(|| self.source.metadata(item.node)) {
             Ok(metadata) => metadata,
             Err(e) => return self.failed(&item.path, &e),
         };
@@ -231,16 +264,21 @@ impl<S: Source> Run<'_, S> {
             return self.failed(path, &e);
         }
         let wanted = !self.options.filter.is_selective() || inside;
-        match self.list(path, node, dir, wanted) {
+        match guarded(|| self.list(path, node, dir, wanted)) {
             Ok(entries) => {
                 let used: HashSet<Vec<u8>> =
                     entries.iter().map(|e| e.name.as_bytes().to_vec()).collect();
-                let mut mapped = HashSet::new();
+                let (mut mapped, mut given) = (HashSet::new(), HashSet::new());
                 for entry in entries {
                     if self.stopped() {
                         break;
                     }
                     let name = self.name_for(path, &entry.name, &used, &mut mapped);
+                    if !given.insert(name.clone()) {
+                        let path = join(path, entry.name.as_bytes());
+                        self.failed(&path, &twice(&dir.shown().join(&name)));
+                        continue;
+                    }
                     self.entry(path, entry, name, dir, inside, above, sender);
                 }
             }
@@ -259,8 +297,8 @@ impl<S: Source> Run<'_, S> {
         wanted: bool,
     ) -> Result<Vec<Entry<S::Node>>> {
         let metadata = self.source.metadata(node)?;
-        if let Some(refusal) = metadata.refusal {
-            return Err(refusal);
+        if let Some(refusal) = &metadata.refusal {
+            return Err(refusal.clone());
         }
         if wanted {
             self.enter(dir)?;
@@ -274,7 +312,7 @@ impl<S: Source> Run<'_, S> {
             dir: dir.clone(),
             name: dir.path().file_name().unwrap_or_default().to_owned(),
         };
-        if wanted && let Err(e) = self.streams_of(&job, None) {
+        if wanted && let Err(e) = self.streams_of(&job, &metadata, None) {
             self.failed(path, &e);
         }
         let mut entries = Vec::new();
@@ -376,7 +414,8 @@ impl<S: Source> Run<'_, S> {
             return;
         }
         for file in files {
-            match batch::give_name(&file) {
+            let (dir, name, id) = (&file.dir, &file.name, file.id);
+            match self.once(dir, name, id, file.replace, || batch::give_name(&file)) {
                 Ok(other) => {
                     let name = other.as_ref().unwrap_or(&file.name);
                     if let Some(node) = file.node {
@@ -393,6 +432,43 @@ impl<S: Source> Run<'_, S> {
                 }
             }
         }
+    }
+
+    /// Gives something its name with `rename`, unless this run has put something there
+    /// already that would be replaced.
+    pub(crate) fn once<T>(
+        &self,
+        dir: &HostDir,
+        name: &OsStr,
+        id: Option<FileId>,
+        replace: bool,
+        rename: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let Some(id) = id else {
+            return rename();
+        };
+        let mut placed = self.placed.lock().unwrap_or_else(|e| e.into_inner());
+        if replace
+            && let Ok(there) = statat(dir.fd()?, name, AtFlags::SYMLINK_NOFOLLOW)
+            && placed.contains(&(there.st_dev, there.st_ino))
+        {
+            return Err(twice(&dir.shown().join(name)));
+        }
+        let done = rename()?;
+        placed.insert(id);
+        Ok(done)
+    }
+
+    /// What lies where a file should go; an error if it must stay.
+    pub(crate) fn look(&self, dir: &HostDir, name: &OsStr) -> Result<There> {
+        let there = look(dir, name, &self.options.protected)?;
+        if let There::File(stat) = &there {
+            let placed = self.placed.lock().unwrap_or_else(|e| e.into_inner());
+            if placed.contains(&(stat.st_dev, stat.st_ino)) {
+                return Err(twice(&dir.shown().join(name)));
+            }
+        }
+        Ok(there)
     }
 
     fn lost(&self, file: &Pending<S::Node>, e: &DiskError) {
