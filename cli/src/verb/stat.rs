@@ -110,8 +110,11 @@ impl Facts {
         let extents = match tree.guest(node) {
             Ok(Some((fs, id))) => match fs.extents(id, stream) {
                 Ok(extents) => extents,
-                // What cannot be read may not say where it lies; `refusal` tells why.
-                Err(_) if metadata.refusal.is_some() => Vec::new(),
+                // What cannot be read may not say where it lies; `refusal` tells why. And not
+                // every file system keeps its directories as it keeps files.
+                Err(_) if metadata.refusal.is_some() || metadata.kind != NodeKind::File => {
+                    Vec::new()
+                }
                 Err(e) => {
                     note(&e);
                     Vec::new()

@@ -4,6 +4,8 @@
 mod common;
 mod convert;
 mod cp;
+mod guard;
+mod guests;
 mod help;
 mod list;
 mod mount;

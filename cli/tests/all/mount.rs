@@ -1,7 +1,7 @@
 //! `mount`, `umount`, `cleanup`.
 
 use crate::common::{Fixture, names, skipped};
-use std::fs;
+use std::{fs, os::unix::fs::MetadataExt};
 
 fn no_fuse() -> bool {
     let missing = !std::path::Path::new("/dev/fuse").exists();
@@ -33,6 +33,40 @@ fn there_when_it_returns_and_gone_afterwards() {
     let disk = fs::read(f.path("mnt/disk.img"));
     f.run(&["umount", "mnt"]).code(0);
     assert!(disk.unwrap() == f.raw());
+}
+
+/// FAT stores local times: a named zone, whose offset changes over the year, settles them.
+#[test]
+fn times_in_a_named_zone() {
+    if no_fuse() {
+        return;
+    }
+    let f = Fixture::new();
+    fs::create_dir(f.path("mnt")).unwrap();
+    let shown = |zone: &str| {
+        f.run(&["mount", "--tz", zone, "disk.vmdk", "mnt"]).code(0);
+        let modified = fs::metadata(f.path("mnt/p0/a.txt")).map(|m| m.mtime());
+        f.run(&["umount", "mnt"]).code(0);
+        modified.unwrap()
+    };
+    let utc = shown("UTC");
+    assert!([3600, 7200].contains(&(utc - shown("Europe/Berlin"))));
+    assert_eq!(utc - shown("+05:00"), 5 * 3600);
+}
+
+#[test]
+fn a_clean_end_says_nothing() {
+    if no_fuse() {
+        return;
+    }
+    let f = Fixture::new();
+    fs::create_dir(f.path("mnt")).unwrap();
+    f.run(&["mount", "--log", "log", "disk.vmdk", "mnt"])
+        .code(0);
+    f.run(&["umount", "mnt"]).code(0);
+    // The process that serves ends a moment after the mount.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(fs::read_to_string(f.path("log")).unwrap(), "");
 }
 
 #[test]
