@@ -26,6 +26,13 @@ pub fn inode(node: Node) -> u64 {
     u64::from(node.volume) << 48 | node.id.record & MAX_RECORD
 }
 
+/// A number for something whose own could not be read, to be listed with. It is nobody's:
+/// the kernel must not learn a wrong generation, or kind, for a number that a healthy file
+/// has as well.
+pub fn unread(node: Node) -> u64 {
+    u64::from(u16::MAX) << 48 | node.id.record & MAX_RECORD
+}
+
 /// The node of an inode number, without sequence number.
 pub fn node(inode: u64) -> Node {
     // The shift leaves 16 bits.

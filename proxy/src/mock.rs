@@ -2,12 +2,58 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use crate::{Tree, TreeOptions, Volume, own::OwnTree};
-use disk_io::{Disk, DiskError, MemDisk, Result, SparseMemDisk};
+use disk_io::{Disk, DiskError, MemDisk, Result, Run, RunKind, SparseMemDisk};
 use guest_fs::{
     DirEntry, FileSystem, FsKind, Link, Metadata, Name, NodeId, NodeKind, Stream, Timestamp, Visit,
     VolumeInfo,
 };
-use std::{ops::ControlFlow, sync::Arc};
+use std::{
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// Zeros in runs of 4 KiB, each of which takes its time to find.
+#[derive(Debug)]
+pub(crate) struct Shreds {
+    len: u64,
+    time: Duration,
+    asked: Arc<AtomicU64>,
+}
+
+impl Shreds {
+    /// The disk, and how many runs it was asked for.
+    pub(crate) fn new(len: u64, time: Duration) -> (Arc<dyn Disk>, Arc<AtomicU64>) {
+        let asked: Arc<AtomicU64> = Arc::default();
+        let disk = Self {
+            len,
+            time,
+            asked: asked.clone(),
+        };
+        (Arc::new(disk), asked)
+    }
+}
+
+impl Disk for Shreds {
+    fn len(&self) -> u64 {
+        self.len
+    }
+    fn read_exact_at(&self, buf: &mut [u8], _offset: u64) -> Result<()> {
+        buf.fill(0);
+        Ok(())
+    }
+    fn run_at(&self, offset: u64) -> Result<Run> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(self.time);
+        Ok(Run {
+            len: (4096 - offset % 4096).min(self.len - offset),
+            kind: RunKind::Zero,
+        })
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Item {
@@ -87,6 +133,13 @@ impl MockFs {
         self.items[item as usize].link = Some(Name::from(target));
         self.put(dir, name, item);
         item
+    }
+
+    /// A further name; one that begins with `stale` is listed with a wrong sequence number.
+    pub(crate) fn name(&mut self, dir: u64, name: &str, item: u64) {
+        self.items[dir as usize]
+            .children
+            .push((Name::from(name), item));
     }
 
     pub(crate) fn stream(&mut self, item: u64, name: &str, data: &[u8]) {
@@ -180,7 +233,14 @@ impl FileSystem for MockFs {
             }
             let entry = DirEntry {
                 name: name.clone(),
-                node: Self::id(*child),
+                node: match name.as_bytes().starts_with(b"stale") {
+                    // As a damaged directory gives it.
+                    true => NodeId {
+                        sequence: 99,
+                        ..Self::id(*child)
+                    },
+                    false => Self::id(*child),
+                },
                 kind: self.items[*child as usize].kind,
                 short_name: None,
             };

@@ -6,7 +6,10 @@
 use crate::names;
 use disk_io::Disk;
 use guest_fs::Name;
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 /// Number of an own entry; the root is 0.
 pub type OwnId = u32;
@@ -31,15 +34,21 @@ pub struct OwnFile {
 
 /// Runs that are looked at to tell how much of a disk is stored.
 const RUNS: usize = 4096;
+/// And the time for it: finding the runs of a long chain costs reads in every layer.
+const TIME: Duration = Duration::from_millis(50);
 
 impl OwnFile {
     /// Bytes that are stored, at most: `cp` looks for holes only where this is less than
-    /// the length. Counted on first use, over a bounded number of runs.
+    /// the length. Counted on first use, over a bounded number of runs and a bounded time.
     pub(crate) fn allocated(&self) -> u64 {
         *self.allocated.get_or_init(|| {
             let len = self.disk.len();
             let (mut at, mut holes) = (0u64, 0u64);
+            let begin = Instant::now();
             for _ in 0..RUNS {
+                if begin.elapsed() > TIME {
+                    break;
+                }
                 match self.disk.run_at(at) {
                     Ok(run) if at < len => {
                         if run.kind.reads_as_zero() {
@@ -176,6 +185,17 @@ impl OwnTree {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slow_disk_is_not_asked_for_long() {
+        let (disk, asked) = crate::mock::Shreds::new(1 << 40, Duration::from_millis(10));
+        let Own::File(file) = Own::file(disk) else {
+            panic!("no file")
+        };
+        assert!(file.allocated() < 1 << 40);
+        let asked = asked.load(std::sync::atomic::Ordering::Relaxed);
+        assert!((1..10).contains(&asked), "{asked} runs");
+    }
 
     #[test]
     fn levels_twins_and_escapes() {

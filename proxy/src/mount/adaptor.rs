@@ -9,7 +9,7 @@ use super::{
     report::Reporter,
 };
 use crate::{
-    inode::Sequences,
+    inode::{self, Sequences},
     tree::{Node, Tree},
 };
 use disk_io::{Disk, Result};
@@ -31,13 +31,18 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 /// Images never change.
 const LONG: Duration = Duration::from_secs(24 * 3600);
 /// For what could not be read: the next one asks again.
 const AT_ONCE: Duration = Duration::ZERO;
+
+/// So many runs, or so long, are looked through for one answer to `lseek`, which no signal
+/// interrupts: a large, empty disk has millions.
+const SEEK_RUNS: u32 = 4096;
+const SEEK_TIME: Duration = Duration::from_millis(50);
 
 /// A table of open things. Numbers are never used again.
 #[derive(Debug)]
@@ -171,8 +176,9 @@ impl Adaptor {
     }
 
     /// Attributes of something whose own could not be read: of the right kind, no more.
+    /// Nothing is remembered: a damaged entry may have a sequence number that is not the
+    /// record's.
     fn bare_attr(&self, node: Node, kind: FileType) -> FileAttr {
-        self.sequences.remember(node);
         FileAttr {
             ino: INodeNo(self.tree.inode(node)),
             size: 0,
@@ -217,16 +223,24 @@ impl Adaptor {
         Ok(number)
     }
 
-    /// The next position of data or of a hole; `None` past the last.
+    /// The next position of data or of a hole; `None` past the last. Where that takes too
+    /// long the rest counts as data, from where the search has come to: a reader that asks
+    /// again from there goes on.
     fn seek(disk: &dyn Disk, offset: u64, hole: bool) -> Result<Option<u64>> {
         let len = disk.len();
         let mut at = offset;
+        let begin = Instant::now();
+        let mut runs = 0;
         while at < len {
             let run = disk.run_at(at)?;
             if run.kind.reads_as_zero() == hole {
                 return Ok(Some(at));
             }
             at = at.saturating_add(run.len);
+            runs += 1;
+            if at < len && (runs >= SEEK_RUNS || begin.elapsed() > SEEK_TIME) {
+                return Ok(Some(if hole { len } else { at }));
+            }
         }
         // The end of a file counts as a hole.
         Ok((hole && offset < len).then_some(len))
@@ -473,16 +487,24 @@ impl Filesystem for Adaptor {
                     Listed::DotDot(node) => (*node, OsStr::new(".."), None),
                     Listed::Entry(e) => (e.node, e.name.as_os_str(), Some(e.kind)),
                 };
-                let (attr, valid) = match kind {
+                let generation = Generation(u64::from(node.id.sequence));
+                let (attr, valid, generation) = match kind {
                     // The kernel takes no attributes from these two.
-                    None => (self.bare_attr(node, FileType::Directory), AT_ONCE),
+                    None => (
+                        self.bare_attr(node, FileType::Directory),
+                        AT_ONCE,
+                        generation,
+                    ),
                     Some(kind) => match self.listed(dir.node, name, node) {
-                        Ok(metadata) => (self.attr(node, &metadata), LONG),
+                        Ok(metadata) => (self.attr(node, &metadata), LONG, generation),
                         // The name is there; what is wrong with it is told when asked.
-                        Err(_) => (self.bare_attr(node, attr::file_type(kind, None)), AT_ONCE),
+                        Err(_) => {
+                            let mut attr = self.bare_attr(node, attr::file_type(kind, None));
+                            attr.ino = INodeNo(inode::unread(node));
+                            (attr, AT_ONCE, Generation(0))
+                        }
                     },
                 };
-                let generation = Generation(u64::from(node.id.sequence));
                 reply.add(attr.ino, next, name, &valid, &attr, generation)
             })
         });
@@ -556,5 +578,27 @@ impl Filesystem for Adaptor {
             Ok(None) => reply.error(Errno::ENXIO),
             Err(e) => reply.error(e),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::mock::Shreds;
+
+    #[test]
+    fn one_seek_takes_a_bounded_time_and_goes_on_from_there() {
+        for time in [Duration::ZERO, Duration::from_millis(10)] {
+            let (disk, asked) = Shreds::new(1 << 60, time);
+            let first = Adaptor::seek(&*disk, 5, false).unwrap().unwrap();
+            assert!(first > 5 && first < 1 << 30);
+            let next = Adaptor::seek(&*disk, first, false).unwrap().unwrap();
+            assert!(next > first);
+            assert!(asked.load(Ordering::Relaxed) <= 2 * u64::from(SEEK_RUNS));
+            assert_eq!(Adaptor::seek(&*disk, next, true).unwrap(), Some(next));
+        }
+        let (small, _) = Shreds::new(1 << 20, Duration::ZERO);
+        assert_eq!(Adaptor::seek(&*small, 0, false).unwrap(), None);
     }
 }

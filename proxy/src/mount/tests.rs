@@ -317,6 +317,27 @@ fn damage_is_told_and_the_rest_is_there() {
 }
 
 #[test]
+fn a_damaged_name_does_not_harm_the_file() {
+    let mut fs = MockFs::new();
+    let good = fs.file(0, "good", b"good");
+    let dir = fs.dir(0, "dir");
+    fs.name(dir, "stale", good);
+    let Some(here) = Here::new(
+        tree(vec![fs], TreeOptions::default()),
+        &MountOptions::default(),
+    ) else {
+        return;
+    };
+    let before = fs::metadata(here.at("p1/good")).unwrap().ino();
+    let open = File::open(here.at("p1/good")).unwrap();
+    let listed = fs::read_dir(here.at("p1/dir")).unwrap();
+    let listed: Vec<_> = listed.map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(listed, ["stale"]);
+    assert_eq!(fs::read(here.at("p1/good")).unwrap(), b"good");
+    assert_eq!(open.metadata().unwrap().ino(), before);
+}
+
+#[test]
 fn holes_are_found() {
     let Some(here) = Here::new(odd(), &MountOptions::default()) else {
         return;
