@@ -1,6 +1,7 @@
 //! Results on standard output, everything else on standard error.
 
 use crate::{args::Global, exit::Failure};
+use disk_io::error::escape;
 use serde::Serialize;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
@@ -64,7 +65,8 @@ pub(crate) fn say(text: impl std::fmt::Display) {
 
 /// A warning on standard error.
 pub(crate) fn warn(text: impl AsRef<str>) {
-    say(format_args!("vmdkit: warning: {}", text.as_ref()));
+    // Warnings carry names from images.
+    say(format_args!("vmdkit: warning: {}", escape(text.as_ref())));
 }
 
 /// Standard error for the log: what cannot be written is dropped.

@@ -1,6 +1,6 @@
 //! One volume of the tree, its file system opened on first use.
 
-use disk_io::{Disk, DiskError, Result};
+use disk_io::{Disk, DiskError, ErrorKind, Result};
 use guest_fs::{
     FileSystem, FsKind, Name, OpenOptions, VolumeInfo,
     partition::Partition,
@@ -128,14 +128,41 @@ impl Volume {
 
     /// Its file system, opened now if it was not. The error says what the volume is.
     pub fn file_system(&self) -> Result<&Arc<dyn FileSystem>> {
+        if self.opened.get().is_none() {
+            match self.open() {
+                // A mount lives long, and what failed to be read once may be read later.
+                Err(e) if e.kind() == ErrorKind::Io => {
+                    return Err(e);
+                }
+                result => {
+                    let _ = self.opened.set(result);
+                }
+            }
+        }
         self.opened
             .get_or_init(|| self.open())
             .as_ref()
             .map_err(Clone::clone)
     }
 
+    /// Looks what the volume holds, and remembers any answer but a failure of the hardware.
+    fn look(&self) -> Result<()> {
+        match volume::recognise(&self.disk) {
+            Err(e) if e.kind() == ErrorKind::Io => Err(e),
+            other => {
+                let _ = self.recognised.set(other);
+                Ok(())
+            }
+        }
+    }
+
     fn open(&self) -> Result<Arc<dyn FileSystem>> {
         let doing = "entering the volume";
+        if self.recognised.get().is_none()
+            && let Err(e) = self.look()
+        {
+            return Err(e.context(doing));
+        }
         match self.recognised() {
             Err(e) => return Err(e.clone().context(doing)),
             Ok(None) => {
