@@ -26,7 +26,7 @@ pub(crate) struct Shreds {
 
 impl Shreds {
     /// The disk, and how many runs it was asked for.
-    pub(crate) fn new(len: u64, time: Duration) -> (Arc<dyn Disk>, Arc<AtomicU64>) {
+    pub(crate) fn disk(len: u64, time: Duration) -> (Arc<dyn Disk>, Arc<AtomicU64>) {
         let asked: Arc<AtomicU64> = Arc::default();
         let disk = Self {
             len,

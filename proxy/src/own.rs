@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_slow_disk_is_not_asked_for_long() {
-        let (disk, asked) = crate::mock::Shreds::new(1 << 40, Duration::from_millis(10));
+        let (disk, asked) = crate::mock::Shreds::disk(1 << 40, Duration::from_millis(10));
         let Own::File(file) = Own::file(disk) else {
             panic!("no file")
         };

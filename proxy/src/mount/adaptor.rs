@@ -590,7 +590,7 @@ mod tests {
     #[test]
     fn one_seek_takes_a_bounded_time_and_goes_on_from_there() {
         for time in [Duration::ZERO, Duration::from_millis(10)] {
-            let (disk, asked) = Shreds::new(1 << 60, time);
+            let (disk, asked) = Shreds::disk(1 << 60, time);
             let first = Adaptor::seek(&*disk, 5, false).unwrap().unwrap();
             assert!(first > 5 && first < 1 << 30);
             let next = Adaptor::seek(&*disk, first, false).unwrap().unwrap();
@@ -598,7 +598,7 @@ mod tests {
             assert!(asked.load(Ordering::Relaxed) <= 2 * u64::from(SEEK_RUNS));
             assert_eq!(Adaptor::seek(&*disk, next, true).unwrap(), Some(next));
         }
-        let (small, _) = Shreds::new(1 << 20, Duration::ZERO);
+        let (small, _) = Shreds::disk(1 << 20, Duration::ZERO);
         assert_eq!(Adaptor::seek(&*small, 0, false).unwrap(), None);
     }
 }
