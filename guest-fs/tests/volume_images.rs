@@ -65,6 +65,16 @@ fn unescape(text: &str) -> Vec<u8> {
 /// What blkid does not see, and why.
 const EXPLAINED: &[(&str, FsKind, &str)] = &[
     (
+        "vmfs/dissect/vmfs/vmfs5ld.bin",
+        FsKind::Vmfs,
+        "blkid does not know VMFS-L",
+    ),
+    (
+        "vmfs/dissect/vmfs/vmfs6ld.bin",
+        FsKind::Vmfs,
+        "blkid does not know VMFS-L",
+    ),
+    (
         "ntfs/dissect/boot_2m.bin",
         FsKind::Ntfs,
         "blkid does not know clusters over 64 KiB",

@@ -237,8 +237,10 @@ fn real_volumes_read_as_the_sleuth_kit_reads_them() {
     let mut wrong = Vec::new();
     let mut rows = Vec::new();
     for image in &images.index {
+        // A part of a dynamic volume is not a volume, whatever its first sector looks like.
+        // The volumes are read from /ldm, and compared in the tests of the tree.
         let starts = volumes(image);
-        if starts.is_empty() {
+        if starts.is_empty() || image.path.starts_with("partition/libldm/") {
             continue;
         }
         let raw = FORCED_RAW.iter().any(|(path, _)| *path == image.path);
