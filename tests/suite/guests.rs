@@ -266,7 +266,7 @@ fn real_volumes_read_as_the_sleuth_kit_reads_them() {
         }
     }
     say!("real volumes: {}\n{}", rows.len(), rows.join("\n"));
-    assert!(rows.len() > 80, "the index lists NTFS and FAT volumes");
+    assert!(rows.len() > 60, "only {} NTFS and FAT volumes", rows.len());
     assert!(
         wrong.is_empty(),
         "{} wrong:\n{}",
