@@ -2,6 +2,7 @@
 
 use super::{Bench, text};
 use anyhow::{Context, Result, bail};
+use disk_io::{Disk, HostDir, RunKind, host_dir::Allowed};
 use std::{
     fs::{self, File},
     io::Write,
@@ -173,7 +174,11 @@ impl Bench {
         let top = dir.join("base.vmdk");
         fs::hard_link(&base, &top)?;
         Ok(Chain {
-            len: self.scaled(10 << 30),
+            grains: if rewrite {
+                stored_grains(&top)?
+            } else {
+                Vec::new()
+            },
             rewrite,
             dir,
             top,
@@ -188,7 +193,9 @@ pub(crate) struct Chain {
     pub(crate) top: PathBuf,
     pub(crate) depth: u32,
     dir: PathBuf,
-    len: u64,
+    /// Grains that the base stores: only these are rewritten, so that a deep chain gives
+    /// as many bytes out as a shallow one.
+    grains: Vec<u64>,
     rewrite: bool,
     seed: u64,
 }
@@ -197,7 +204,7 @@ const GRAIN: u64 = 65_536;
 
 impl Chain {
     /// Adds links by qemu-img until the chain has `depth` of them above the base; each
-    /// rewrites a random 1 % of the grains, or nothing.
+    /// rewrites a random 1 % of the grains that the base stores, or nothing.
     pub(crate) fn grow(&mut self, depth: u32) -> Result<()> {
         while self.depth < depth {
             self.depth += 1;
@@ -220,15 +227,15 @@ impl Chain {
     }
 
     fn rewrite(&mut self, child: &Path) -> Result<()> {
-        let grains = self.len / GRAIN;
         let mut commands = String::new();
-        for _ in 0..grains.div_ceil(100) {
+        for _ in 0..self.grains.len().div_ceil(100) {
             // A plain linear generator: the same grains in every run.
             self.seed = self
                 .seed
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
-            let at = (self.seed >> 20) % grains * GRAIN;
+            let pick = (self.seed >> 20) as usize % self.grains.len();
+            let at = self.grains.get(pick).context("a grain")? * GRAIN;
             commands += &format!("write -q -P {} {at} {GRAIN}\n", 1 + self.depth % 254);
         }
         commands += "quit\n";
@@ -240,6 +247,23 @@ impl Chain {
         fs::remove_file(&script)?;
         Ok(())
     }
+}
+
+/// Numbers of the grains that an image stores.
+fn stored_grains(image: &Path) -> Result<Vec<u64>> {
+    let opened = HostDir::open_source(image, &Allowed::default())?;
+    let disk = disk_image::open(opened, &disk_image::OpenOptions::default())?.disk;
+    let mut grains = Vec::new();
+    let mut at = 0;
+    while at < disk.len() {
+        let run = disk.run_at(at)?;
+        let end = at + run.len;
+        if run.kind == RunKind::Data {
+            grains.extend(at / GRAIN..end / GRAIN);
+        }
+        at = end;
+    }
+    Ok(grains)
 }
 
 /// Half of it compresses, half does not.

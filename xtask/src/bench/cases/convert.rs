@@ -99,6 +99,12 @@ fn to_raw(
                 .arg(&out))
         })
         .prepared(fresh),
+        Contestant::new("vmdkit --digest none", || {
+            let mut command = Command::new(&vmdkit);
+            command.args(["convert", "--quiet", "--to", "raw", "--digest", "none"]);
+            run(command.arg(image).arg(&out))
+        })
+        .prepared(fresh),
         Contestant::new("qemu-img convert", || {
             // Without writeback nothing would be on the disk when it ends.
             let mut command = tools::command("qemu-img");
