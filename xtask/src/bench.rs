@@ -108,6 +108,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .unwrap_or_else(|| tools::target_dir().join("bench"));
     std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     let dir = dir.canonicalize()?;
+    data::only_of_scale(&dir, options.scale)?;
     let mut bench = Bench {
         vmdkit: release.join("vmdkit"),
         xtask: release.join("xtask"),

@@ -24,6 +24,7 @@ const OURS: &[&str] = &[
     "many.vmdk",
     "chain",
     "work",
+    "scale",
 ];
 
 /// Removes what the benches made.
@@ -37,6 +38,17 @@ pub(crate) fn remove_all(dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes data sets of another scale than this, and remembers which these are.
+pub(crate) fn only_of_scale(dir: &Path, scale: f64) -> Result<()> {
+    let mark = dir.join("scale");
+    let text = scale.to_string();
+    if fs::read_to_string(&mark).is_ok_and(|known| known == text) {
+        return Ok(());
+    }
+    remove_all(dir)?;
+    Ok(fs::write(mark, text)?)
 }
 
 /// Sector at which the one partition begins.

@@ -94,7 +94,8 @@ pub(crate) fn small(bench: &mut Bench) -> Result<()> {
     let dir = bench.work("small")?;
     fs::create_dir_all(&dir)?;
     let inside = format!("/p1/{path}");
-    let by_dissect = format!("/fs/fs0/{path}");
+    // The only file system of a disk is its root.
+    let by_dissect = format!("/{path}");
     let vmdkit = bench.vmdkit.clone();
     let fresh = || {
         let _ = fs::remove_file(&out);
