@@ -1,11 +1,14 @@
 //! One reader of runs, workers on every core.
 //!
-//! Workers claim pieces of the disk in order, each with one buffer that stays in its
-//! core's cache: a piece is read, looked through for zeros, hashed and written before the
-//! next is touched. Only a target or a digest that needs order makes them hand pieces on.
+//! Workers claim batches of pieces in order. A piece is read, looked through for zeros and
+//! written while it is in its core's cache; the pieces of a batch are hashed side by side,
+//! which is many times faster than one after another. Only a target or a digest that needs
+//! order makes workers hand pieces on.
 
 use crate::{
-    digest::{Digest, DigestKind, Hash, UNIT, UnitFold, sha256, zero_hash, zeros},
+    digest::{
+        Digest, DigestKind, Hash, LANES, UNIT, UnitFold, sha256, sha256_each, zero_hash, zeros,
+    },
     progress::Progress,
     target::Target,
 };
@@ -24,8 +27,11 @@ use std::{
 /// can leave out.
 const BLOCK: usize = 4096;
 
-/// Pieces claimed at once where order does not matter: reads of one worker stay sequential.
+/// Pieces claimed at once where nothing is hashed: reads of one worker stay sequential.
 const BATCH: u64 = 4;
+
+/// Pieces that wait in batches to be hashed, of all workers together.
+const WAITING: u64 = 64;
 
 /// How far, in pieces, a worker may be ahead of the slowest: each such piece has a hash
 /// that waits for its turn.
@@ -85,6 +91,11 @@ pub fn copy(
     let pieces = len.div_ceil(UNIT);
     let ordered = target.in_order() || options.digest == DigestKind::Sha256;
     let workers = workers(options.workers).min(usize::try_from(pieces).unwrap_or(usize::MAX));
+    let batch = match (options.digest, ordered) {
+        (DigestKind::Vmdkit, _) => (WAITING / workers.max(1) as u64).clamp(1, LANES),
+        (_, true) => 1,
+        (_, false) => BATCH,
+    };
     let job = Job {
         disk,
         target,
@@ -99,7 +110,8 @@ pub fn copy(
         failures: Mutex::default(),
         fold: Mutex::new(UnitFold::new(len)),
         folded: Condvar::new(),
-        line: Line::new(workers as u64 * 4 + 4),
+        batch,
+        line: Line::new(workers as u64 * (batch + 1) + 4),
     };
     let flat = if ordered {
         std::thread::scope(|scope| {
@@ -135,6 +147,8 @@ struct Job<'a> {
     len: u64,
     pieces: u64,
     ordered: bool,
+    /// Pieces claimed at once.
+    batch: u64,
     next: AtomicU64,
     written: AtomicU64,
     stop: AtomicBool,
@@ -149,10 +163,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// A piece that was read and, where order does not matter, written.
+struct Done {
+    index: u64,
+    len: u64,
+    /// A buffer that begins with its bytes, unless all are zero.
+    bytes: Option<Vec<u8>>,
+}
+
+impl Done {
+    fn data(&self) -> Option<&[u8]> {
+        self.bytes.as_ref()?.get(..self.len as usize)
+    }
+}
+
 /// What a worker reuses from piece to piece.
 #[derive(Default)]
 struct Scratch {
     buffer: Vec<u8>,
+    /// Buffers of pieces that were hashed.
+    spare: Vec<Vec<u8>>,
     /// Ranges of the buffer that hold data, as (start, end).
     data: Vec<(usize, usize)>,
     /// The same without zero blocks.
@@ -170,15 +200,15 @@ impl Job<'_> {
 
     fn copy_pieces(&self) {
         let mut scratch = Scratch::default();
-        let batch = if self.ordered { 1 } else { BATCH };
-        let mut hashes: Vec<(u64, Hash)> = Vec::new();
+        let keeps = self.ordered || self.options.digest == DigestKind::Vmdkit;
+        let mut batch: Vec<Done> = Vec::new();
         loop {
-            let first = self.next.fetch_add(batch, Ordering::Relaxed);
+            let first = self.next.fetch_add(self.batch, Ordering::Relaxed);
             if first >= self.pieces {
                 return;
             }
             self.wait_for_turn(first);
-            for index in first..(first + batch).min(self.pieces) {
+            for index in first..(first + self.batch).min(self.pieces) {
                 if self.stop.load(Ordering::Relaxed) {
                     return;
                 }
@@ -188,9 +218,11 @@ impl Job<'_> {
                 }
                 let start = index * UNIT;
                 let len = UNIT.min(self.len - start);
-                match self.piece(index, start, len, &mut scratch) {
-                    Ok(Some(hash)) => hashes.push((index, hash)),
-                    Ok(None) => {}
+                match self.piece(start, len, &mut scratch) {
+                    Ok(zero) => {
+                        let bytes = (keeps && !zero).then(|| std::mem::take(&mut scratch.buffer));
+                        batch.push(Done { index, len, bytes });
+                    }
                     Err(e) => {
                         self.fail(index, e);
                         return;
@@ -198,14 +230,35 @@ impl Job<'_> {
                 }
                 self.progress.advance(len);
             }
-            if !hashes.is_empty() {
-                let mut fold = lock(&self.fold);
-                for (index, hash) in hashes.drain(..) {
-                    fold.put(index, hash);
+            if self.options.digest == DigestKind::Vmdkit {
+                self.hash(&batch);
+            }
+            for done in batch.drain(..) {
+                if self.ordered {
+                    self.line.put(done.index, done.bytes, done.len);
+                } else if let Some(buffer) = done.bytes {
+                    scratch.spare.push(buffer);
                 }
-                self.folded.notify_all();
             }
         }
+    }
+
+    /// Hashes a batch and folds it in.
+    fn hash(&self, batch: &[Done]) {
+        let parts: Vec<&[u8]> = batch.iter().filter_map(Done::data).collect();
+        let mut hashes = sha256_each(&parts).into_iter();
+        let mut fold = lock(&self.fold);
+        for done in batch {
+            let hash = match done.bytes {
+                None => Some(zero_hash(done.len)),
+                Some(_) => hashes.next(),
+            };
+            if let Some(hash) = hash {
+                fold.put(done.index, hash);
+            }
+        }
+        drop(fold);
+        self.folded.notify_all();
     }
 
     /// Waits while piece `first` is too far ahead of the slowest worker.
@@ -228,17 +281,14 @@ impl Job<'_> {
         self.folded.notify_all();
     }
 
-    /// Copies one piece; gives its hash where one is wanted.
-    fn piece(
-        &self,
-        index: u64,
-        start: u64,
-        len: u64,
-        scratch: &mut Scratch,
-    ) -> Result<Option<Hash>> {
+    /// Reads one piece and, where order does not matter, writes it; says whether it is all
+    /// zeros. If it is not and something needs the bytes, the buffer holds all of them.
+    fn piece(&self, start: u64, len: u64, scratch: &mut Scratch) -> Result<bool> {
         let size = len as usize;
         self.read(start, size, scratch)?;
-        let Scratch { buffer, data, kept } = scratch;
+        let Scratch {
+            buffer, data, kept, ..
+        } = scratch;
         kept.clear();
         if self.options.sparse == Sparse::Always {
             for (from, to) in data.iter().copied() {
@@ -247,59 +297,56 @@ impl Job<'_> {
         } else {
             kept.extend_from_slice(data);
         }
-        let hash_wanted = self.options.digest == DigestKind::Vmdkit;
         let in_order = self.target.in_order();
         if kept.is_empty() && (self.options.sparse != Sparse::Never || in_order) {
             if !in_order {
                 self.target.zero_at(start, len)?;
             }
-            if self.ordered {
-                self.line.put(index, None, len);
-            }
-            return Ok(hash_wanted.then(|| zero_hash(len)));
+            return Ok(true);
         }
-        let whole = self.ordered || hash_wanted || self.options.sparse == Sparse::Never;
-        if whole {
+        let hash_wanted = self.options.digest == DigestKind::Vmdkit;
+        if self.ordered || hash_wanted || self.options.sparse == Sparse::Never {
             fill_gaps(buffer, data, size);
         }
-        let all = buffer.get(..size).unwrap_or_default();
-        if !in_order {
-            if self.options.sparse == Sparse::Never {
-                kept.clear();
-                kept.push((0, size));
-            }
-            let mut at = 0;
-            for (from, to) in kept.iter().copied() {
-                if from > at {
-                    self.target.zero_at(start + at as u64, (from - at) as u64)?;
-                }
-                self.target
-                    .write_at(all.get(from..to).unwrap_or_default(), start + from as u64)?;
-                self.written
-                    .fetch_add((to - from) as u64, Ordering::Relaxed);
-                at = to;
-            }
-            if at < size {
-                self.target.zero_at(start + at as u64, (size - at) as u64)?;
-            }
-        } else {
+        if in_order {
             self.written.fetch_add(len, Ordering::Relaxed);
+            return Ok(false);
         }
-        let hash = hash_wanted.then(|| sha256(all));
-        if self.ordered {
-            self.line.put(index, Some(std::mem::take(buffer)), len);
+        if self.options.sparse == Sparse::Never {
+            kept.clear();
+            kept.push((0, size));
         }
-        Ok(hash)
+        let all = buffer.get(..size).unwrap_or_default();
+        let mut at = 0;
+        for (from, to) in kept.iter().copied() {
+            if from > at {
+                self.target.zero_at(start + at as u64, (from - at) as u64)?;
+            }
+            self.target
+                .write_at(all.get(from..to).unwrap_or_default(), start + from as u64)?;
+            self.written
+                .fetch_add((to - from) as u64, Ordering::Relaxed);
+            at = to;
+        }
+        if at < size {
+            self.target.zero_at(start + at as u64, (size - at) as u64)?;
+        }
+        Ok(false)
     }
 
     /// Reads the data of a piece into the buffer; what is zero stays as it was there.
     fn read(&self, start: u64, size: usize, scratch: &mut Scratch) -> Result<()> {
-        let Scratch { buffer, data, .. } = scratch;
+        let Scratch {
+            buffer,
+            spare,
+            data,
+            ..
+        } = scratch;
         if buffer.len() < size {
             if buffer.capacity() == 0
-                && let Some(spare) = self.line.spare()
+                && let Some(used) = spare.pop().or_else(|| self.line.spare())
             {
-                *buffer = spare;
+                *buffer = used;
             }
             buffer.resize(size, 0);
         }
