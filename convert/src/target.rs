@@ -1,13 +1,12 @@
 //! What the pipeline writes to.
 
-use disk_io::{DiskError, Result};
-use rustix::io::Errno;
+pub(crate) use disk_io::output::write_error;
+use disk_io::{DiskError, OutFile, Result};
 use std::{
     fmt::Debug,
     fs::File,
     io::{self, Write},
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Mutex,
 };
 
@@ -24,6 +23,19 @@ pub trait Target: Sync + Debug {
     /// Whether ranges must come from the first byte to the last, from one thread.
     fn in_order(&self) -> bool {
         false
+    }
+
+    /// Zeros inside data are worth leaving out in aligned blocks of so many bytes, a power
+    /// of two up to a MiB: what file systems or the format store together.
+    fn block(&self) -> usize {
+        4096
+    }
+
+    /// What of a piece needs no order, for a target that takes pieces in order: compression.
+    /// Workers call it; [`Target::write_at`] gets the result in the place of the bytes.
+    /// `None` where there is nothing to do.
+    fn encode(&self, _bytes: &[u8], _offset: u64) -> Result<Option<Vec<u8>>> {
+        Ok(None)
     }
 
     /// Everything has come: flush what is held back.
@@ -48,54 +60,25 @@ impl Target for Discard {
 
 /// A new, empty file that becomes a raw image. Zeros are holes: nothing is written.
 #[derive(Debug)]
-pub struct RawFile<'f> {
-    file: &'f File,
-    name: PathBuf,
-}
+pub struct RawFile<'f>(OutFile<'f>);
 
 impl<'f> RawFile<'f> {
     /// Over an empty file; `name` is for messages. Gives it its length at once, so that a
     /// length that the file system cannot hold fails before anything is written.
     pub fn new(file: &'f File, name: &Path, len: u64) -> Result<Self> {
-        let target = Self {
-            file,
-            name: name.to_path_buf(),
-        };
-        rustix::fs::ftruncate(file, len).map_err(|e| {
-            let error = write_error("setting the length", &target.name, &e.into())
-                .found(format!("{len} bytes wanted"));
-            if e == Errno::FBIG {
-                error.hint("the file system there cannot hold so long a file; choose another")
-            } else {
-                error
-            }
-        })?;
-        Ok(target)
+        let out = OutFile::new(file, name);
+        out.set_len(len)?;
+        Ok(Self(out))
     }
 }
 
 impl Target for RawFile<'_> {
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.file
-            .write_all_at(bytes, offset)
-            .map_err(|e| write_error("writing", &self.name, &e).offset(offset))
+        self.0.put(bytes, offset)
     }
 
     fn zero_at(&self, _offset: u64, _len: u64) -> Result<()> {
         Ok(())
-    }
-}
-
-/// A failure to write `file`, with what helps.
-pub(crate) fn write_error(doing: &str, file: &Path, error: &io::Error) -> DiskError {
-    let e = DiskError::io(doing, error).file(file.display());
-    match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::NOSPC) => {
-            e.hint("the disk is full; make room or choose another place, then run it again")
-        }
-        Some(Errno::DQUOT) => e.hint("your quota is used up; choose another place"),
-        Some(Errno::ROFS) => e.hint("that file system is mounted read-only"),
-        _ => e,
     }
 }
 

@@ -15,6 +15,7 @@
 //! | [`layered`] | the one loop that reads through block maps: windows, parents, decoded units |
 //! | [`fields`] | bounded little-endian and big-endian access to on-disk structures |
 //! | [`slice`], [`mem`], [`positioned`], [`zero`] | small adaptors |
+//! | [`output`] | files that are written |
 //! | [`faults`], [`conformance`] | test doubles, and the contract as a test suite |
 
 pub mod block_map;
@@ -28,6 +29,7 @@ pub mod host_file;
 pub mod layered;
 pub mod locate;
 pub mod mem;
+pub mod output;
 pub mod positioned;
 pub mod slice;
 pub mod zero;
@@ -40,4 +42,5 @@ pub use host_dir::HostDir;
 pub use layered::{Layered, Memory, Origin};
 pub use locate::{FileId, Locate, NoFiles, Opened, Purpose};
 pub use mem::{MemDisk, SparseMemDisk};
+pub use output::OutFile;
 pub use slice::Slice;

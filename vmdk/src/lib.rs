@@ -13,7 +13,8 @@
 //! | [`cowd`], [`sesparse`] | the sparse extents of ESX |
 //! | [`image`] | opening: one link after the other down to the base |
 //! | [`children`] | which disks in a directory are newer than this one |
-//! | [`write`](mod@write) | encoders of every subformat |
+//! | [`write`](mod@write) | encoders of small files of every subformat, for tests |
+//! | [`writer`] | writers of every subformat for disks of any size |
 //!
 //! "Fact sheet, VMDK 5.5" in a comment names the section of the project's collection of
 //! format facts that the code follows.
@@ -36,6 +37,7 @@ mod probe;
 pub mod sesparse;
 mod tables;
 pub mod write;
+pub mod writer;
 
 pub use children::{Child, newer_children};
 pub use descriptor::Descriptor;

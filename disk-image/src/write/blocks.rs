@@ -1,7 +1,6 @@
 //! Blocks that get their place in the file when the first byte of them comes.
 
-use super::Out;
-use disk_io::Result;
+use disk_io::{OutFile, Result};
 use std::sync::{Mutex, PoisonError};
 
 /// The table of blocks, and where they lie.
@@ -93,7 +92,7 @@ impl Blocks {
         places.into_iter().map(|p| p.checked_sub(1)).collect()
     }
 
-    pub(super) fn write_at(&self, out: &Out<'_>, bytes: &[u8], offset: u64) -> Result<()> {
+    pub(super) fn write_at(&self, out: &OutFile<'_>, bytes: &[u8], offset: u64) -> Result<()> {
         let (mut rest, mut at) = (bytes, offset);
         while !rest.is_empty() {
             let block = usize::try_from(at >> self.size.ilog2()).unwrap_or(usize::MAX);

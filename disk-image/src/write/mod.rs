@@ -14,14 +14,12 @@ mod vhdx;
 
 use crate::Format;
 use blocks::Blocks;
-use disk_io::{DiskError, Result};
+use disk_io::{DiskError, OutFile, Result};
 use std::{
     collections::hash_map::RandomState,
     fs::File,
     hash::{BuildHasher, Hasher},
-    io,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 /// How clusters are compressed (qcow2 only).
@@ -61,7 +59,7 @@ impl WriteOptions {
 /// An image that is being written.
 #[derive(Debug)]
 pub struct Writer<'f> {
-    out: Out<'f>,
+    out: OutFile<'f>,
     len: u64,
     kind: Kind,
 }
@@ -85,41 +83,12 @@ enum Kind {
     Qcow2(Box<qcow2::Clusters>),
 }
 
-/// The file, and its name for messages.
-#[derive(Debug)]
-pub(super) struct Out<'f> {
-    file: &'f File,
-    name: PathBuf,
-}
-
-impl Out<'_> {
-    fn fail(&self, doing: &str, e: &io::Error) -> DiskError {
-        DiskError::io(doing, e).file(self.name.display())
-    }
-
-    pub(super) fn put(&self, bytes: &[u8], at: u64) -> Result<()> {
-        self.file
-            .write_all_at(bytes, at)
-            .map_err(|e| self.fail("writing", &e).offset(at))
-    }
-
-    pub(super) fn set_len(&self, len: u64) -> Result<()> {
-        self.file.set_len(len).map_err(|e| {
-            self.fail("setting the length", &e)
-                .found(format!("{len} bytes wanted"))
-        })
-    }
-}
-
 impl<'f> Writer<'f> {
     /// Begins an image of `len` bytes in `file`, which has to be empty; `name` is for
     /// messages. Refused for what the format cannot hold; Unsupported for formats that are
     /// not written here.
     pub fn create(file: &'f File, name: &Path, len: u64, options: &WriteOptions) -> Result<Self> {
-        let out = Out {
-            file,
-            name: name.to_path_buf(),
-        };
+        let out = OutFile::new(file, name);
         let refuse = |expected: String| {
             Err(
                 DiskError::refused(format!("writing a {}", options.format.title()))
@@ -256,7 +225,7 @@ impl<'f> Writer<'f> {
 
 /// A new identity for an image (a version 4 UUID). Two images must not have the same;
 /// nobody must not guess it, so the standard library's source of randomness is enough.
-fn new_id() -> [u8; 16] {
+pub fn new_id() -> [u8; 16] {
     let half = |n: u64| {
         let mut hasher = RandomState::new().build_hasher();
         hasher.write_u64(n);

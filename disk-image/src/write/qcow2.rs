@@ -1,7 +1,7 @@
 //! qcow2, version 3, clusters of 64 KiB, with and without compression.
 
-use super::{Compress, Out, vhd::put};
-use disk_io::{DiskError, Result};
+use super::{Compress, vhd::put};
+use disk_io::{DiskError, OutFile, Result};
 use flate2::{Compress as Deflate, Compression, FlushCompress, Status};
 use std::{
     cell::RefCell,
@@ -117,7 +117,7 @@ impl Clusters {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn write_at(&self, out: &Out<'_>, bytes: &[u8], offset: u64) -> Result<()> {
+    pub(super) fn write_at(&self, out: &OutFile<'_>, bytes: &[u8], offset: u64) -> Result<()> {
         let (mut rest, mut at) = (bytes, offset);
         while !rest.is_empty() {
             let inside = at & (CLUSTER - 1);
@@ -136,7 +136,7 @@ impl Clusters {
     }
 
     /// A cluster, or a part of one, as it is.
-    fn plain(&self, out: &Out<'_>, bytes: &[u8], at: u64) -> Result<()> {
+    fn plain(&self, out: &OutFile<'_>, bytes: &[u8], at: u64) -> Result<()> {
         let place = {
             let mut state = self.state();
             let cluster = at >> BITS;
@@ -154,7 +154,7 @@ impl Clusters {
         out.put(bytes, place.saturating_add(at & (CLUSTER - 1)))
     }
 
-    fn packed(&self, out: &Out<'_>, how: Compress, bytes: &[u8], cluster: u64) -> Result<()> {
+    fn packed(&self, out: &OutFile<'_>, how: Compress, bytes: &[u8], cluster: u64) -> Result<()> {
         let mut padded;
         let mut whole = bytes;
         if (bytes.len() as u64) < CLUSTER {
@@ -180,7 +180,7 @@ impl Clusters {
     }
 
     /// Notes that a range has come, and writes the tables that are complete by it.
-    pub(super) fn covered(&self, out: &Out<'_>, offset: u64, len: u64) -> Result<()> {
+    pub(super) fn covered(&self, out: &OutFile<'_>, offset: u64, len: u64) -> Result<()> {
         let end = offset.saturating_add(len);
         let mut at = offset;
         while at < end {
@@ -206,7 +206,7 @@ impl Clusters {
         Ok(())
     }
 
-    fn write_group(&self, out: &Out<'_>, number: u64, entries: &[u64]) -> Result<()> {
+    fn write_group(&self, out: &OutFile<'_>, number: u64, entries: &[u64]) -> Result<()> {
         if entries.is_empty() {
             return Ok(());
         }
@@ -224,7 +224,7 @@ impl Clusters {
     }
 
     /// The remaining tables, the reference counts, and the header last.
-    pub(super) fn finish(&self, out: &Out<'_>) -> Result<()> {
+    pub(super) fn finish(&self, out: &OutFile<'_>) -> Result<()> {
         let rest = std::mem::take(&mut self.state().groups);
         for (number, group) in rest {
             self.write_group(out, number, &group.entries)?;

@@ -1,7 +1,7 @@
 //! VDI: fixed and dynamic.
 
-use super::{Out, blocks::Blocks, new_id, vhd::put};
-use disk_io::Result;
+use super::{blocks::Blocks, new_id, vhd::put};
+use disk_io::{OutFile, Result};
 
 const BLOCK: u64 = 1 << 20;
 /// Block numbers have 32 bits, and two of them are taken.
@@ -17,7 +17,7 @@ pub(super) fn layout(len: u64) -> Blocks {
     Blocks::new(len, BLOCK, MAP.saturating_add(map), 0)
 }
 
-pub(super) fn finish(out: &Out<'_>, len: u64, fixed: bool, blocks: &Blocks) -> Result<()> {
+pub(super) fn finish(out: &OutFile<'_>, len: u64, fixed: bool, blocks: &Blocks) -> Result<()> {
     out.set_len(blocks.end())?;
     let map: Vec<u8> = blocks
         .places()

@@ -1,7 +1,7 @@
 //! VHD: fixed and dynamic.
 
-use super::{Out, blocks::Blocks, new_id};
-use disk_io::Result;
+use super::{blocks::Blocks, new_id};
+use disk_io::{OutFile, Result};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// 2040 GiB: what Hyper-V takes.
@@ -19,7 +19,7 @@ pub(super) fn layout(len: u64) -> Blocks {
     Blocks::new(len, BLOCK, TABLE.saturating_add(table), BITMAP)
 }
 
-pub(super) fn finish(out: &Out<'_>, len: u64, fixed: bool, blocks: &Blocks) -> Result<()> {
+pub(super) fn finish(out: &OutFile<'_>, len: u64, fixed: bool, blocks: &Blocks) -> Result<()> {
     let footer = footer(len, fixed);
     if fixed {
         return out.put(&footer, len);

@@ -1,8 +1,8 @@
 //! VHDX: fixed and dynamic.
 
-use super::{Out, blocks::Blocks, new_id, vhd::put};
+use super::{blocks::Blocks, new_id, vhd::put};
 use crate::guid::Guid;
-use disk_io::Result;
+use disk_io::{OutFile, Result};
 
 /// 64 TiB.
 pub(super) const MAX_LEN: u64 = 64 << 40;
@@ -40,7 +40,7 @@ pub(super) fn layout(len: u64, sector_size: u32) -> Blocks {
 }
 
 pub(super) fn finish(
-    out: &Out<'_>,
+    out: &OutFile<'_>,
     len: u64,
     (fixed, sector_size): (bool, u32),
     blocks: &Blocks,
