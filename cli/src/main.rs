@@ -8,6 +8,7 @@
 mod args;
 mod exit;
 mod guard;
+mod image_format;
 mod names;
 mod output;
 mod progress;

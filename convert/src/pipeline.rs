@@ -167,8 +167,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Done {
     index: u64,
     len: u64,
-    /// A buffer that begins with its bytes, unless all are zero.
+    /// A buffer that begins with its bytes, unless all are zero or nobody needs them.
     bytes: Option<Vec<u8>>,
+    /// What the target made of them.
+    encoded: Option<Vec<u8>>,
 }
 
 impl Done {
@@ -221,7 +223,24 @@ impl Job<'_> {
                 match self.piece(start, len, &mut scratch) {
                     Ok(zero) => {
                         let bytes = (keeps && !zero).then(|| std::mem::take(&mut scratch.buffer));
-                        batch.push(Done { index, len, bytes });
+                        let mut done = Done {
+                            index,
+                            len,
+                            bytes,
+                            encoded: None,
+                        };
+                        if self.target.in_order()
+                            && let Some(bytes) = done.data()
+                        {
+                            match self.target.encode(bytes, start) {
+                                Ok(encoded) => done.encoded = encoded,
+                                Err(e) => {
+                                    self.fail(index, e);
+                                    return;
+                                }
+                            }
+                        }
+                        batch.push(done);
                     }
                     Err(e) => {
                         self.fail(index, e);
@@ -234,10 +253,15 @@ impl Job<'_> {
                 self.hash(&batch);
             }
             for done in batch.drain(..) {
+                let mut done = done;
+                let spare = match (&done.encoded, self.options.digest) {
+                    // The flat hash is made of the bytes, in order.
+                    (None, _) | (_, DigestKind::Sha256) if self.ordered => None,
+                    _ => done.bytes.take(),
+                };
+                scratch.spare.extend(spare);
                 if self.ordered {
-                    self.line.put(done.index, done.bytes, done.len);
-                } else if let Some(buffer) = done.bytes {
-                    scratch.spare.push(buffer);
+                    self.line.put(done);
                 }
             }
         }
@@ -292,11 +316,12 @@ impl Job<'_> {
         kept.clear();
         if self.options.sparse == Sparse::Always {
             for (from, to) in data.iter().copied() {
-                keep_nonzero(buffer, from, to, kept);
+                keep_nonzero(buffer, from, to, BLOCK.min(self.target.block()), kept);
             }
         } else {
             kept.extend_from_slice(data);
         }
+        let block = self.target.block();
         let in_order = self.target.in_order();
         if kept.is_empty() && (self.options.sparse != Sparse::Never || in_order) {
             if !in_order {
@@ -305,8 +330,12 @@ impl Job<'_> {
             return Ok(true);
         }
         let hash_wanted = self.options.digest == DigestKind::Vmdkit;
-        if self.ordered || hash_wanted || self.options.sparse == Sparse::Never {
+        let grows = block > BLOCK && self.options.sparse != Sparse::Never;
+        if self.ordered || hash_wanted || grows || self.options.sparse == Sparse::Never {
             fill_gaps(buffer, data, size);
+        }
+        if grows {
+            to_blocks(kept, block, size);
         }
         if in_order {
             self.written.fetch_add(len, Ordering::Relaxed);
@@ -387,26 +416,22 @@ impl Job<'_> {
     fn consume(&self) -> Option<Hash> {
         let mut flat = (self.options.digest == DigestKind::Sha256).then(Sha256::new);
         for index in 0..self.pieces {
-            let (bytes, len) = self.line.take(index)?;
-            let part = match &bytes {
-                Some(bytes) => bytes.get(..len as usize).unwrap_or_default(),
-                None => zeros(len),
-            };
+            let done = self.line.take(index)?;
             if let Some(flat) = &mut flat {
-                flat.update(part);
+                flat.update(done.data().unwrap_or_else(|| zeros(done.len)));
             }
             if self.target.in_order() {
                 let start = index * UNIT;
-                let result = match &bytes {
-                    Some(_) => self.target.write_at(part, start),
-                    None => self.target.zero_at(start, len),
+                let result = match done.encoded.as_deref().or_else(|| done.data()) {
+                    Some(part) => self.target.write_at(part, start),
+                    None => self.target.zero_at(start, done.len),
                 };
                 if let Err(e) = result {
                     self.fail(index, e);
                     return None;
                 }
             }
-            if let Some(bytes) = bytes {
+            if let Some(bytes) = done.bytes {
                 self.line.give_back(bytes);
             }
         }
@@ -464,10 +489,16 @@ pub fn is_cancelled(e: &DiskError) -> bool {
 }
 
 /// Adds the parts of `from..to` that are not zero, in whole blocks, to `kept`.
-fn keep_nonzero(buffer: &[u8], from: usize, to: usize, kept: &mut Vec<(usize, usize)>) {
+fn keep_nonzero(
+    buffer: &[u8],
+    from: usize,
+    to: usize,
+    block_len: usize,
+    kept: &mut Vec<(usize, usize)>,
+) {
     let mut at = from;
     while at < to {
-        let end = (at - at % BLOCK + BLOCK).min(to);
+        let end = (at - at % block_len + block_len).min(to);
         let block = buffer.get(at..end).unwrap_or_default();
         if !is_zero(block) {
             match kept.last_mut() {
@@ -477,6 +508,20 @@ fn keep_nonzero(buffer: &[u8], from: usize, to: usize, kept: &mut Vec<(usize, us
         }
         at = end;
     }
+}
+
+/// Grows ranges to whole blocks of a piece of `size` bytes.
+fn to_blocks(kept: &mut Vec<(usize, usize)>, block: usize, size: usize) {
+    let mut grown: Vec<(usize, usize)> = Vec::with_capacity(kept.len());
+    for (from, to) in kept.drain(..) {
+        let from = from - from % block;
+        let to = to.next_multiple_of(block).min(size);
+        match grown.last_mut() {
+            Some(last) if last.1 >= from => last.1 = last.1.max(to),
+            _ => grown.push((from, to)),
+        }
+    }
+    *kept = grown;
 }
 
 fn fill_gaps(buffer: &mut [u8], data: &[(usize, usize)], size: usize) {
@@ -497,12 +542,10 @@ struct Line {
     window: u64,
 }
 
-type Piece = (Option<Vec<u8>>, u64);
-
 #[derive(Default)]
 struct LineState {
     next: u64,
-    ready: BTreeMap<u64, Piece>,
+    ready: BTreeMap<u64, Done>,
     spare: Vec<Vec<u8>>,
     stopped: bool,
 }
@@ -518,19 +561,20 @@ impl Line {
     }
 
     /// Waits until `index` is near enough to the front, then puts it there.
-    fn put(&self, index: u64, bytes: Option<Vec<u8>>, len: u64) {
+    fn put(&self, done: Done) {
+        let index = done.index;
         let mut state = lock(&self.state);
         while index >= state.next + self.window && !state.stopped {
             state = self.moved.wait(state).unwrap_or_else(|e| e.into_inner());
         }
-        state.ready.insert(index, (bytes, len));
+        state.ready.insert(index, done);
         if index == state.next {
             self.arrived.notify_one();
         }
     }
 
     /// Waits for `index`; `None` if it will never come.
-    fn take(&self, index: u64) -> Option<Piece> {
+    fn take(&self, index: u64) -> Option<Done> {
         let mut state = lock(&self.state);
         loop {
             if state.stopped {

@@ -4,12 +4,13 @@ use crate::{
     args::{Global, SourceArgs},
     exit::{Exit, Failure, STDOUT},
     guard,
+    image_format::{Format, FormatArgs},
     output::{Out, human, say},
     progress::Bar,
     signals, source,
 };
-use clap::{Args, ValueEnum};
-use convert::{Destination, DigestKind, RawOptions, to_raw};
+use clap::Args;
+use convert::{Destination, DigestKind, ImageOptions, to_image, verify};
 use disk_io::Disk;
 use serde::Serialize;
 use std::{
@@ -21,22 +22,28 @@ use std::{
 
 /// Write a disk, with all its parents merged in, as another format
 ///
-/// The output is sparse: what the source does not store, and zeros found in what it stores,
-/// take no space. It appears under its name when it is complete.
+/// The output is sparse where the format can be: what the source does not store, and zeros
+/// found in what it stores, take no space. It appears under its name when it is complete.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   vmdkit convert web01-000002.vmdk web01.raw --to raw      flattens the chain
+  vmdkit convert web01-000002.vmdk flat.vmdk --to vmdk     the same as one growing VMDK
+  vmdkit convert web01.vmdk web01-esx.vmdk --to vmdk --subformat vmfs
+  vmdkit convert web01.vmdk web01-disk1.vmdk --to vmdk --subformat streamOptimized
+  vmdkit convert web01.vmdk web01.qcow2 --to qcow2 --compress --verify
+  vmdkit convert web01.vmdk web01.vhdx --to vhdx
   vmdkit convert web01.vmdk - --to raw | zstd > web01.zst  to standard output
+  vmdkit convert web01.vmdk - --to vmdk | ssh host 'cat > web01.vmdk'
   vmdkit convert web01.vmdk /dev/null --to raw             read everything, write nothing
-  vmdkit convert -O raw -p web01.vmdk web01.raw            as with qemu-img
+  vmdkit convert -O qcow2 -c -p web01.vmdk web01.qcow2     as with qemu-img
 
 The digest 'vmdkit' is SHA-256 over the length (64 bits, little endian) and the SHA-256 of
 every MiB of the virtual disk in order; 'sha256' is what sha256sum prints for the raw disk.")]
 pub(crate) struct Convert {
     #[command(flatten)]
     source: SourceArgs,
-    /// File to write, or - for standard output
+    /// File to write, or - for standard output (raw, and vmdk as streamOptimized)
     #[arg(value_name = "DEST")]
     dest: PathBuf,
     /// Format to write
@@ -47,6 +54,8 @@ pub(crate) struct Convert {
         value_name = "FORMAT"
     )]
     to: Format,
+    #[command(flatten)]
+    format: FormatArgs,
     /// Replace DEST if it exists
     #[arg(long, short)]
     force: bool,
@@ -56,18 +65,21 @@ pub(crate) struct Convert {
     /// Digest of the virtual contents, computed on the way: vmdkit, sha256 or none
     #[arg(long, value_name = "KIND", default_value = "vmdkit")]
     digest: DigestKind,
+    /// Read the result back from the disk and compare its digest
+    #[arg(long)]
+    verify: bool,
     /// Print the result as JSON; on standard error where DEST is standard output
     #[arg(long)]
     json: bool,
+    /// As in qemu-img: --compress
+    #[arg(short = 'c', hide = true)]
+    compress_short: bool,
+    /// As in qemu-img: subformat=, adapter_type=, hwversion=, compression_type=
+    #[arg(short = 'o', value_name = "KEY=VALUE", hide = true)]
+    options: Vec<String>,
     /// As in qemu-img; a progress bar is shown anyway
     #[arg(short = 'p', hide = true)]
     progress: bool,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    /// The bytes of the disk
-    Raw,
 }
 
 #[derive(Serialize)]
@@ -75,6 +87,8 @@ struct Json<'a> {
     source: String,
     destination: String,
     format: &'a str,
+    files: Vec<String>,
+    verified: bool,
     virtual_size: u64,
     written: u64,
     zeros: u64,
@@ -92,7 +106,11 @@ struct DigestJson {
 
 impl Convert {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let Format::Raw = self.to;
+        let mut formats = self.format.clone();
+        formats.qemu_options(&self.options)?;
+        if self.compress_short && formats.compress.is_none() {
+            formats.compress = Some("default".into());
+        }
         let to_stdout = self.dest.as_os_str() == "-";
         if to_stdout && io::stdout().is_terminal() {
             return Err(Failure::usage_with(
@@ -100,13 +118,31 @@ impl Convert {
                 "redirect it to a file or pipe",
             ));
         }
+        let to_null = !to_stdout && is_null(&self.dest);
+        if self.verify && (to_stdout || to_null) {
+            return Err(Failure::usage(
+                "--verify needs a file that can be read back",
+            ));
+        }
+        if to_null && self.to != Format::Raw {
+            return Err(Failure::usage_with(
+                format!("{} cannot be written to the null device", self.to.name()),
+                "use --to raw to read everything and write nothing",
+            ));
+        }
+        // What is wrong with the command line shows before SOURCE is opened.
+        formats.format(self.to, 512, to_stdout)?;
         signals::watch();
         let source = source::open(&self.source, global)?;
         let begin = Instant::now();
         let bar = Bar::new(global, source.disk().len());
-        let options = RawOptions {
+        let options = ImageOptions {
+            format: formats.format(self.to, source.disk().sector_size(), to_stdout)?,
             workers: self.jobs,
-            digest: self.digest,
+            digest: match self.digest {
+                DigestKind::None if self.verify => DigestKind::Vmdkit,
+                digest => digest,
+            },
             force: self.force,
             sources: source::files(&source),
         };
@@ -115,18 +151,44 @@ impl Convert {
         }
         let destination = if to_stdout {
             Destination::Stream(Box::new(io::stdout()), STDOUT.into())
-        } else if is_null(&self.dest) {
+        } else if to_null {
             Destination::Discard
         } else {
             Destination::File(&self.dest)
         };
-        let report = to_raw(source.disk(), destination, &options, &bar)?;
+        let report = to_image(source.disk(), destination, &options, &bar)?;
         drop(bar);
+        if self.verify
+            && let Some(digest) = &report.digest
+        {
+            let bar = Bar::new(global, source.disk().len());
+            let done = verify(
+                &self.dest,
+                &options.format,
+                digest,
+                &report.files,
+                self.jobs,
+                &bar,
+            );
+            if let Err(e) = done {
+                // Nothing that is wrong, or unproven, keeps a good name.
+                for file in &report.files {
+                    let _ = std::fs::remove_file(file);
+                }
+                return Err(e.context("the output was removed").into());
+            }
+        }
         let seconds = begin.elapsed().as_secs_f64();
         let json = Json {
             source: self.source.source.display().to_string(),
             destination: self.dest.display().to_string(),
-            format: "raw",
+            format: self.to.name(),
+            files: report
+                .files
+                .iter()
+                .map(|f| f.display().to_string())
+                .collect(),
+            verified: self.verify,
             virtual_size: report.virtual_size,
             written: report.written,
             zeros: report.zeros,
@@ -155,6 +217,17 @@ impl Convert {
             out.line(format!("written       {}", size(report.written)))?;
             if let Some(digest) = report.digest {
                 out.line(format!("digest        {digest}"))?;
+            }
+            if self.verify {
+                out.line("verified      read back, the same digest")?;
+            }
+            if let [beside @ .., _] = report.files.as_slice()
+                && !beside.is_empty()
+            {
+                for file in beside {
+                    let name = guest_fs::Name::from_bytes(file.as_os_str().as_encoded_bytes());
+                    out.line(format!("beside        {name}"))?;
+                }
             }
         }
         out.finish()?;

@@ -2,7 +2,7 @@
 
 use super::synthetic;
 use anyhow::{Context, Result};
-use convert::to_raw::{Destination, RawOptions, to_raw};
+use convert::{Destination, ImageOptions, to_image};
 use disk_io::{Disk, HostDir, host_dir::Allowed};
 use std::{path::Path, sync::Arc, time::Instant};
 
@@ -14,11 +14,11 @@ fn open(image: &Path) -> Result<Arc<dyn Disk>> {
 /// Reads and decodes everything, on every core, into nothing.
 pub(crate) fn decode(image: &Path) -> Result<()> {
     let disk = open(image)?;
-    let options = RawOptions {
+    let options = ImageOptions {
         digest: convert::DigestKind::None,
-        ..RawOptions::default()
+        ..ImageOptions::default()
     };
-    to_raw(
+    to_image(
         &disk,
         Destination::Discard,
         &options,

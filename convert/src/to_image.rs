@@ -1,0 +1,350 @@
+//! A whole disk as an image of another format.
+
+use crate::{
+    digest::{Digest, DigestKind},
+    pipeline::{self, CopyOptions, Sparse},
+    place::{Partial, check_not_source},
+    progress::Progress,
+    target::{Discard, RawFile, Stream, Target},
+};
+use disk_image::write::{WriteOptions, Writer};
+use disk_io::{Disk, DiskError, HostDir, Result, host_dir::Allowed};
+use rustix::io::Errno;
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use vmdk::writer::{self as vmdk_writer, Plan, Sink};
+
+/// Where the image goes.
+pub enum Destination<'a> {
+    /// A file (with further ones beside it in some formats), which appears when it is
+    /// complete.
+    File(&'a Path),
+    /// A stream that takes every byte in order; raw disks with their zeros.
+    Stream(Box<dyn Write + Send + 'a>, String),
+    /// Nowhere: the source is read and decoded, the digest computed. Raw only.
+    Discard,
+}
+
+/// What to write.
+#[derive(Clone, Debug, Default)]
+pub enum ImageFormat {
+    /// The bytes of the disk.
+    #[default]
+    Raw,
+    /// A VMDK of some subformat.
+    Vmdk(vmdk_writer::Options),
+    /// qcow2, VHD, VHDX, VDI.
+    Portable(WriteOptions),
+}
+
+/// How to convert.
+#[derive(Clone, Debug, Default)]
+pub struct ImageOptions {
+    /// What to write.
+    pub format: ImageFormat,
+    /// Threads; 0 means one for every core.
+    pub workers: usize,
+    /// Digest to compute on the way.
+    pub digest: DigestKind,
+    /// Whether a destination that exists is replaced.
+    pub force: bool,
+    /// Files that the source consists of: none of them may be the destination.
+    pub sources: Vec<PathBuf>,
+}
+
+/// What a conversion did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Length of the disk in bytes.
+    pub virtual_size: u64,
+    /// Bytes written as data.
+    pub written: u64,
+    /// Bytes left out (or, to a stream of a raw disk, written) as zeros.
+    pub zeros: u64,
+    /// Digest of the virtual contents.
+    pub digest: Option<Digest>,
+    /// The files that were made, the one that was asked for last.
+    pub files: Vec<PathBuf>,
+}
+
+/// Converts `disk`. The source is only read. Files appear under their names when they are
+/// complete and synced; after an error or a wish to stop nothing is left.
+///
+/// # Errors
+/// `Refused`, before anything is written, for what the format or the file system of the
+/// destination cannot hold; `Io` and whatever the source's reads give.
+pub fn to_image(
+    disk: &Arc<dyn Disk>,
+    destination: Destination<'_>,
+    options: &ImageOptions,
+    progress: &dyn Progress,
+) -> Result<Report> {
+    let copy_options = CopyOptions {
+        workers: options.workers,
+        digest: options.digest,
+        sparse: Sparse::Always,
+    };
+    let copy = |target: &dyn Target| pipeline::copy(disk, target, copy_options, progress);
+    let mut files = Vec::new();
+    let copied = match (destination, &options.format) {
+        (Destination::Discard, _) => copy(&Discard)?,
+        (Destination::Stream(out, name), ImageFormat::Raw) => copy(&Stream::new(out, name))?,
+        (Destination::Stream(out, name), ImageFormat::Vmdk(vmdk)) => {
+            let plan = Plan::new("disk.vmdk", disk.len(), vmdk.clone())?;
+            if plan.files().len() != 1 {
+                return Err(no_stream(vmdk.subformat.name(), &name));
+            }
+            copy(&vmdk_writer::Writer::create(plan, vec![Sink::Stream(out)])?)?
+        }
+        (Destination::Stream(_, name), ImageFormat::Portable(portable)) => {
+            return Err(no_stream(portable.format.title(), &name));
+        }
+        (Destination::File(path), format) => {
+            let set = FileSet::create(path, disk, format, options)?;
+            let copied = match format {
+                ImageFormat::Raw => copy(&RawFile::new(set.file(0)?, path, disk.len())?)?,
+                ImageFormat::Portable(portable) => {
+                    copy(&Writer::create(set.file(0)?, path, disk.len(), portable)?)?
+                }
+                ImageFormat::Vmdk(_) => {
+                    let sinks = set.partials.iter().map(|p| Sink::File(p.file()));
+                    let Some(plan) = set.plan.clone() else {
+                        return Err(DiskError::refused("planning the output").file(path.display()));
+                    };
+                    copy(&vmdk_writer::Writer::create(plan, sinks.collect())?)?
+                }
+            };
+            files = set.finish()?;
+            copied
+        }
+    };
+    Ok(Report {
+        virtual_size: disk.len(),
+        written: copied.written,
+        zeros: copied.zeros,
+        digest: copied.digest,
+        files,
+    })
+}
+
+/// Reads an image that was made and compares its digest. The page cache is asked to forget
+/// the files first, so that what is read is what the disk has.
+///
+/// # Errors
+/// `Corrupt` with both digests if they differ.
+pub fn verify(
+    path: &Path,
+    format: &ImageFormat,
+    expected: &Digest,
+    files: &[PathBuf],
+    workers: usize,
+    progress: &dyn Progress,
+) -> Result<()> {
+    for file in files {
+        if let Ok(file) = std::fs::File::open(file) {
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+    }
+    let opened = HostDir::open_source(path, &Allowed::default())?;
+    let open_options = disk_image::OpenOptions {
+        format: Some(match format {
+            ImageFormat::Raw => disk_image::Format::Raw,
+            ImageFormat::Vmdk(_) => disk_image::Format::Vmdk,
+            ImageFormat::Portable(portable) => portable.format,
+        }),
+        ..disk_image::OpenOptions::default()
+    };
+    let image = disk_image::open(opened, &open_options)?;
+    let copy_options = CopyOptions {
+        workers,
+        digest: expected.kind,
+        sparse: Sparse::Always,
+    };
+    let read = pipeline::copy(&image.disk, &Discard, copy_options, progress)?;
+    if read.digest == Some(*expected) {
+        return Ok(());
+    }
+    let found = read.digest.map_or_else(String::new, |d| d.to_string());
+    Err(DiskError::corrupt("verifying the output")
+        .file(path.display())
+        .expected(expected.to_string())
+        .found(found)
+        .hint("the disk or memory of this machine is at fault, or vmdkit is: keep the source"))
+}
+
+fn no_stream(format: &str, name: &str) -> DiskError {
+    DiskError::refused("writing the image")
+        .file(name)
+        .expected("raw, or vmdk with --subformat streamOptimized: those can be written as a stream")
+        .found(format.to_owned())
+        .hint("name a file instead of -")
+}
+
+/// The files of an image while they are being written.
+struct FileSet {
+    partials: Vec<Partial>,
+    paths: Vec<PathBuf>,
+    plan: Option<Plan>,
+}
+
+impl FileSet {
+    /// Creates all of them under temporary names, the one that was asked for last.
+    fn create(
+        path: &Path,
+        disk: &Arc<dyn Disk>,
+        format: &ImageFormat,
+        options: &ImageOptions,
+    ) -> Result<Self> {
+        let (plan, paths) = match format {
+            ImageFormat::Vmdk(vmdk) => {
+                let name = path.file_name().and_then(|n| n.to_str()).ok_or_else(|| {
+                    DiskError::refused("creating the output")
+                        .file(path.display())
+                        .expected("the name of a file, in UTF-8: descriptors say it")
+                })?;
+                let plan = Plan::new(name, disk.len(), vmdk.clone())?;
+                let paths = plan.files().iter().map(|f| path.with_file_name(&f.name));
+                let paths = paths.collect();
+                (Some(plan), paths)
+            }
+            _ => (None, vec![path.to_path_buf()]),
+        };
+        let mut partials = Vec::new();
+        for path in &paths {
+            check_not_source(path, options.sources.iter().map(PathBuf::as_path))?;
+            partials.push(Partial::create(path, options.force)?);
+        }
+        let set = Self {
+            partials,
+            paths,
+            plan,
+        };
+        set.check_room(disk, format)?;
+        Ok(set)
+    }
+
+    fn file(&self, index: usize) -> Result<&std::fs::File> {
+        let file = self.partials.get(index).map(Partial::file);
+        file.ok_or_else(|| DiskError::refused("writing the image").expected("a file"))
+    }
+
+    /// Fails where the file system cannot hold a file as long as the image will be. What is
+    /// compressed may end up shorter: nobody knows before.
+    fn check_room(&self, disk: &Arc<dyn Disk>, format: &ImageFormat) -> Result<()> {
+        let flat = match format {
+            // These have their length from the beginning, and say so themselves.
+            ImageFormat::Raw => return Ok(()),
+            ImageFormat::Vmdk(o) if o.subformat == vmdk_writer::Subformat::StreamOptimized => {
+                return Ok(());
+            }
+            ImageFormat::Portable(o) if o.compress.is_some() => return Ok(()),
+            ImageFormat::Vmdk(o) => o.subformat.is_flat(),
+            ImageFormat::Portable(o) => o.fixed,
+        };
+        let longest = match &self.plan {
+            Some(plan) => plan.files().iter().map(|f| f.len()).max().unwrap_or(0),
+            None => disk.len(),
+        };
+        let file = self.file(0)?;
+        let fits = |len: u64| match rustix::fs::ftruncate(file, len) {
+            Ok(()) => Ok(true),
+            Err(Errno::FBIG) => Ok(false),
+            Err(e) => Err(DiskError::io("trying the length of", &e.into()).file(
+                self.paths
+                    .first()
+                    .map_or_else(String::new, |p| p.display().to_string()),
+            )),
+        };
+        let mut needed = longest;
+        let mut good = fits(needed)?;
+        if !good && !flat {
+            needed = stored(&**disk)?.min(longest);
+            good = fits(needed)?;
+        }
+        let _ = rustix::fs::ftruncate(file, 0);
+        if good {
+            return Ok(());
+        }
+        let path = self.paths.first().map_or(Path::new(""), PathBuf::as_path);
+        Err(DiskError::refused("creating the output")
+            .file(path.display())
+            .expected("a file system that can hold a file that long")
+            .found(format!("{needed} bytes wanted, and it refuses"))
+            .hint("choose another place, or a split subformat (--subformat twoGbMaxExtentSparse)"))
+    }
+
+    /// Gives all files their names, the one that was asked for last.
+    fn finish(self) -> Result<Vec<PathBuf>> {
+        let mut done: Vec<&Path> = Vec::new();
+        for (partial, path) in self.partials.into_iter().zip(&self.paths) {
+            if let Err(e) = partial.finish() {
+                for path in done {
+                    let _ = std::fs::remove_file(path);
+                }
+                return Err(e);
+            }
+            done.push(path);
+        }
+        Ok(self.paths)
+    }
+}
+
+/// Bytes that the disk's layers store.
+fn stored(disk: &dyn Disk) -> Result<u64> {
+    let (mut at, mut sum) = (0, 0);
+    while at < disk.len() {
+        let run = disk.run_at(at)?;
+        if !run.kind.reads_as_zero() {
+            sum += run.len;
+        }
+        at += run.len;
+    }
+    Ok(sum)
+}
+
+impl Target for Writer<'_> {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        Writer::write_at(self, bytes, offset)
+    }
+
+    fn zero_at(&self, offset: u64, len: u64) -> Result<()> {
+        Writer::zero_at(self, offset, len)
+    }
+
+    fn block(&self) -> usize {
+        self.cluster().map_or(4096, |c| c as usize)
+    }
+
+    fn finish(&self) -> Result<()> {
+        Writer::finish(self)
+    }
+}
+
+impl Target for vmdk_writer::Writer<'_> {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        vmdk_writer::Writer::write_at(self, bytes, offset)
+    }
+
+    fn zero_at(&self, offset: u64, len: u64) -> Result<()> {
+        vmdk_writer::Writer::zero_at(self, offset, len)
+    }
+
+    fn in_order(&self) -> bool {
+        vmdk_writer::Writer::in_order(self)
+    }
+
+    fn block(&self) -> usize {
+        vmdk_writer::Writer::block(self) as usize
+    }
+
+    fn encode(&self, bytes: &[u8], offset: u64) -> Result<Option<Vec<u8>>> {
+        vmdk_writer::Writer::encode(self, bytes, offset)
+    }
+
+    fn finish(&self) -> Result<()> {
+        vmdk_writer::Writer::finish(self)
+    }
+}
