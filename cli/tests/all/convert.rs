@@ -1,4 +1,4 @@
-//! `convert --to raw`.
+//! `convert`.
 
 use crate::common::{Fixture, names, skipped};
 use std::{fs, process::Stdio, time::Duration};
@@ -133,4 +133,112 @@ fn a_full_disk_is_named() {
             .any(|n| n.starts_with(".vmdkit") || n == "x.raw"),
         "{left:?}"
     );
+}
+
+/// Every format and back: the same bytes, whichever way.
+#[test]
+fn to_every_format_and_back() {
+    let f = Fixture::new();
+    for (n, options) in [
+        "vmdk",
+        "vmdk --subformat monolithicFlat",
+        "vmdk --subformat twoGbMaxExtentSparse --split-size 3M",
+        "vmdk --subformat twogbmaxextentflat --split-size 3M",
+        "vmdk --compress=1",
+        "vmdk -c --stream-layout footer",
+        "vmdk --subformat vmfs --adapter pvscsi --hw-version 19",
+        "vmdk --subformat vmfsSparse",
+        "vmdk --subformat seSparse --cid 0000beef",
+        "qcow2",
+        "qcow2 -c",
+        "qcow2 -o compression_type=zstd",
+        "vhd",
+        "vpc --subformat fixed",
+        "vhdx",
+        "vdi --subformat static",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (there, back) = (format!("x{n}"), format!("y{n}"));
+        let mut args = vec!["convert", "disk.vmdk", &there, "--verify", "--json", "--to"];
+        args.extend(options.split(' '));
+        let json = f.run(&args).code(0).json();
+        assert_eq!(json["verified"], true, "{options}");
+        let files = json["files"].as_array().unwrap();
+        assert_eq!(files.last().unwrap(), there.as_str());
+        for file in files {
+            assert!(f.path(file.as_str().unwrap()).exists());
+        }
+        f.run(&["convert", &there, &back, "--to", "raw"]).code(0);
+        assert!(fs::read(f.path(&back)).unwrap() == f.raw(), "{options}");
+        // Nothing beside it may be overwritten unasked.
+        f.run(&args).code(1).says("--force");
+        args.push("--force");
+        f.run(&args).code(0);
+    }
+    let descriptor = fs::read_to_string(f.path("x6")).unwrap();
+    assert!(
+        descriptor.contains("ddb.adapterType = \"pvscsi\""),
+        "{descriptor}"
+    );
+    assert!(descriptor.contains("ddb.virtualHWVersion = \"19\""));
+    assert!(
+        fs::read_to_string(f.path("x8"))
+            .unwrap()
+            .contains("CID=0000beef")
+    );
+    let left = names(f.dir.path());
+    assert!(!left.iter().any(|n| n.starts_with(".vmdkit")), "{left:?}");
+}
+
+#[test]
+fn a_vmdk_through_a_pipe() {
+    let f = Fixture::new();
+    let piped = f
+        .run(&["convert", "disk.vmdk", "-", "--to", "vmdk"])
+        .code(0);
+    fs::write(f.path("piped.vmdk"), &piped.out).unwrap();
+    f.run(&["convert", "piped.vmdk", "y", "--to", "raw"])
+        .code(0);
+    assert!(fs::read(f.path("y")).unwrap() == f.raw());
+    for args in [
+        "--to qcow2",
+        "--to vmdk --subformat monolithicSparse",
+        "--to vmdk --subformat streamOptimized --stream-layout header",
+    ] {
+        let mut all = vec!["convert", "disk.vmdk", "-"];
+        all.extend(args.split(' '));
+        let ran = f.run(&all).code(1);
+        assert!(ran.out.is_empty(), "{args}");
+        ran.says("hint");
+    }
+}
+
+#[test]
+fn options_of_another_format_are_mistakes() {
+    let f = Fixture::new();
+    for (args, said) in [
+        ("--to raw --subformat fixed", "--subformat"),
+        ("--to qcow2 --adapter ide", "for vmdk"),
+        ("--to vhd --compress", "qcow2 and vmdk"),
+        ("--to vmdk --compression zstd", "qcow2"),
+        ("--to vmdk --subformat thin", "monolithicSparse"),
+        ("--to vmdk --subformat vmfs --compress", "streamOptimized"),
+        ("--to vmdk --stream-layout footer", "streamOptimized"),
+        ("--to vdi --subformat thin", "dynamic and fixed"),
+        ("--to qcow2 --compress=99", "1 to 9"),
+        ("--to vmdk --adapter scsi", "lsilogic"),
+        ("--to qcow2 -o cluster_size=4k", "known are"),
+    ] {
+        let mut all = vec!["convert", "disk.vmdk", "x"];
+        all.extend(args.split(' '));
+        f.run(&all).code(2).says(said);
+        assert!(!f.path("x").exists());
+    }
+    f.run(&["convert", "disk.vmdk", "/dev/null", "--to", "qcow2"])
+        .code(2)
+        .says("--to raw");
+    f.run(&["convert", "disk.vmdk", "-", "--to", "raw", "--verify"])
+        .code(2);
 }
