@@ -6,7 +6,7 @@ use crate::{
     verb,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 /// Reads virtual disks and restores files out of them.
 ///
@@ -98,6 +98,7 @@ pub(crate) enum Verb {
     Stat(verb::stat::Stat),
     Cat(verb::cat::Cat),
     Cp(verb::cp::Cp),
+    Find(verb::find::Find),
     Map(verb::map::Map),
     Mount(verb::mount::Mount),
     Umount(verb::umount::Umount),
@@ -115,6 +116,7 @@ impl Verb {
             Self::Stat(v) => v.run(global),
             Self::Cat(v) => v.run(global),
             Self::Cp(v) => v.run(global),
+            Self::Find(v) => v.run(global),
             Self::Map(v) => v.run(global),
             Self::Mount(v) => v.run(global),
             Self::Umount(v) => v.run(),
@@ -170,4 +172,56 @@ pub(crate) struct HowArgs {
     /// Code page of FAT's short names
     #[arg(help_heading = "How SOURCE is opened", long, value_name = "NUMBER")]
     pub(crate) code_page: Option<u16>,
+}
+
+/// The words of find(1) have one dash; ours have two, as every option of several letters.
+const FIND_WORDS: [&str; 7] = ["name", "iname", "size", "newer", "older", "type", "print0"];
+
+/// The command line with `-name` and its like of the verb `find` spelled `--name`.
+pub(crate) fn with_long_spellings(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.collect();
+    // Of the options before the verb, two have a value of their own.
+    let mut value = false;
+    let verb = args.iter().skip(1).find(|a| {
+        let skip = value || a.as_encoded_bytes().starts_with(b"-");
+        value = *a == "--tz" || *a == "--log-level";
+        !skip
+    });
+    if verb.is_none_or(|v| v != "find") {
+        return args;
+    }
+    for arg in args.iter_mut().skip(2) {
+        if arg == "--" {
+            break;
+        }
+        let word = arg.to_str().and_then(|a| a.strip_prefix('-'));
+        if let Some(word) = word.filter(|w| FIND_WORDS.contains(w)) {
+            *arg = format!("--{word}").into();
+        }
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_find() {
+        let long = |line: &str| {
+            let args = line.split(' ').map(OsString::from);
+            let args = with_long_spellings(args);
+            args.join(std::ffi::OsStr::new(" ")).into_string().unwrap()
+        };
+        assert_eq!(
+            long("vmdkit --quiet find d -name x -size -5 -0 --iname y -print0"),
+            "vmdkit --quiet find d --name x --size -5 -0 --iname y --print0"
+        );
+        assert_eq!(long("vmdkit find d -- -name"), "vmdkit find d -- -name");
+        assert_eq!(long("vmdkit ls d -name"), "vmdkit ls d -name");
+        assert_eq!(
+            long("vmdkit --tz UTC find d -name x"),
+            "vmdkit --tz UTC find d --name x"
+        );
+    }
 }

@@ -34,7 +34,8 @@ fn main() -> ExitCode {
         ));
     }));
     let done = std::panic::catch_unwind(|| {
-        let matches = match Cli::command().try_get_matches() {
+        let args = args::with_long_spellings(std::env::args_os());
+        let matches = match Cli::command().try_get_matches_from(args) {
             Ok(matches) => matches,
             Err(e) => {
                 let exit = Exit::from_clap(e.exit_code());

@@ -39,6 +39,13 @@ impl Out {
         self.line(after)
     }
 
+    /// A guest path as it is, ended by a zero byte.
+    pub(crate) fn zero_ended(&mut self, name: &[u8]) -> Result<(), Failure> {
+        self.out.write_all(name)?;
+        self.out.write_all(&[0])?;
+        Ok(())
+    }
+
     /// A JSON document over several lines.
     pub(crate) fn document(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         serde_json::to_writer_pretty(&mut self.out, value)?;

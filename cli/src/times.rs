@@ -109,6 +109,21 @@ impl Zone {
         }
     }
 
+    /// A time as users type it, in this zone unless it says another: seconds since 1970 and
+    /// nanoseconds.
+    pub(crate) fn parse(&self, text: &str) -> Option<(i64, u32)> {
+        let time = match text.parse::<jiff::Timestamp>() {
+            Ok(time) => time,
+            Err(_) => {
+                let civil: DateTime = text.parse().ok()?;
+                self.zone.to_timestamp(civil).ok()?
+            }
+        };
+        let nanos = time.as_nanosecond().rem_euclid(1_000_000_000);
+        let seconds = time.as_nanosecond().div_euclid(1_000_000_000);
+        Some((i64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?))
+    }
+
     /// RFC 3339 with nine digits; without an offset if the zone is not known.
     pub(crate) fn rfc3339(&self, time: Timestamp) -> String {
         match self.civil(time) {

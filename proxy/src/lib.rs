@@ -12,12 +12,14 @@
 //! | [`sets`] | volumes over several disks |
 //! | [`own`] | the tree's own directories, above the volumes |
 //! | [`tree`] | the tree: names, metadata, contents by node |
+//! | [`find`] | everything below a directory, by one scan where possible |
 //! | [`resolve`] | paths as users type them |
 //! | [`path`] | the text of paths: components, drive form |
 //! | [`inode`] | nodes as inode numbers and back |
 //! | [`names`] | guest names that no host directory can hold |
 //! | [`mod@mount`] | the FUSE adaptor, mounting and unmounting |
 
+pub mod find;
 pub mod inode;
 pub mod mount;
 pub mod names;
@@ -29,6 +31,7 @@ pub mod source;
 pub mod tree;
 pub mod volume;
 
+pub use find::Below;
 pub use mount::{
     Ended, Layout, MountOptions, Mounted, Zone, mount,
     umount::{Cleaned, cleanup, umount},

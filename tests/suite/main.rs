@@ -8,11 +8,13 @@
 //! | `oracles` | the crates `ntfs` and `fatfs` as second readers, and their known faults |
 //! | `three_ways` | `ls`, `cp` and the mount give the same tree |
 //! | `hostile` | descriptors that ask for what they may not have are refused at once, with a reason |
+//! | `find` | one scan of a volume's tables lists what a walk lists |
 //! | `formats` | what is written is read by qemu-img, 7-Zip, libvmdk and libvhdi |
 //! | `chains` | deep and mixed chains, against qemu-img |
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod chains;
+mod find;
 mod formats;
 mod guests;
 mod hostile;

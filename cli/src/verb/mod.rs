@@ -5,6 +5,7 @@ pub(crate) mod convert;
 pub(crate) mod cp;
 pub(crate) mod docs;
 pub(crate) mod entry;
+pub(crate) mod find;
 pub(crate) mod info;
 pub(crate) mod ls;
 pub(crate) mod map;

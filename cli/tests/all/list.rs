@@ -1,7 +1,12 @@
 //! `info`, `ls`, `stat`, `cat`, `map`.
 
 use crate::common::{Fixture, LEN, contents_of_c};
-use std::{io::Read, process::Stdio};
+use std::{
+    fs,
+    io::Read,
+    process::Stdio,
+    time::{Duration, UNIX_EPOCH},
+};
 
 #[test]
 fn volumes_and_directories() {
@@ -137,4 +142,61 @@ fn a_broken_pipe_is_not_an_error() {
         assert_eq!(child.wait().unwrap().code(), Some(0), "{args:?}: {err}");
         assert_eq!(err, "", "{args:?}");
     }
+}
+
+#[test]
+fn find_by_name_size_time_and_type() {
+    let f = Fixture::new();
+    let find = |args: &str| {
+        let mut all = vec!["find", "disk.vmdk"];
+        all.extend(args.split(' ').filter(|a| !a.is_empty()));
+        let ran = f.run(&all).code(0);
+        let mut paths: Vec<String> = ran.text().lines().map(String::from).collect();
+        paths.sort();
+        paths.join(" ")
+    };
+    let everything = "/p0 /p0/Long name of a file.dat /p0/a.txt /p0/dir /p0/dir/b.txt \
+                      /p0/dir/sub /p0/dir/sub/c.bin /p0/empty";
+    assert_eq!(find(""), everything);
+    assert_eq!(
+        find("/p0/dir"),
+        "/p0/dir/b.txt /p0/dir/sub /p0/dir/sub/c.bin"
+    );
+    assert_eq!(find("-name *.txt"), "/p0/a.txt /p0/dir/b.txt");
+    assert_eq!(find("--name A.TXT"), "");
+    assert_eq!(find("-iname A.* /p0"), "/p0/a.txt");
+    assert_eq!(find("-type d"), "/p0 /p0/dir /p0/dir/sub");
+    assert_eq!(find("--type f --size +1k"), "/p0/dir/sub/c.bin");
+    assert_eq!(find("-size 0"), "/p0/empty");
+    assert_eq!(
+        find("-size -6 -type f"),
+        "/p0/Long name of a file.dat /p0/empty"
+    );
+    assert_eq!(find("-size 6"), "/p0/a.txt /p0/dir/b.txt");
+    assert_eq!(find("--type f --newer 2090-01-01"), "");
+    assert_eq!(
+        find("-iname a.txt --older 2090-01-01T00:00:00Z"),
+        "/p0/a.txt"
+    );
+    let mark = fs::File::create(f.path("mark")).unwrap();
+    let late = UNIX_EPOCH + Duration::from_secs(3_800_000_000);
+    mark.set_modified(late).unwrap();
+    assert_eq!(find("-iname a.txt --older mark"), "/p0/a.txt");
+    assert_eq!(find("-iname a.txt -newer mark"), "");
+    let zero = f
+        .run(&["find", "disk.vmdk", "/p0/dir", "-0", "-type", "f"])
+        .code(0);
+    assert!(zero.out.ends_with(b"\0") && !zero.out.contains(&b'\n'));
+    f.run(&["find", "disk.vmdk", "--newer", "yesterday"])
+        .code(2)
+        .says("2026-03-01");
+    f.run(&["find", "disk.vmdk", "--size", "big"])
+        .code(2)
+        .says("expected a number");
+    f.run(&["find", "disk.vmdk", "--name", "[a"])
+        .code(2)
+        .says("pattern");
+    f.run(&["find", "disk.vmdk", "/p0/a.txt"])
+        .code(1)
+        .says("a directory");
 }

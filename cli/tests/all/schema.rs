@@ -112,6 +112,7 @@ fn lines() {
             "ls-line",
             &["ls", "-R", "--json", "--streams", "disk.vmdk"][..],
         ),
+        ("find-line", &["find", "--json", "disk.vmdk"]),
         ("map-line", &["map", "--json", "disk.vmdk"]),
     ] {
         let ran = f.run(args).code(0);
