@@ -104,6 +104,7 @@ pub(crate) enum Verb {
     Umount(verb::umount::Umount),
     Cleanup(verb::umount::Cleanup),
     Convert(verb::convert::Convert),
+    Create(verb::create::Create),
     Completions(verb::docs::Completions),
     Man(verb::docs::Man),
 }
@@ -122,6 +123,7 @@ impl Verb {
             Self::Umount(v) => v.run(),
             Self::Cleanup(v) => v.run(),
             Self::Convert(v) => v.run(global),
+            Self::Create(v) => v.run(global),
             Self::Completions(v) => v.run(),
             Self::Man(v) => v.run(),
         }
@@ -144,6 +146,15 @@ pub(crate) struct HowArgs {
     /// Take SOURCE for this format instead of looking (vmdk, raw, qcow2, vhd, …)
     #[arg(help_heading = "How SOURCE is opened", long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
+    /// Look SOURCE up in this datastore (repeatable): a VMFS volume, whose further devices
+    /// follow after commas and whose partition #pN picks; an OVA package; or a directory
+    #[arg(
+        help_heading = "How SOURCE is opened",
+        long,
+        short = 'D',
+        value_name = "[NAME=]D[,D…]"
+    )]
+    pub(crate) datastore: Vec<proxy::DatastoreSpec>,
     /// A further member of the set that SOURCE belongs to: a disk of its LVM2 or LDM group,
     /// a device of its VMFS volume (repeatable, in any order)
     #[arg(long, value_name = "DISK")]

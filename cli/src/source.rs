@@ -23,6 +23,7 @@ fn spec(args: &SourceArgs, global: &Global) -> Result<SourceSpec> {
         ignore_dirty_journal: how.ignore_dirty_journal,
         parent: how.parent.clone(),
         snapshot: how.snapshot.clone(),
+        datastores: how.datastore.clone(),
         with: how.with.clone(),
         allow_missing: how.allow_missing,
         guest: guest_fs::OpenOptions {
@@ -58,8 +59,10 @@ pub(crate) fn open(args: &SourceArgs, global: &Global) -> Result<Arc<Source>, Fa
 /// Every file that SOURCE consists of.
 pub(crate) fn files(source: &Source) -> Vec<PathBuf> {
     let members = source.members().iter().map(|m| (m.path(), m.image()));
-    let mut files = Vec::new();
-    for (path, image) in [(source.path(), source.image())].into_iter().chain(members) {
+    let mut files = source.devices().to_vec();
+    // In a datastore the names of the chain are not the host's.
+    let own = files.is_empty().then_some((source.path(), source.image()));
+    for (path, image) in own.into_iter().chain(members) {
         files.push(path.to_path_buf());
         files.extend(image.links.iter().map(|l| l.path.clone()));
         for link in image.vmdk.iter().flat_map(|v| v.links()) {

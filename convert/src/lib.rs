@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`create`] | empty images, children, descriptors for flat files |
 //! | [`pipeline`] | one reader of runs, workers on every core, holes stay holes |
 //! | [`target`] | what the pipeline writes to: a file, a stream, nothing |
 //! | [`digest`] | digests of virtual contents, computed on the way |
@@ -10,6 +11,7 @@
 //! | [`progress`] | how far a copy is, and whether it should stop |
 //! | [`restore`] | files and trees out of a guest file system |
 
+pub mod create;
 pub mod digest;
 pub mod pipeline;
 pub mod place;

@@ -111,10 +111,7 @@ pub fn to_image(
                 }
                 ImageFormat::Vmdk(_) => {
                     let sinks = set.partials.iter().map(|p| Sink::File(p.file()));
-                    let Some(plan) = set.plan.clone() else {
-                        return Err(DiskError::refused("planning the output").file(path.display()));
-                    };
-                    copy(&vmdk_writer::Writer::create(plan, sinks.collect())?)?
+                    copy(&vmdk_writer::Writer::create(set.plan()?, sinks.collect())?)?
                 }
             };
             files = set.finish()?;
@@ -184,15 +181,15 @@ fn no_stream(format: &str, name: &str) -> DiskError {
 }
 
 /// The files of an image while they are being written.
-struct FileSet {
-    partials: Vec<Partial>,
+pub(crate) struct FileSet {
+    pub(crate) partials: Vec<Partial>,
     paths: Vec<PathBuf>,
     plan: Option<Plan>,
 }
 
 impl FileSet {
     /// Creates all of them under temporary names, the one that was asked for last.
-    fn create(
+    pub(crate) fn create(
         path: &Path,
         disk: &Arc<dyn Disk>,
         format: &ImageFormat,
@@ -224,6 +221,13 @@ impl FileSet {
         };
         set.check_room(disk, format)?;
         Ok(set)
+    }
+
+    /// The plan of a VMDK.
+    pub(crate) fn plan(&self) -> Result<Plan> {
+        self.plan
+            .clone()
+            .ok_or_else(|| DiskError::refused("planning the output").expected("a VMDK"))
     }
 
     fn file(&self, index: usize) -> Result<&std::fs::File> {
@@ -277,7 +281,7 @@ impl FileSet {
     }
 
     /// Gives all files their names, the one that was asked for last.
-    fn finish(self) -> Result<Vec<PathBuf>> {
+    pub(crate) fn finish(self) -> Result<Vec<PathBuf>> {
         let mut done: Vec<&Path> = Vec::new();
         for (partial, path) in self.partials.into_iter().zip(&self.paths) {
             if let Err(e) = partial.finish() {

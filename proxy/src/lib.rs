@@ -8,6 +8,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`source`] | SOURCE: opening it, what is on it, what the user should be told |
+//! | [`datastore`] | VMFS volumes, packages and directories in which SOURCE is looked up |
 //! | [`volume`] | one volume, its file system opened on first use |
 //! | [`sets`] | volumes over several disks |
 //! | [`own`] | the tree's own directories, above the volumes |
@@ -19,6 +20,7 @@
 //! | [`names`] | guest names that no host directory can hold |
 //! | [`mod@mount`] | the FUSE adaptor, mounting and unmounting |
 
+pub mod datastore;
 pub mod find;
 pub mod inode;
 pub mod mount;
@@ -31,6 +33,7 @@ pub mod source;
 pub mod tree;
 pub mod volume;
 
+pub use datastore::DatastoreSpec;
 pub use find::Below;
 pub use mount::{
     Ended, Layout, MountOptions, Mounted, Zone, mount,

@@ -1,6 +1,7 @@
 //! SOURCE: what the user named on the command line, opened.
 
 use crate::{
+    datastore::{DatastoreSpec, Opening},
     sets::{self, Logical, Member, Sets},
     volume::Volume,
 };
@@ -36,6 +37,9 @@ pub struct SourceSpec {
     pub parent: Option<PathBuf>,
     /// An internal snapshot of the image (qcow2).
     pub snapshot: Option<String>,
+    /// Datastores in which SOURCE, and every name inside it, is looked up; where there is
+    /// none, that is the host.
+    pub datastores: Vec<DatastoreSpec>,
     /// Further members of the set that SOURCE belongs to: disks of an LVM2 or LDM group,
     /// devices of a VMFS volume. Order does not matter.
     pub with: Vec<PathBuf>,
@@ -74,6 +78,7 @@ pub struct Source {
     logical: Vec<Logical>,
     members: Vec<Member>,
     warnings: Vec<String>,
+    devices: Vec<PathBuf>,
 }
 
 impl Source {
@@ -83,6 +88,16 @@ impl Source {
     /// Fails where there is no disk to show, and ([`disk_io::ErrorKind::Unsupported`]) where
     /// nothing known is found in a file that no format claims.
     pub fn open(spec: &SourceSpec) -> Result<Self> {
+        if !spec.datastores.is_empty() {
+            let stores = Opening::open(spec)?;
+            let opened = stores.source(&spec.path)?;
+            let mut source = Self::open_in(opened.clone(), spec)?;
+            source.path = opened.path;
+            source.warnings.extend(stores.warnings(&source.image));
+            let devices = spec.datastores.iter().flat_map(|d| &d.devices);
+            source.devices = devices.map(|d| d.path.clone()).collect();
+            return Ok(source);
+        }
         let allowed = Allowed {
             dirs: spec.allow_dirs.clone(),
             devices: spec.allow_devices.clone(),
@@ -156,6 +171,7 @@ impl Source {
             logical,
             members,
             warnings,
+            devices: Vec::new(),
         })
     }
 
@@ -198,6 +214,12 @@ impl Source {
     /// The further members that were given, in the order given.
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// The devices of the datastores that SOURCE was looked up in. If there are any, names
+    /// in SOURCE's chain are names in them, not the host's.
+    pub fn devices(&self) -> &[PathBuf] {
+        &self.devices
     }
 
     /// What the user should be told before anything else, one sentence each.

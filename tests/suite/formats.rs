@@ -126,7 +126,7 @@ const KINDS: &[Kind] = &[
 fn raw(path: &Path, len: u64) {
     let file = File::create(path).unwrap();
     file.set_len(len).unwrap();
-    let data: Vec<u8> = (0..70_000u64).map(|i| (i * i >> 7) as u8 | 1).collect();
+    let data: Vec<u8> = (0..70_000u64).map(|i| ((i * i) >> 7) as u8 | 1).collect();
     for at in [
         0,
         130_000,

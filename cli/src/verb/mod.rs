@@ -3,6 +3,7 @@
 pub(crate) mod cat;
 pub(crate) mod convert;
 pub(crate) mod cp;
+pub(crate) mod create;
 pub(crate) mod docs;
 pub(crate) mod entry;
 pub(crate) mod find;

@@ -242,3 +242,147 @@ fn options_of_another_format_are_mistakes() {
     f.run(&["convert", "disk.vmdk", "-", "--to", "raw", "--verify"])
         .code(2);
 }
+
+#[test]
+fn create_an_empty_disk() {
+    let f = Fixture::new();
+    for options in [
+        "",
+        "--subformat twoGbMaxExtentFlat",
+        "--subformat seSparse",
+        "--to qcow2",
+        "--to vhd",
+        "--to raw",
+    ] {
+        let mut args = vec!["create", "new", "3M", "--force", "--json"];
+        args.extend(options.split(' ').filter(|a| !a.is_empty()));
+        let json = f.run(&args).code(0).json();
+        assert_eq!(json["virtual_size"], 3 << 20, "{options}");
+        let format = match options {
+            "--to raw" => vec!["--format", "raw"],
+            _ => vec![],
+        };
+        let mut args = vec!["convert", "new", "back", "--to", "raw", "--force"];
+        args.extend(format);
+        f.run(&args).code(0);
+        assert!(
+            fs::read(f.path("back")).unwrap() == vec![0; 3 << 20],
+            "{options}"
+        );
+    }
+    f.run(&["create", "new2"]).code(2).says("SIZE");
+    f.run(&["create", "new2", "100"])
+        .code(1)
+        .says("whole sectors");
+    f.run(&["create", "new", "1M"]).code(1).says("--force");
+    assert!(!f.path("new2").exists());
+}
+
+#[test]
+fn create_a_descriptor_for_a_lone_flat_file() {
+    let f = Fixture::new();
+    fs::remove_file(f.path("disk.vmdk")).unwrap();
+    f.run(&["create", "disk.vmdk", "--over", "disk-flat.vmdk"])
+        .code(0);
+    assert!(
+        f.run(&["ls", "disk.vmdk", "/p0"])
+            .code(0)
+            .text()
+            .contains("a.txt")
+    );
+    let esx = [
+        "create",
+        "esx.vmdk",
+        "--over",
+        "disk-flat.vmdk",
+        "--subformat",
+        "vmfs",
+    ];
+    f.run(&esx).code(0);
+    assert!(
+        fs::read_to_string(f.path("esx.vmdk"))
+            .unwrap()
+            .contains("VMFS \"disk-flat.vmdk\"")
+    );
+    f.run(&[
+        "create",
+        "disk-flat.vmdk",
+        "--over",
+        "disk-flat.vmdk",
+        "--force",
+    ])
+    .code(1);
+    fs::create_dir(f.path("else")).unwrap();
+    f.run(&["create", "else/d.vmdk", "--over", "disk-flat.vmdk"])
+        .code(1)
+        .says("beside the flat");
+    let sparse = [
+        "create",
+        "d.vmdk",
+        "--over",
+        "disk-flat.vmdk",
+        "--subformat",
+        "seSparse",
+    ];
+    f.run(&sparse).code(1).says("monolithicFlat or vmfs");
+    assert_eq!(f.raw().len(), crate::common::LEN);
+}
+
+#[test]
+fn create_a_child() {
+    let f = Fixture::new();
+    for subformat in [
+        "monolithicSparse",
+        "twoGbMaxExtentSparse",
+        "vmfsSparse",
+        "seSparse",
+    ] {
+        let name = format!("{subformat}.vmdk");
+        let args = [
+            "create",
+            &name,
+            "--child-of",
+            "disk.vmdk",
+            "--subformat",
+            subformat,
+            "--json",
+        ];
+        let json = f.run(&args).code(0).json();
+        assert_eq!(json["parent"], "disk.vmdk");
+        assert!(
+            f.run(&["ls", &name, "/p0"])
+                .code(0)
+                .text()
+                .contains("a.txt")
+        );
+    }
+    // Children of children, and from another directory.
+    f.run(&["create", "second.vmdk", "--child-of", "seSparse.vmdk"])
+        .code(0);
+    assert!(f.run(&["cat", "second.vmdk", "/p0/a.txt"]).code(0).text() == "hello\n");
+    fs::create_dir(f.path("else")).unwrap();
+    f.run(&["create", "else/c.vmdk", "--child-of", "disk.vmdk"])
+        .code(0);
+    let dir = f.dir.path().to_str().unwrap();
+    f.run(&["ls", "else/c.vmdk", "/p0", "--allow-dir", dir])
+        .code(0);
+    let flat = [
+        "create",
+        "x.vmdk",
+        "--child-of",
+        "disk.vmdk",
+        "--subformat",
+        "vmfs",
+    ];
+    f.run(&flat).code(1).says("monolithicSparse");
+    f.run(&["create", "x", "--child-of", "disk.vmdk", "--to", "vhd"])
+        .code(2);
+    f.run(&[
+        "create",
+        "disk-flat.vmdk",
+        "--child-of",
+        "disk.vmdk",
+        "--force",
+    ])
+    .code(1);
+}

@@ -4,6 +4,7 @@
 mod common;
 mod convert;
 mod cp;
+mod datastore;
 mod guard;
 mod guests;
 mod help;

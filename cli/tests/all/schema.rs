@@ -91,6 +91,12 @@ fn documents() {
             0,
             &["convert", "disk.vmdk", "x.raw", "--to", "raw"],
         ),
+        ("create", 0, &["create", "new.vmdk", "1M"]),
+        (
+            "create",
+            0,
+            &["create", "c.vmdk", "--child-of", "disk.vmdk"],
+        ),
         ("cp", 0, &["cp", "-rv", "disk.vmdk", "/p0", "out"]),
         ("cp", 3, &["cp", "disk.vmdk", "/p0/a.txt", "there"]),
         ("cp", 1, &["cp", "disk.vmdk", "/p0/dir", "new"]),

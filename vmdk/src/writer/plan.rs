@@ -316,6 +316,20 @@ impl Plan {
         })
     }
 
+    /// Plans the descriptor `name` for a flat file of `len` bytes that is there already.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn over(name: &str, flat: &str, len: u64, options: Options) -> Result<Self> {
+        // What holds for the one name holds for the other.
+        Self::new(flat, len, options.clone())?;
+        let mut plan = Self::new(name, len, options)?;
+        if let Some(extent) = plan.files.first_mut() {
+            flat.clone_into(&mut extent.name);
+        }
+        Ok(plan)
+    }
+
     /// The files, the one under the image's own name last.
     pub fn files(&self) -> &[PlannedFile] {
         &self.files

@@ -1,0 +1,294 @@
+//! Datastores (`--datastore`): SOURCE and every name inside it are looked up in them.
+//!
+//! A datastore is a VMFS volume (over one or more devices, each of them any image or block
+//! device), an OVA package, or a directory of the host. Nothing outside is opened.
+
+use crate::source::SourceSpec;
+use disk_image::{Format, Image, ova::Archive};
+use disk_io::{
+    Disk, DiskError, ErrorKind, HostDir, Locate, Opened, Purpose, Result, error::escape,
+    host_dir::Allowed,
+};
+use guest_fs::{
+    partition::{self, Scheme},
+    vmfs,
+};
+use std::{
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
+use vmfs_reader::{Datastores, Volume};
+
+/// A datastore as the user named it: `[NAME=]D[,D…]`, each D with `#pN` where one of its
+/// partitions is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatastoreSpec {
+    /// What it is called besides its own names.
+    pub name: Option<String>,
+    /// Its devices, in any order.
+    pub devices: Vec<Device>,
+}
+
+/// One device of a datastore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Image, block device, package or directory.
+    pub path: PathBuf,
+    /// The partition that is meant, by Linux's number.
+    pub partition: Option<u32>,
+}
+
+impl FromStr for DatastoreSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // A path that exists is taken as it stands, whatever signs are in it.
+        if Path::new(text).exists() {
+            let device = Device {
+                path: text.into(),
+                partition: None,
+            };
+            return Ok(Self {
+                name: None,
+                devices: vec![device],
+            });
+        }
+        let (name, rest) = match text.split_once('=') {
+            Some((name, rest)) if !name.is_empty() && !name.contains('/') => (Some(name), rest),
+            _ => (None, text),
+        };
+        let devices: Vec<Device> = rest.split(',').map(device).collect();
+        if devices.iter().any(|d| d.path.as_os_str().is_empty()) {
+            return Err(format!("{text:?}: expected [NAME=]DEVICE[,DEVICE…]"));
+        }
+        Ok(Self {
+            name: name.map(str::to_owned),
+            devices,
+        })
+    }
+}
+
+fn device(text: &str) -> Device {
+    let partition = text
+        .rsplit_once("#p")
+        .and_then(|(path, number)| Some((path, number.parse().ok()?)));
+    match partition {
+        Some((path, number)) if !Path::new(text).exists() => Device {
+            path: path.into(),
+            partition: Some(number),
+        },
+        _ => Device {
+            path: text.into(),
+            partition: None,
+        },
+    }
+}
+
+/// The datastores of a command, opened.
+#[derive(Debug)]
+pub(crate) enum Opening {
+    /// VMFS volumes, which may name each other's files.
+    Vmfs(Datastores),
+    /// One directory or package.
+    Place(Arc<dyn Locate>),
+}
+
+impl Opening {
+    /// Opens what `spec` names.
+    pub(crate) fn open(spec: &SourceSpec) -> Result<Self> {
+        let [only] = spec.datastores.as_slice() else {
+            let volumes = spec.datastores.iter().map(|d| volume(d, spec));
+            return Ok(Self::Vmfs(Datastores::new(volumes.collect::<Result<_>>()?)));
+        };
+        if let [device] = only.devices.as_slice()
+            && device.partition.is_none()
+        {
+            let allowed = allowed(spec);
+            if device.path.is_dir() {
+                return Ok(Self::Place(Arc::new(HostDir::new(&device.path, &allowed)?)));
+            }
+            let opened = HostDir::open_source(&device.path, &allowed)?;
+            if disk_image::probe(&*opened.disk)? == Some(Format::Ova) {
+                return Ok(Self::Place(Arc::new(Archive::open(&opened)?)));
+            }
+        }
+        Ok(Self::Vmfs(Datastores::new(vec![volume(only, spec)?])))
+    }
+
+    /// Opens SOURCE. A name that several datastores have is `Ambiguous`.
+    pub(crate) fn source(&self, path: &Path) -> Result<Opened> {
+        let stores = match self {
+            Self::Place(place) => return place.open(path, Purpose::Member),
+            Self::Vmfs(stores) => stores,
+        };
+        let name = path.as_os_str().as_bytes();
+        if name.starts_with(b"[") || name.starts_with(b"/vmfs/volumes/") {
+            return stores.open(0, name);
+        }
+        let mut found = Vec::new();
+        let mut missing = None;
+        for number in 0..stores.volumes().count() {
+            match stores.open(number, name) {
+                Ok(opened) => found.push(opened),
+                Err(e) if e.kind() == ErrorKind::NotFound => missing = missing.or(Some(e)),
+                Err(e) => return Err(e),
+            }
+        }
+        if found.len() > 1 {
+            let names: Vec<_> = found.iter().map(|o| o.path.display().to_string()).collect();
+            return Err(
+                DiskError::new(ErrorKind::Ambiguous, "opening a file of a datastore")
+                    .file(path.display())
+                    .expected("one datastore that has it")
+                    .found(names.join(", "))
+                    .hint("name the datastore: '[label] path'"),
+            );
+        }
+        found.pop().ok_or_else(|| {
+            missing.unwrap_or_else(|| DiskError::not_found("opening a file of a datastore"))
+        })
+    }
+
+    /// What the user should be told of the datastores, and of the files of `image` that a
+    /// running host held.
+    pub(crate) fn warnings(&self, image: &Image) -> Vec<String> {
+        let Self::Vmfs(stores) = self else {
+            return Vec::new();
+        };
+        let mut told = Vec::new();
+        for volume in stores.volumes() {
+            let label = escape(&volume.superblock().label);
+            told.extend(volume.warnings().iter().map(|w| format!("[{label}]: {w}")));
+        }
+        let links = image.vmdk.iter().flat_map(|v| v.links());
+        let files = links.flat_map(|link| {
+            let extents = link.extents.iter().filter_map(|e| e.file.clone());
+            std::iter::once(link.path.clone()).chain(extents)
+        });
+        let mut files: Vec<PathBuf> = files.collect();
+        files.sort();
+        files.dedup();
+        for file in files {
+            let Ok(found) = stores.resolve(0, file.as_os_str().as_bytes()) else {
+                continue;
+            };
+            let volume = stores.volumes().nth(found.store);
+            let Some(Ok(state)) = volume.map(|v| v.lock_state(found.address)) else {
+                continue;
+            };
+            told.extend(state.alive.first().map(|holder| {
+                format!(
+                    "{}: in use by host {} ({}) when the datastore was saved: the disk is as \
+                     a power failure would have left it",
+                    escape(&file.display().to_string()),
+                    holder.host,
+                    escape(&holder.address),
+                )
+            }));
+        }
+        told
+    }
+}
+
+fn allowed(spec: &SourceSpec) -> Allowed {
+    Allowed {
+        dirs: spec.allow_dirs.clone(),
+        devices: spec.allow_devices.clone(),
+        open_files: 0,
+    }
+}
+
+/// Opens the volume of a datastore from its devices.
+fn volume(datastore: &DatastoreSpec, spec: &SourceSpec) -> Result<(Option<String>, Volume)> {
+    let mut parts: Vec<Arc<dyn Disk>> = Vec::new();
+    for device in &datastore.devices {
+        parts.extend(members(device, spec)?);
+    }
+    let options = vmfs_reader::OpenOptions {
+        allow_missing: spec.allow_missing,
+        volume: None,
+    };
+    let volume = Volume::open(&parts, &options).map_err(|e| {
+        let first = datastore.devices.first();
+        match first.filter(|_| e.file_name().is_none()) {
+            Some(device) => e.file(device.path.display()),
+            None => e,
+        }
+    })?;
+    Ok((datastore.name.clone(), volume))
+}
+
+/// The parts of a device that belong to VMFS volumes: the disk itself, or partitions.
+fn members(device: &Device, spec: &SourceSpec) -> Result<Vec<Arc<dyn Disk>>> {
+    let place = device.path.display();
+    let opening = || DiskError::unsupported("opening as a datastore").file(&place);
+    if device.path.is_dir() {
+        return Err(opening()
+            .expected("a VMFS volume")
+            .found("a directory, which can only be the one datastore that is given"));
+    }
+    // A datastore is not SOURCE: what is said of SOURCE's format and chain is not of it.
+    let mut options = spec.image_options();
+    (options.format, options.snapshot, options.vmdk.parent) = (None, None, None);
+    let opened = HostDir::open_source(&device.path, &allowed(spec))?;
+    let disk = disk_image::open(opened, &options)?.disk;
+    let table = partition::read(&disk).map_err(|e| e.file(&place))?;
+    if let Some(number) = device.partition {
+        let partition = table.partitions.iter().find(|p| p.number == number);
+        return match partition {
+            Some(partition) => Ok(vec![partition.open(&disk)?]),
+            None => Err(DiskError::not_found("opening a partition of a datastore")
+                .file(&place)
+                .expected(format!("a partition p{number}"))
+                .found(format!("{} partitions", table.partitions.len()))),
+        };
+    }
+    if table.scheme == Scheme::None {
+        return Ok(vec![disk]);
+    }
+    // Partitions first: the header of a volume in one can lie where that of a whole disk would.
+    let mut parts = Vec::new();
+    for partition in &table.partitions {
+        let part = partition.open(&disk)?;
+        if vmfs::is_member(&part)? {
+            parts.push(part);
+        }
+    }
+    if parts.is_empty() && vmfs::is_member(&disk)? {
+        parts.push(disk);
+    }
+    if parts.is_empty() {
+        return Err(opening().expected("a VMFS volume").found(format!(
+            "{} partitions, none of them VMFS",
+            table.partitions.len()
+        )));
+    }
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_users_type_them() {
+        let spec = |text: &str| text.parse::<DatastoreSpec>().unwrap();
+        let device = |path: &str, partition| Device {
+            path: path.into(),
+            partition,
+        };
+        assert_eq!(spec("lun.img").devices, [device("lun.img", None)]);
+        let span = spec("big=a.img#p2,b.img");
+        assert_eq!(span.name.as_deref(), Some("big"));
+        assert_eq!(
+            span.devices,
+            [device("a.img", Some(2)), device("b.img", None)]
+        );
+        // An equals sign in a path names nothing.
+        assert_eq!(spec("/x/a=b.img").devices, [device("/x/a=b.img", None)]);
+        assert!("a,,b".parse::<DatastoreSpec>().is_err());
+        assert!("x=".parse::<DatastoreSpec>().is_err());
+    }
+}
