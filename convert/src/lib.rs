@@ -9,8 +9,10 @@
 //! | [`to_image`](mod@to_image) | a whole disk as an image of another format |
 //! | [`place`] | temporary names, and the rename that makes a result appear |
 //! | [`progress`] | how far a copy is, and whether it should stop |
+//! | [`archive`] | the same as a tar archive |
 //! | [`restore`] | files and trees out of a guest file system |
 
+pub mod archive;
 pub mod create;
 pub mod digest;
 pub mod pipeline;

@@ -471,7 +471,7 @@ impl Job<'_> {
 
 const CANCELLED: &str = "stopping as asked";
 
-fn cancelled() -> DiskError {
+pub(crate) fn cancelled() -> DiskError {
     DiskError::new(ErrorKind::Io, CANCELLED)
 }
 

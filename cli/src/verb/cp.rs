@@ -121,7 +121,7 @@ fn sparse(text: &str) -> Result<Sparse, String> {
     }
 }
 
-fn streams(text: &str) -> Result<Streams, String> {
+pub(crate) fn streams(text: &str) -> Result<Streams, String> {
     match text {
         "xattr" => Ok(Streams::Xattr),
         "files" => Ok(Streams::Files),
@@ -484,7 +484,7 @@ fn allow_many_files() {
     let _ = setrlimit(Resource::Nofile, most);
 }
 
-fn count(n: u64, one: &str, many: &str) -> String {
+pub(crate) fn count(n: u64, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 

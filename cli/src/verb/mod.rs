@@ -12,4 +12,5 @@ pub(crate) mod ls;
 pub(crate) mod map;
 pub(crate) mod mount;
 pub(crate) mod stat;
+pub(crate) mod tar;
 pub(crate) mod umount;

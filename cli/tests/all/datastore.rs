@@ -159,6 +159,13 @@ fn a_guest_file_out_of_a_chain_on_a_lun() {
         f.run(&["cat", "flat.qcow2", "/p0/a.txt"]).code(0).text(),
         "third\n"
     );
+    if std::path::Path::new("/dev/fuse").exists() {
+        fs::create_dir(f.path("mnt")).unwrap();
+        f.run(&["mount", "-D", "lun.img", top, "mnt"]).code(0);
+        let read = fs::read(f.path("mnt/p0/a.txt"));
+        f.run(&["umount", "mnt"]).code(0);
+        assert_eq!(read.unwrap(), b"third\n");
+    }
     // The LUN as SOURCE shows the datastore's own files.
     let listing = f.run(&["ls", "lun.img", "/p1/web01"]).code(0);
     assert!(listing.text().contains("web01-000002-sesparse.vmdk"));

@@ -11,3 +11,4 @@ mod help;
 mod list;
 mod mount;
 mod schema;
+mod tar;

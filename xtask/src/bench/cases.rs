@@ -4,6 +4,7 @@ mod chain;
 pub(crate) mod child;
 mod convert;
 mod copy;
+mod formats;
 mod memory;
 mod mount;
 mod synthetic;
@@ -29,6 +30,16 @@ pub(crate) const ALL: &[Case] = &[
         name: "stream-to-raw",
         what: "convert --to raw from streamOptimized",
         run: convert::stream_to_raw,
+    },
+    Case {
+        name: "to-formats",
+        what: "convert from monolithicSparse to every other format",
+        run: formats::formats,
+    },
+    Case {
+        name: "to-formats-empty",
+        what: "convert a mostly empty disk of 2 TiB",
+        run: formats::empty,
     },
     Case {
         name: "mount-read",

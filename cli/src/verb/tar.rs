@@ -1,0 +1,266 @@
+//! `tar`: files and trees out of a guest, as a stream.
+
+use crate::{
+    args::{Global, SourceArgs},
+    exit::{Exit, Failure, STDOUT, tell_path_error},
+    guard,
+    names::check_path,
+    output::{human, say, warn},
+    progress::Bar,
+    signals,
+    source::{Restorable, open_tree},
+    verb::cp,
+};
+use clap::Args;
+use convert::{
+    Progress,
+    archive::{self, Item},
+    restore::{Event, Filter, Observer, Streams, Summary},
+};
+use disk_io::{DiskError, ErrorKind};
+use guest_fs::Name;
+use proxy::{Node, Tree, TreeOptions};
+use std::{
+    ffi::OsString,
+    io::{self, BufWriter, IsTerminal, Write},
+    os::unix::ffi::OsStrExt,
+};
+
+/// Write files and directories as a tar archive to standard output
+///
+/// The same files that cp -r restores, as one stream in the pax format: times to 100 ns,
+/// holes (as GNU tar and libarchive read them), hard and symbolic links, streams as extended
+/// attributes. Each PATH becomes a member of its last component, with everything in it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vmdkit tar web01.vmdk /p1/Users/anna > anna.tar
+  vmdkit tar --zstd web01-000002.vmdk /p1/Users > users.tar.zst
+  vmdkit tar web01.vmdk /p1/etc | ssh host 'tar -xf - -C /srv/restored'
+  vmdkit tar --streams xattr web01.vmdk /p1/data | tar -xf - --xattrs
+
+A file that turns out to be unreadable after it was begun has zeros from there on; it is
+named, and listed in a last member of the archive, vmdkit-failures.txt. Exit code 3 then.")]
+pub(crate) struct Tar {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Paths in the tree, as ls prints them
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<OsString>,
+    /// Compress with Zstandard; levels 1 to 19
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "3",
+        value_parser = clap::value_parser!(i32).range(1..=19)
+    )]
+    zstd: Option<i32>,
+    /// NTFS streams: as extended attributes user.NAME, as members FILE:NAME, or left behind
+    #[arg(long, value_name = "xattr|files|none", default_value = "none", value_parser = cp::streams)]
+    streams: Streams,
+    /// Only what matches (repeatable)
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+    /// Not what matches, a directory with everything in it (repeatable)
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// Patterns match in upper and lower case
+    #[arg(long)]
+    ignore_case: bool,
+    /// Name every member on standard error
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+struct Teller {
+    verbose: bool,
+    bar: Bar,
+}
+
+impl Progress for Teller {
+    fn advance(&self, bytes: u64) {
+        self.bar.advance(bytes);
+    }
+    fn cancelled(&self) -> bool {
+        self.bar.cancelled()
+    }
+}
+
+impl Observer for Teller {
+    fn found(&self, bytes: u64) {
+        self.bar.grow(bytes);
+    }
+
+    fn event(&self, event: Event<'_>) {
+        match event {
+            Event::Restored { path, .. } if self.verbose => {
+                self.bar.above(|| say(Name::from_bytes(path)));
+            }
+            Event::Failed { path, error } => self.bar.above(|| tell_path_error(path, error)),
+            _ => {}
+        }
+    }
+}
+
+/// Standard output, plain or compressed.
+enum Output {
+    Plain(BufWriter<io::Stdout>),
+    Zstd(Box<zstd::Encoder<'static, BufWriter<io::Stdout>>>),
+}
+
+impl Output {
+    fn new(zstd: Option<i32>) -> io::Result<Self> {
+        let out = BufWriter::with_capacity(1 << 20, io::stdout());
+        Ok(match zstd {
+            None => Self::Plain(out),
+            Some(level) => Self::Zstd(Box::new(zstd::Encoder::new(out, level)?)),
+        })
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Plain(mut out) => out.flush(),
+            Self::Zstd(encoder) => encoder.finish()?.flush(),
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(out) => out.write(bytes),
+            Self::Zstd(out) => out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(out) => out.flush(),
+            Self::Zstd(out) => out.flush(),
+        }
+    }
+}
+
+impl Tar {
+    pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
+        for path in &self.paths {
+            check_path(path)?;
+        }
+        if io::stdout().is_terminal() {
+            return Err(Failure::usage_with(
+                "an archive is not written to a terminal",
+                "redirect it to a file or pipe",
+            ));
+        }
+        let filter =
+            Filter::new(&self.include, &self.exclude, self.ignore_case).map_err(Failure::usage)?;
+        let tree = open_tree(&self.source, global, TreeOptions::default())?;
+        if let Some(source) = tree.source() {
+            guard::check_stdout(source)?;
+        }
+        signals::watch();
+        let teller = Teller {
+            verbose: self.verbose,
+            bar: Bar::new(global, 0),
+        };
+        let (items, lost) = self.items(&tree)?;
+        let options = archive::Options {
+            filter,
+            streams: self.streams,
+        };
+        let source = Restorable {
+            tree: &tree,
+            zone: global.zone(),
+            zone_given: global.tz.is_some(),
+        };
+        let failed = |e: &io::Error| DiskError::io("writing the archive", e).file(STDOUT);
+        let out = Output::new(self.zstd).map_err(|e| failed(&e))?;
+        let (mut summary, written) = archive::tar(&source, &items, out, STDOUT, &options, &teller);
+        drop(teller);
+        written?.finish().map_err(|e| failed(&e))?;
+        summary.failed += lost;
+        if !global.quiet {
+            tell(&summary);
+        }
+        let nothing = summary.files + summary.directories + summary.symlinks == 0;
+        Ok(match (summary.failed > 0, nothing) {
+            (true, true) => Exit::Failed,
+            (failed, _) => Exit::partial_if(failed),
+        })
+    }
+
+    /// What the PATHs name, and how many name nothing.
+    fn items(&self, tree: &Tree) -> Result<(Vec<Item<Node>>, u64), Failure> {
+        let mut items = Vec::new();
+        let mut lost = 0;
+        for path in &self.paths {
+            let found = match tree.resolve(path.as_bytes()) {
+                Ok(found) => found,
+                Err(e) if e.kind() == ErrorKind::Ambiguous || self.paths.len() == 1 => {
+                    return Err(e.into());
+                }
+                Err(e) => {
+                    tell_path_error(path.as_bytes(), &e);
+                    lost += 1;
+                    continue;
+                }
+            };
+            for remark in &found.remarks {
+                warn(remark);
+            }
+            if let Some(stream) = &found.stream {
+                let e = DiskError::refused("archiving a stream by itself")
+                    .file(&found.path)
+                    .found(format!("the stream '{stream}'"))
+                    .hint("cat writes a stream; --streams files takes all of a file's");
+                return Err(e.into());
+            }
+            let whole = found.path.as_bytes().to_vec();
+            let contents = path.as_bytes() == b"." || path.as_bytes().ends_with(b"/.");
+            let name = match contents {
+                true => Vec::new(),
+                false => whole
+                    .rsplit(|b| *b == b'/')
+                    .next()
+                    .unwrap_or_default()
+                    .to_vec(),
+            };
+            items.push(Item {
+                path: whole,
+                name,
+                node: found.node,
+            });
+        }
+        Ok((items, lost))
+    }
+}
+
+fn tell(s: &Summary) {
+    let mut line = format!(
+        "archived {} ({})",
+        cp::count(s.files, "file", "files"),
+        human(s.bytes)
+    );
+    if s.directories > 0 {
+        line.push_str(&format!(
+            ", {}",
+            cp::count(s.directories, "directory", "directories")
+        ));
+    }
+    if s.symlinks > 0 {
+        let links = cp::count(s.symlinks, "symbolic link", "symbolic links");
+        line.push_str(&format!(", {links}"));
+    }
+    if s.failed > 0 {
+        line.push_str(&format!("; failed {}", s.failed));
+    }
+    say(line);
+    if s.streams_left > 0 {
+        say(format_args!(
+            "{} left behind; --streams xattr or files keeps them",
+            cp::count(s.streams_left, "named stream", "named streams")
+        ));
+    }
+}

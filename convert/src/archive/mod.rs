@@ -1,0 +1,399 @@
+//! Files and trees of a guest as a tar archive, streamed.
+//!
+//! Memory does not grow with the tree: each object is written as it is met. A file's header
+//! says its length before its contents have been read, so one that turns out to be unreadable
+//! is filled with zeros to that length, told as a failure, and listed in a last member of the
+//! archive, [`FAILURES`], so that whoever unpacks it elsewhere knows too.
+
+mod contents;
+mod pax;
+#[cfg(test)]
+mod tests;
+
+use crate::restore::{Event, Filter, Observer, Source, Streams, Summary};
+use contents::Contents;
+use disk_io::{Disk, DiskError, Result};
+use guest_fs::{Metadata, Name, NodeKind, fs::attributes};
+use pax::Pax;
+use std::{
+    collections::{HashMap, HashSet},
+    io::{self, Write},
+    ops::ControlFlow,
+};
+use tar::{Builder, EntryType, Header};
+
+/// Directories in each other that are followed.
+const DEEPEST: usize = 512;
+
+/// Name of the member that lists what could not be read.
+pub const FAILURES: &str = "vmdkit-failures.txt";
+
+/// Longest stream that becomes an extended attribute, as on Linux.
+const LONGEST_XATTR: u64 = 64 << 10;
+
+/// What goes into the archive.
+#[derive(Clone, Debug)]
+pub struct Item<N> {
+    /// Its path in the tree.
+    pub path: Vec<u8>,
+    /// Its name in the archive; empty for a directory whose entries have no directory.
+    pub name: Vec<u8>,
+    /// The object.
+    pub node: N,
+}
+
+/// How to write it.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What to take and what to leave.
+    pub filter: Filter,
+    /// What becomes of named streams: extended attributes, members `FILE:NAME`, or nothing.
+    pub streams: Streams,
+}
+
+/// Writes `items`, with everything in them, to `out`; `name` is the output's, for messages.
+/// What cannot be read is told to `observer` and the rest goes on; only the output's own
+/// failure, or the wish to stop, ends it. The writer comes back, to be finished.
+pub fn tar<S: Source, W: Write>(
+    source: &S,
+    items: &[Item<S::Node>],
+    out: W,
+    name: &str,
+    options: &Options,
+    observer: &dyn Observer,
+) -> (Summary, Result<W>) {
+    let builder = Builder::new(out);
+    let mut run = Run {
+        source,
+        options,
+        observer,
+        builder,
+        output: name,
+        links: HashMap::new(),
+        above: HashSet::new(),
+        summary: Summary::default(),
+        failures: Vec::new(),
+    };
+    let done = run.all(items);
+    let summary = run.summary;
+    let written = done.and_then(|()| run.builder.into_inner().map_err(|e| failed(name, &e)));
+    (summary, written)
+}
+
+fn failed(output: &str, e: &io::Error) -> DiskError {
+    DiskError::io("writing the archive", e).file(output)
+}
+
+struct Run<'a, S: Source, W: Write> {
+    source: &'a S,
+    options: &'a Options,
+    observer: &'a dyn Observer,
+    builder: Builder<W>,
+    output: &'a str,
+    /// Names in the archive of files that have several.
+    links: HashMap<S::Node, Vec<u8>>,
+    above: HashSet<S::Node>,
+    summary: Summary,
+    failures: Vec<u8>,
+}
+
+impl<S: Source, W: Write> Run<'_, S, W> {
+    fn all(&mut self, items: &[Item<S::Node>]) -> Result<()> {
+        for item in items {
+            if !self.options.filter.excludes(&item.path) {
+                self.object(&item.path, &item.name, item.node, false)?;
+            }
+        }
+        if self.failures.is_empty() {
+            return Ok(());
+        }
+        let text = std::mem::take(&mut self.failures);
+        let mut header = Header::new_ustar();
+        header.set_entry_type(EntryType::Regular);
+        header.set_mode(0o644);
+        header.set_size(text.len() as u64);
+        self.append(
+            &mut header,
+            FAILURES.as_bytes(),
+            Pax::default(),
+            &mut &*text,
+        )
+    }
+
+    /// Something could not be read, or not wholly.
+    fn fail(&mut self, path: &[u8], error: &DiskError) {
+        self.summary.failed += 1;
+        self.observer.event(Event::Failed { path, error });
+        let line = format!("{}: {error}\n", Name::from_bytes(path));
+        self.failures.extend_from_slice(line.as_bytes());
+    }
+
+    fn object(&mut self, path: &[u8], name: &[u8], node: S::Node, inside: bool) -> Result<()> {
+        if self.observer.cancelled() {
+            return Err(crate::pipeline::cancelled());
+        }
+        let metadata = match self.source.metadata(node) {
+            Ok(metadata) => metadata,
+            Err(e) => {
+                self.fail(path, &e);
+                return Ok(());
+            }
+        };
+        let wanted = self.options.filter.includes(path, inside);
+        match metadata.kind {
+            NodeKind::Directory => {
+                if wanted && !name.is_empty() {
+                    self.directory(path, name, &metadata)?;
+                }
+                let inside = self.options.filter.is_selective() && wanted;
+                self.entries(path, name, node, inside)
+            }
+            _ if !wanted => Ok(()),
+            NodeKind::File => self.file(path, name, node, &metadata),
+            NodeKind::Symlink => self.symlink(path, name, node, &metadata),
+            NodeKind::Special => {
+                let e = DiskError::unsupported("archiving").found("a device node, socket or pipe");
+                self.fail(path, &e);
+                Ok(())
+            }
+        }
+    }
+
+    fn directory(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<()> {
+        let mut header = header(EntryType::Directory, metadata, 0o755);
+        let mut full = name.to_vec();
+        full.push(b'/');
+        self.append(&mut header, &full, Pax::of(metadata), &mut io::empty())?;
+        self.summary.directories += 1;
+        self.observer.event(Event::Restored { path, bytes: 0 });
+        Ok(())
+    }
+
+    fn entries(&mut self, path: &[u8], name: &[u8], node: S::Node, inside: bool) -> Result<()> {
+        if self.above.len() >= DEEPEST || !self.above.insert(node) {
+            let e = DiskError::corrupt("listing the directory")
+                .found("a directory that contains itself, or more than 512 levels");
+            self.fail(path, &e);
+            return Ok(());
+        }
+        let mut entries = Vec::new();
+        let mut lost = Vec::new();
+        let listed = self.source.read_dir(node, &mut |entry| {
+            match entry {
+                Ok(entry) => entries.push(entry),
+                Err(e) => lost.push(e),
+            }
+            ControlFlow::Continue(())
+        });
+        for e in lost.into_iter().chain(listed.err()) {
+            self.fail(path, &e);
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        for entry in entries {
+            let path = join(path, entry.name.as_bytes());
+            if self.options.filter.excludes(&path) {
+                continue;
+            }
+            let name = match name {
+                b"" => entry.name.as_bytes().to_vec(),
+                name => join(name, entry.name.as_bytes()),
+            };
+            self.object(&path, &name, entry.node, inside)?;
+        }
+        self.above.remove(&node);
+        Ok(())
+    }
+
+    fn file(&mut self, path: &[u8], name: &[u8], node: S::Node, metadata: &Metadata) -> Result<()> {
+        if metadata.links > 1 {
+            if let Some(first) = self.links.get(&node).cloned() {
+                let mut header = header(EntryType::Link, metadata, 0o644);
+                let mut pax = Pax::of(metadata);
+                pax.link(&mut header, &first);
+                self.append(&mut header, name, pax, &mut io::empty())?;
+                self.summary.files += 1;
+                self.observer.event(Event::Restored { path, bytes: 0 });
+                return Ok(());
+            }
+            self.links.insert(node, name.to_vec());
+        }
+        let disk = match self.source.open(node, None) {
+            Ok(disk) => disk,
+            Err(e) => {
+                self.links.remove(&node);
+                self.fail(path, &e);
+                return Ok(());
+            }
+        };
+        let mut pax = Pax::of(metadata);
+        let streams = self.streams(path, node, &mut pax);
+        self.observer.found(disk.len());
+        if self.contents(path, name, &*disk, metadata, pax)? {
+            self.summary.files += 1;
+            self.summary.bytes += disk.len();
+            let bytes = disk.len();
+            self.observer.event(Event::Restored { path, bytes });
+        }
+        for stream in streams {
+            let suffix = [b":", stream.as_bytes()].concat();
+            let (path, name) = ([path, &suffix].concat(), [name, &suffix].concat());
+            match self.source.open(node, Some(&stream)) {
+                Ok(disk) => {
+                    self.contents(&path, &name, &*disk, metadata, Pax::of(metadata))?;
+                }
+                Err(e) => self.fail(&path, &e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the streams of a file into its attributes, or gives those that become members.
+    fn streams(&mut self, path: &[u8], node: S::Node, pax: &mut Pax) -> Vec<Name> {
+        let streams = match self.source.streams(node) {
+            Ok(streams) => streams,
+            Err(e) => {
+                self.fail(path, &e);
+                return Vec::new();
+            }
+        };
+        match self.options.streams {
+            Streams::None => {
+                self.summary.streams_left += streams.len() as u64;
+                Vec::new()
+            }
+            Streams::Files => streams.into_iter().map(|s| s.name).collect(),
+            Streams::Xattr => {
+                for stream in streams {
+                    let read = self.source.open(node, Some(&stream.name)).and_then(|disk| {
+                        if disk.len() > LONGEST_XATTR {
+                            return Err(DiskError::refused("keeping a stream as an attribute")
+                                .expected("at most 64 KiB")
+                                .found(format!("{} bytes", disk.len()))
+                                .hint("use --streams files"));
+                        }
+                        let mut bytes = vec![0; disk.len() as usize];
+                        disk.read_exact_at(&mut bytes, 0)?;
+                        Ok(bytes)
+                    });
+                    match read {
+                        Ok(bytes) => pax.xattr(stream.name.as_bytes(), &bytes),
+                        Err(e) => {
+                            let path = [path, b":", stream.name.as_bytes()].concat();
+                            self.fail(&path, &e);
+                        }
+                    }
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// Writes a member with the bytes of a disk; whether all could be read.
+    fn contents(
+        &mut self,
+        path: &[u8],
+        name: &[u8],
+        disk: &dyn Disk,
+        metadata: &Metadata,
+        mut pax: Pax,
+    ) -> Result<bool> {
+        let mut contents = Contents::new(disk, self.observer);
+        let mut header = header(EntryType::Regular, metadata, 0o644);
+        header.set_size(contents.stored());
+        let mut shown = name.to_vec();
+        if contents.is_sparse() {
+            pax.sparse(name, disk.len());
+            // What readers that do not know sparse members call it.
+            shown = [
+                b"GNUSparseFile.0/",
+                name.rsplit(|b| *b == b'/').next().unwrap_or(name),
+            ]
+            .concat();
+        }
+        self.append(&mut header, &shown, pax, &mut contents)?;
+        match contents.error() {
+            None => Ok(true),
+            Some(e) => {
+                let hint = "in the archive the file has zeros from there on";
+                self.fail(path, &e.hint(hint));
+                Ok(false)
+            }
+        }
+    }
+
+    fn symlink(
+        &mut self,
+        path: &[u8],
+        name: &[u8],
+        node: S::Node,
+        metadata: &Metadata,
+    ) -> Result<()> {
+        let link = match self.source.read_link(node) {
+            Ok(link) => link,
+            Err(e) => {
+                self.fail(path, &e);
+                return Ok(());
+            }
+        };
+        let mut header = header(EntryType::Symlink, metadata, 0o777);
+        let mut pax = Pax::of(metadata);
+        pax.link(&mut header, link.target.as_bytes());
+        self.append(&mut header, name, pax, &mut io::empty())?;
+        self.summary.symlinks += 1;
+        self.observer.event(Event::Restored { path, bytes: 0 });
+        Ok(())
+    }
+
+    /// Writes a member: its extended header, its header, its bytes.
+    fn append(
+        &mut self,
+        header: &mut Header,
+        name: &[u8],
+        mut pax: Pax,
+        bytes: &mut dyn io::Read,
+    ) -> Result<()> {
+        pax.name(header, name);
+        header.set_cksum();
+        let records = pax.records();
+        let records = records.iter().map(|(k, v)| (k.as_str(), v.as_slice()));
+        let written = self
+            .builder
+            .append_pax_extensions(records)
+            .and_then(|()| self.builder.append(header, bytes));
+        match written {
+            // The reader stopped because it was asked to.
+            Err(_) if self.observer.cancelled() => Err(crate::pipeline::cancelled()),
+            other => other.map_err(|e| failed(self.output, &e)),
+        }
+    }
+}
+
+/// A header with what it can say of an object; `mode` where the guest has none.
+fn header(kind: EntryType, metadata: &Metadata, mode: u32) -> Header {
+    let mut header = Header::new_ustar();
+    header.set_entry_type(kind);
+    let read_only = metadata.attributes.unwrap_or(0) & attributes::READONLY != 0;
+    let mode = match metadata.mode {
+        Some(mode) => mode & 0o7777,
+        // Of a directory Windows' bit does not mean that nothing can be written there.
+        None if read_only && kind == EntryType::Regular => mode & !0o222,
+        None => mode,
+    };
+    header.set_mode(mode);
+    let (uid, gid) = metadata.owner.unwrap_or((0, 0));
+    header.set_uid(uid.into());
+    header.set_gid(gid.into());
+    let seconds = metadata.modified.map_or(0, |t| t.seconds);
+    header.set_mtime(u64::try_from(seconds).unwrap_or(0));
+    header.set_size(0);
+    header
+}
+
+fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut out = path.to_vec();
+    if out.last() != Some(&b'/') {
+        out.push(b'/');
+    }
+    out.extend_from_slice(name);
+    out
+}
