@@ -6,6 +6,7 @@ use crate::{
     verb,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use convert::restore::Filter;
 use std::{ffi::OsString, path::PathBuf};
 
 /// Reads virtual disks and restores files out of them.
@@ -132,6 +133,26 @@ impl Verb {
     }
 }
 
+/// What of a tree is taken.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FilterArgs {
+    /// Only what matches (repeatable)
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+    /// Not what matches, a directory with everything in it (repeatable)
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// Patterns match in upper and lower case
+    #[arg(long)]
+    ignore_case: bool,
+}
+
+impl FilterArgs {
+    pub(crate) fn filter(&self) -> Result<Filter, Failure> {
+        Filter::new(&self.include, &self.exclude, self.ignore_case).map_err(Failure::usage)
+    }
+}
+
 /// SOURCE and how it is opened.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SourceArgs {
@@ -159,10 +180,10 @@ pub(crate) struct HowArgs {
     pub(crate) datastore: Vec<proxy::DatastoreSpec>,
     /// A further member of the set that SOURCE belongs to: a disk of its LVM2 or LDM group,
     /// a device of its VMFS volume (repeatable, in any order)
-    #[arg(long, value_name = "DISK")]
+    #[arg(help_heading = "How SOURCE is opened", long, value_name = "DISK")]
     pub(crate) with: Vec<PathBuf>,
     /// Go on where a member of the set is missing: what lies on it fails to read
-    #[arg(long)]
+    #[arg(help_heading = "How SOURCE is opened", long)]
     pub(crate) allow_missing: bool,
     /// Extents and parents may also lie beneath DIR (repeatable)
     #[arg(help_heading = "How SOURCE is opened", long, value_name = "DIR")]

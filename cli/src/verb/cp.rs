@@ -1,7 +1,7 @@
 //! `cp`: files and trees out of a guest.
 
 use crate::{
-    args::{Global, SourceArgs},
+    args::{FilterArgs, Global, SourceArgs},
     exit::{Exit, Failure, split_hint, tell_path_error},
     guard,
     names::{NameJson, check_path, hex_if_needed, shown},
@@ -14,7 +14,7 @@ use crate::{
 use clap::Args;
 use convert::{
     Progress, Sparse,
-    restore::{self, Destination, Event, Filter, Observer, Options, Overwrite, Streams, Summary},
+    restore::{self, Destination, Event, Observer, Options, Overwrite, Streams, Summary},
 };
 use disk_io::{DiskError, ErrorKind};
 use guest_fs::Name;
@@ -68,15 +68,8 @@ pub(crate) struct Cp {
     /// NTFS streams: as extended attributes user.NAME, as files FILE:NAME, or left behind
     #[arg(long, value_name = "xattr|files|none", default_value = "none", value_parser = streams)]
     streams: Streams,
-    /// Only what matches (repeatable)
-    #[arg(long, value_name = "GLOB")]
-    include: Vec<String>,
-    /// Not what matches, a directory with everything in it (repeatable)
-    #[arg(long, value_name = "GLOB")]
-    exclude: Vec<String>,
-    /// Patterns match in upper and lower case
-    #[arg(long)]
-    ignore_case: bool,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// Paths from FILE, one a line; - is standard input
     #[arg(long, value_name = "FILE")]
     files_from: Option<PathBuf>,
@@ -287,8 +280,7 @@ impl Cp {
                 ),
             ));
         }
-        let filter =
-            Filter::new(&self.include, &self.exclude, self.ignore_case).map_err(Failure::usage)?;
+        let filter = self.filter.filter()?;
         let place =
             Destination::new(&dest, self.paths.len(), self.parents).map_err(|e| usage(&e))?;
         let tree = open_tree(&self.source, global, TreeOptions { meta: self.meta })?;

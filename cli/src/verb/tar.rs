@@ -1,7 +1,7 @@
 //! `tar`: files and trees out of a guest, as a stream.
 
 use crate::{
-    args::{Global, SourceArgs},
+    args::{FilterArgs, Global, SourceArgs},
     exit::{Exit, Failure, STDOUT, tell_path_error},
     guard,
     names::check_path,
@@ -15,7 +15,7 @@ use clap::Args;
 use convert::{
     Progress,
     archive::{self, Item},
-    restore::{Event, Filter, Observer, Streams, Summary},
+    restore::{Event, Observer, Streams, Summary},
 };
 use disk_io::{DiskError, ErrorKind};
 use guest_fs::Name;
@@ -60,15 +60,8 @@ pub(crate) struct Tar {
     /// NTFS streams: as extended attributes user.NAME, as members FILE:NAME, or left behind
     #[arg(long, value_name = "xattr|files|none", default_value = "none", value_parser = cp::streams)]
     streams: Streams,
-    /// Only what matches (repeatable)
-    #[arg(long, value_name = "GLOB")]
-    include: Vec<String>,
-    /// Not what matches, a directory with everything in it (repeatable)
-    #[arg(long, value_name = "GLOB")]
-    exclude: Vec<String>,
-    /// Patterns match in upper and lower case
-    #[arg(long)]
-    ignore_case: bool,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// Name every member on standard error
     #[arg(long, short)]
     verbose: bool,
@@ -154,8 +147,7 @@ impl Tar {
                 "redirect it to a file or pipe",
             ));
         }
-        let filter =
-            Filter::new(&self.include, &self.exclude, self.ignore_case).map_err(Failure::usage)?;
+        let filter = self.filter.filter()?;
         let tree = open_tree(&self.source, global, TreeOptions::default())?;
         if let Some(source) = tree.source() {
             guard::check_stdout(source)?;

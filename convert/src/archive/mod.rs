@@ -233,6 +233,9 @@ impl<S: Source, W: Write> Run<'_, S, W> {
             self.summary.bytes += disk.len();
             let bytes = disk.len();
             self.observer.event(Event::Restored { path, bytes });
+        } else {
+            // Its other names are tried, and named, each on its own.
+            self.links.remove(&node);
         }
         for stream in streams {
             let suffix = [b":", stream.as_bytes()].concat();

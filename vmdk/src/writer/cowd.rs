@@ -2,7 +2,7 @@
 
 use super::{
     Extent,
-    grains::{Grains, Layout, Zeros},
+    grains::{Grains, Layout, Zeros, le32},
     hosted::take_sectors,
 };
 use crate::{SECTOR, cowd::TABLE_ENTRIES};
@@ -72,10 +72,7 @@ impl Layout for Places<'_> {
     }
 
     fn put_table(&self, table: u64, place: u64, entries: &[u64]) -> Result<()> {
-        let bytes: Vec<u8> = entries
-            .iter()
-            .flat_map(|e| u32::try_from(*e).unwrap_or(u32::MAX).to_le_bytes())
-            .collect();
+        let bytes = le32(entries);
         self.out.put(&bytes, place.saturating_mul(SECTOR))?;
         self.directory
             .lock()
@@ -84,21 +81,12 @@ impl Layout for Places<'_> {
         Ok(())
     }
 
-    fn put_grain(&self, place: u64, bytes: &[u8], inside: u64) -> Result<()> {
-        self.out
-            .put(bytes, place.saturating_mul(SECTOR).saturating_add(inside))
+    fn out(&self) -> &OutFile<'_> {
+        &self.out
     }
 
     fn grain(&self, next: &mut u64) -> Result<u64> {
         take_sectors(next, GRAIN_SECTORS)
-    }
-
-    fn entry(&self, place: u64) -> u64 {
-        place
-    }
-
-    fn place(&self, entry: u64) -> u64 {
-        entry
     }
 }
 

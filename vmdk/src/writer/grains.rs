@@ -1,8 +1,8 @@
 //! Grains that get their place when the first byte of them comes, and the tables that say
 //! where they are.
 
-use crate::split;
-use disk_io::Result;
+use crate::{SECTOR, split};
+use disk_io::{OutFile, Result};
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,9 +13,14 @@ pub(super) trait Layout {
     /// Writes a finished table. `place` is what [`Layout::room`] took for it.
     fn put_table(&self, table: u64, place: u64, entries: &[u64]) -> Result<()>;
 
-    /// Where the grain with this number in the order of storing begins, in bytes, and its
-    /// table entry.
-    fn put_grain(&self, place: u64, bytes: &[u8], inside: u64) -> Result<()>;
+    /// The extent's file.
+    fn out(&self) -> &OutFile<'_>;
+
+    /// Where the grain at a place begins in the file, in bytes. Places are sectors unless
+    /// the format says otherwise.
+    fn byte_of(&self, place: u64) -> u64 {
+        place.saturating_mul(SECTOR)
+    }
 
     /// Takes room for a table out of `next`, the next free unit; 0 if tables lie elsewhere.
     fn room(&self, _next: &mut u64) -> u64 {
@@ -26,10 +31,14 @@ pub(super) trait Layout {
     fn grain(&self, next: &mut u64) -> Result<u64>;
 
     /// The entry of a grain at a place.
-    fn entry(&self, place: u64) -> u64;
+    fn entry(&self, place: u64) -> u64 {
+        place
+    }
 
     /// The place of an entry.
-    fn place(&self, entry: u64) -> u64;
+    fn place(&self, entry: u64) -> u64 {
+        entry
+    }
 }
 
 /// The tables of one extent that are being filled.
@@ -126,7 +135,8 @@ impl Grains {
                 .unwrap_or(usize::MAX)
                 .min(rest.len());
             let (now, later) = rest.split_at(n);
-            layout.put_grain(part.place, now, part.inside)?;
+            let at = layout.byte_of(part.place).saturating_add(part.inside);
+            layout.out().put(now, at)?;
             rest = later;
         }
         self.cover(layout, offset, bytes.len() as u64)
@@ -271,4 +281,12 @@ impl Grains {
         }
         Ok(())
     }
+}
+
+/// A table of 32-bit entries as it is stored.
+pub(super) fn le32(entries: &[u64]) -> Vec<u8> {
+    entries
+        .iter()
+        .flat_map(|e| u32::try_from(*e).unwrap_or(u32::MAX).to_le_bytes())
+        .collect()
 }

@@ -124,12 +124,12 @@ impl Layout for Places<'_> {
         self.out.put(&bytes, self.gts.saturating_add(place))
     }
 
-    fn put_grain(&self, place: u64, bytes: &[u8], inside: u64) -> Result<()> {
-        let at = self
-            .grains
-            .saturating_add(place.saturating_mul(GRAIN))
-            .saturating_add(inside);
-        self.out.put(bytes, at)
+    fn out(&self) -> &OutFile<'_> {
+        &self.out
+    }
+
+    fn byte_of(&self, place: u64) -> u64 {
+        self.grains.saturating_add(place.saturating_mul(GRAIN))
     }
 
     fn grain(&self, next: &mut u64) -> Result<u64> {
