@@ -49,6 +49,8 @@ pub(crate) struct Chain<'o> {
     /// `--parent`, until it is used.
     pub(crate) explicit_parent: Option<PathBuf>,
     seen: Vec<FileId>,
+    /// Every file that was opened, and as what.
+    pub(crate) sources: Vec<(Opened, Format)>,
 }
 
 impl<'o> Chain<'o> {
@@ -63,6 +65,7 @@ impl<'o> Chain<'o> {
             capacity: None,
             explicit_parent: options.vmdk.parent.clone(),
             seen: Vec::new(),
+            sources: Vec::new(),
         }
     }
 
@@ -84,6 +87,7 @@ impl<'o> Chain<'o> {
         while let Some((source, format)) = next.take() {
             self.enter(&source)?;
             let depth = self.seen.len();
+            self.sources.push((source.clone(), format));
             let below = self
                 .open_one(&source, format)
                 .map_err(|e| name_depth(e.file(source.path.display()), depth))?;

@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod chain;
+mod check;
 mod format;
 mod guid;
 mod map;
@@ -28,6 +29,7 @@ mod vhdx;
 pub mod write;
 
 pub use chain::Link;
+pub use check::{CheckedDisk, CheckedLayer, check};
 pub use format::Format;
 pub use open::{Image, OpenOptions, open};
 pub use probe::probe;

@@ -42,6 +42,7 @@ pub(crate) fn emit_stored(
     if outside > 0 {
         let at = offset.saturating_add(inside);
         let bad = DiskError::corrupt(format!("reading {what}"))
+            .code("block-outside-file")
             .file(path.display())
             .offset(at)
             .expected(format!("{outside} bytes"))

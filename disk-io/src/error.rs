@@ -73,6 +73,7 @@ struct Inner {
     expected: Option<String>,
     found: Option<String>,
     hint: Option<String>,
+    code: Option<&'static str>,
     os: Option<(io::ErrorKind, Option<i32>, String)>,
 }
 
@@ -88,6 +89,7 @@ impl DiskError {
             expected: None,
             found: None,
             hint: None,
+            code: None,
             os: None,
         }))
     }
@@ -169,6 +171,20 @@ impl DiskError {
     pub fn hint(self, hint: impl Into<String>) -> Self {
         let hint = escape(&hint.into());
         self.with(|i| i.hint = Some(hint))
+    }
+
+    /// Which kind of damage this is, for reports that count and explain kinds
+    /// ([`crate::Finding::code`]). The innermost code wins.
+    pub fn code(self, code: &'static str) -> Self {
+        if self.0.code.is_some() {
+            return self;
+        }
+        self.with(|i| i.code = Some(code))
+    }
+
+    /// See [`Self::code`].
+    pub fn code_text(&self) -> Option<&'static str> {
+        self.0.code
     }
 
     /// Puts what an outer layer was doing in front: `"opening the parent: reading …"`.

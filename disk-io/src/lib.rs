@@ -16,6 +16,7 @@
 //! | [`fields`] | bounded little-endian and big-endian access to on-disk structures |
 //! | [`slice`], [`mem`], [`positioned`], [`zero`] | small adaptors |
 //! | [`output`] | files that are written |
+//! | [`finding`] | what a check found |
 //! | [`faults`], [`conformance`] | test doubles, and the contract as a test suite |
 
 pub mod block_map;
@@ -24,6 +25,7 @@ pub mod disk;
 pub mod error;
 pub mod faults;
 pub mod fields;
+pub mod finding;
 pub mod host_dir;
 pub mod host_file;
 pub mod layered;
@@ -38,6 +40,7 @@ pub use block_map::{BlockMap, FileIndex, Mapping, Place, UnitId};
 pub use disk::{Disk, Run, RunKind};
 pub use error::{DiskError, ErrorKind, Result};
 pub use fields::Fields;
+pub use finding::{Finding, Severity};
 pub use host_dir::HostDir;
 pub use layered::{Layered, Memory, Origin};
 pub use locate::{FileId, Locate, NoFiles, Opened, Purpose};

@@ -350,6 +350,13 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
         Ok(false)
     }
 
+    /// Visits what is wrong with the volume's own structures; ranges are in bytes of the
+    /// volume. `false`: this file system cannot be checked, and nothing was looked at.
+    fn check(&self, visit: disk_io::finding::Visit<'_>) -> Result<bool> {
+        let _ = visit;
+        Ok(false)
+    }
+
     /// Visits deleted objects whose records are still there. Their nodes are good for
     /// [`Self::metadata`], [`Self::open`], [`Self::streams`] and [`Self::extents`]; reading
     /// what has been given to another file since is an error. `false`: as for

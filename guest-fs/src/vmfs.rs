@@ -12,7 +12,7 @@ use crate::{
     DirEntry, Extent, FileSystem, FsKind, Link, Metadata, Name, NodeId, NodeKind, OpenOptions,
     Timestamp, Visit, VolumeInfo,
 };
-use disk_io::{Disk, DiskError, ErrorKind, Result};
+use disk_io::{Disk, DiskError, ErrorKind, Finding, Result, Severity};
 use std::{
     ops::ControlFlow,
     sync::{Arc, OnceLock},
@@ -167,6 +167,21 @@ fn kind(kind: FileKind) -> NodeKind {
 }
 
 impl FileSystem for Vmfs {
+    fn check(&self, visit: disk_io::finding::Visit<'_>) -> Result<bool> {
+        self.volume.check(&mut |found| {
+            let severity = match found.severity {
+                vmfs_reader::Severity::Lost => Severity::Note,
+                vmfs_reader::Severity::Damage => Severity::Damage,
+            };
+            let e = match &found.path {
+                Some(path) => found.error.context(Name::from_bytes(path.clone())),
+                None => found.error,
+            };
+            visit(Finding::new("vmfs-inconsistent", severity, e));
+        })?;
+        Ok(true)
+    }
+
     fn info(&self) -> VolumeInfo {
         let sb = self.volume.superblock();
         let mut remarks = self.volume.warnings().to_vec();

@@ -4,6 +4,7 @@
 //! that parent. So every candidate is compared by content id and length before it is taken,
 //! and nothing is given out before the whole chain is known.
 
+mod check;
 mod failure;
 
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     link::Link,
     names,
 };
+pub(crate) use check::check;
 use disk_io::{
     DiskError, ErrorKind, FileId, HostDir, Locate, Opened, Purpose, Result, host_dir::Allowed,
 };
@@ -83,6 +85,7 @@ fn check_lengths(links: &[Link]) -> Result<Vec<String>> {
     for (child, parent) in links.iter().zip(links.iter().skip(1)) {
         if !same_length(child.capacity, parent.capacity) {
             return Err(DiskError::corrupt("comparing a disk with its parent")
+                .code("parent-length-differs")
                 .file(child.path.display())
                 .expected(format!("the parent's length, {} bytes", parent.capacity))
                 .found(format!("{} bytes", child.capacity)));
@@ -169,6 +172,7 @@ impl Chain<'_> {
         }
         if cid.is_none() && !self.options.ignore_cid {
             return Err(DiskError::corrupt("looking for the parent disk")
+                .code("parent-cid-missing")
                 .file(name)
                 .expected("parentCID beside parentFileNameHint")
                 .found(match d.get("parentCID") {
@@ -200,6 +204,7 @@ impl Chain<'_> {
         {
             return Err(Unfit::Other(
                 DiskError::corrupt("comparing a disk with its parent")
+                    .code("parent-length-differs")
                     .file(candidate.path.display())
                     .expected(format!("{child} bytes, the child's length"))
                     .found(format!("{parent} bytes")),

@@ -6,7 +6,7 @@ use crate::{
     link::Counts,
     tables::{self, Cell, Tables},
 };
-use disk_io::{Disk, DiskError, Fields, Mapping, Result};
+use disk_io::{Disk, DiskError, Fields, Finding, Mapping, Result, finding::Visit};
 use std::sync::Arc;
 
 /// Bytes of the header.
@@ -110,6 +110,8 @@ pub(crate) struct Cowd {
     gd: Directory,
     /// Bytes up to here are header and directory.
     metadata: u64,
+    /// Where the next table or grain would go, in bytes.
+    free: u64,
 }
 
 impl Cowd {
@@ -118,6 +120,7 @@ impl Cowd {
         let offset = u64::from(header.gd_offset).saturating_mul(crate::SECTOR);
         let bad_directory = || {
             DiskError::corrupt("opening the grain directory")
+                .code("grain-directory-outside-file")
                 .file(&seat.name)
                 .offset(20)
                 .expected(format!("{} entries inside the file", header.num_gd_entries))
@@ -140,7 +143,7 @@ impl Cowd {
         )
         .ok_or_else(bad_directory)?;
         if header.unclean_shutdown {
-            seat.remarks.add(|| {
+            seat.remarks.add("unclean-shutdown", || {
                 format!(
                     "{}: was not closed by its last writer (uncleanShutdown is set)",
                     seat.name
@@ -149,7 +152,7 @@ impl Cowd {
         }
         let free = u64::from(header.free_sector).saturating_mul(crate::SECTOR);
         if free > file.len() {
-            seat.remarks.add(|| {
+            seat.remarks.add("free-sector-outside-file", || {
                 format!(
                     "{}: is {} bytes long, its header says that {free} are in use: it may be \
                      cut short",
@@ -160,6 +163,7 @@ impl Cowd {
         }
         Ok(Self {
             metadata: gd.range().end,
+            free,
             grain: u64::from(header.grain_size).saturating_mul(crate::SECTOR),
             file,
             seat,
@@ -172,7 +176,14 @@ impl Cowd {
     fn check(&self, what: &str, number: u64, sector: u32, len: u64) -> Result<u64> {
         let offset = u64::from(sector).saturating_mul(crate::SECTOR);
         if offset < self.metadata || offset.saturating_add(len) > self.file.len() {
+            let inside = offset.saturating_add(len) <= self.file.len();
             return Err(DiskError::corrupt(format!("finding {what} {number}"))
+                .code(match (inside, what) {
+                    (true, "grain") => "grain-in-metadata",
+                    (true, _) => "grain-table-in-metadata",
+                    (false, "grain") => "grain-outside-file",
+                    (false, _) => "grain-table-outside-file",
+                })
                 .file(&self.seat.name)
                 .offset(offset)
                 .expected(format!(
@@ -241,5 +252,34 @@ impl ExtentMap for Cowd {
 
     fn count(&self, len: u64, counts: &mut Counts) -> Result<()> {
         tables::count(self, len, counts)
+    }
+
+    /// What is behind the free sector would be overwritten by the next write of ESX.
+    fn check(&self, start: u64, visit: Visit<'_>) -> Result<()> {
+        let mut at = start;
+        let mut touched = Vec::new();
+        let mut highest = 0u64;
+        tables::for_each(self, self.len, &mut |len, cell| {
+            let range = at..at.saturating_add(len);
+            at = range.end;
+            if let Cell::At(offset) = cell {
+                let end = offset.saturating_add(len);
+                if end > self.free {
+                    highest = highest.max(end);
+                    disk_io::finding::join(&mut touched, range);
+                }
+            }
+        })?;
+        if highest > 0 {
+            let e = DiskError::corrupt("comparing the free sector with what is used")
+                .code("free-sector-in-use")
+                .file(&self.seat.name)
+                .offset(28)
+                .expected(format!("{highest} or more, where the last grain ends"))
+                .found(self.free.to_string())
+                .hint("do not let a host write to this disk: it would overwrite these grains");
+            visit(Finding::warning("free-sector-in-use", e).touching(touched));
+        }
+        Ok(())
     }
 }

@@ -12,6 +12,7 @@
 //! | [`hosted`] | KDMV sparse extents, with and without compressed grains |
 //! | [`cowd`], [`sesparse`] | the sparse extents of ESX |
 //! | [`image`] | opening: one link after the other down to the base |
+//! | [`text`] | bytes to text: the character set is named inside the text |
 //! | [`children`] | which disks in a directory are newer than this one |
 //! | [`write`](mod@write) | encoders of small files of every subformat, for tests |
 //! | [`writer`] | writers of every subformat for disks of any size |
@@ -36,6 +37,7 @@ mod names;
 mod probe;
 pub mod sesparse;
 mod tables;
+pub mod text;
 pub mod write;
 pub mod writer;
 
@@ -44,6 +46,16 @@ pub use descriptor::Descriptor;
 pub use image::{Image, OpenOptions};
 pub use link::{Counts, ExtentInfo, Link, SparseInfo};
 pub use probe::{Kind, probe};
+
+/// Opens what can be opened of the chain of `source` and visits what is wrong between its
+/// links; of the links themselves, [`Link::check`] and their maps tell. The newest is first.
+pub fn check_chain(
+    source: disk_io::Opened,
+    options: &OpenOptions,
+    visit: disk_io::finding::Visit<'_>,
+) -> Vec<Link> {
+    chain::check(source, options, visit)
+}
 
 /// Bytes in a sector: every count and place in a VMDK is in these, whatever the guest's
 /// sector size.

@@ -4,7 +4,9 @@ use crate::{
     descriptor::{Access, Descriptor, ExtentType},
     extent::{ExtentMap, Remarks, UNIT_GRAIN_BITS},
 };
-use disk_io::{BlockMap, Disk, DiskError, FileIndex, Mapping, Result, UnitId};
+use disk_io::{
+    BlockMap, Disk, DiskError, FileIndex, Finding, Mapping, Result, UnitId, finding::Visit,
+};
 use std::{path::PathBuf, sync::Arc};
 
 /// One disk file of a chain with its extents.
@@ -100,6 +102,29 @@ impl Link {
     /// what was not closed. Tables are read when they are needed, so this grows.
     pub fn remarks(&self) -> Vec<String> {
         self.map.remarks.all()
+    }
+
+    /// Visits what is wrong with the link's files beyond what their maps say. What was
+    /// noticed while tables were read is among it, so the maps should have been walked.
+    pub fn check(&self, visit: Visit<'_>) -> Result<()> {
+        for part in &self.map.parts {
+            part.map.check(part.start, visit)?;
+        }
+        for (text, code) in self.map.remarks.typed() {
+            let name = format!("{}: ", self.path.display());
+            let text = text.strip_prefix(&name).unwrap_or(&text).to_owned();
+            let e = DiskError::corrupt("reading the link")
+                .file(self.path.display())
+                .found(text);
+            visit(Finding::warning(code, e));
+        }
+        for text in self.descriptor.iter().flat_map(Descriptor::warnings) {
+            let e = DiskError::corrupt("reading the descriptor")
+                .file(self.path.display())
+                .found(text.clone());
+            visit(Finding::note("descriptor-odd", e));
+        }
+        Ok(())
     }
 
     /// The link's own contents, without its parents.

@@ -153,6 +153,7 @@ impl SeSparse {
     pub(crate) fn open(file: Arc<dyn Disk>, seat: Seat, header: &Header, len: u64) -> Result<Self> {
         let bad = |at: u64, what: &str| {
             DiskError::corrupt(format!("finding {what}"))
+                .code("grain-directory-outside-file")
                 .file(&seat.name)
                 .offset(at)
                 .expected(format!("a place inside the file of {} bytes", file.len()))
@@ -222,6 +223,7 @@ impl Tables for SeSparse {
         if entry >> 32 != GDE_PRESENT {
             return Err(self
                 .bad(doing(), entry)
+                .code("grain-directory-entry-invalid")
                 .offset(self.gd.place(number))
                 .expected("0, or 0x10000000 in the high half"));
         }
@@ -231,6 +233,7 @@ impl Tables for SeSparse {
         if end > self.gts.1 || end > self.file.len() {
             return Err(self
                 .bad(doing(), entry)
+                .code("grain-table-outside-file")
                 .offset(self.gd.place(number))
                 .expected("a table inside the file and the area of the tables"));
         }
@@ -267,6 +270,7 @@ impl Tables for SeSparse {
                 if end > self.grains.1 || end > self.file.len() {
                     return Cell::Bad(
                         self.bad(format!("finding grain {grain}"), entry)
+                            .code("grain-outside-file")
                             .offset(at)
                             .expected("a place inside the file and the area of the grains"),
                     );
@@ -275,6 +279,7 @@ impl Tables for SeSparse {
             }
             _ => Cell::Bad(
                 self.bad(format!("finding grain {grain}"), entry)
+                    .code("grain-entry-invalid")
                     .expected("0, or 1, 2 or 3 in the highest four bits"),
             ),
         }

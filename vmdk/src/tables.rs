@@ -95,6 +95,15 @@ fn walk<T: Tables>(
     Ok(())
 }
 
+/// Visits every piece of the first `len` bytes of an extent with its length.
+pub(crate) fn for_each<T: Tables>(
+    tables: &T,
+    len: u64,
+    each: &mut dyn FnMut(u64, Cell),
+) -> Result<()> {
+    walk(tables, 0, len, &mut |len, _, cell| each(len, cell))
+}
+
 /// How many entries of `width` bytes are 0 from entry `index` on, at most `most`.
 pub(crate) fn zero_entries(table: &[u8], width: usize, index: usize, most: usize) -> usize {
     let start = index.saturating_mul(width);

@@ -3,6 +3,7 @@
 //! Reference counts are not needed for reading, so an image that was not closed cleanly, or
 //! whose counts are damaged, reads as well as any other.
 
+mod check;
 mod decode;
 mod header;
 mod snapshots;
@@ -14,6 +15,7 @@ use crate::{
     Format,
     chain::{Below, Chain, Link},
 };
+pub(crate) use check::check;
 use disk_io::{Disk, DiskError, Opened, Purpose, Result};
 use header::Header;
 pub use snapshots::Snapshot;

@@ -58,6 +58,17 @@ pub(super) fn read(disk: &dyn Disk, header: &Header) -> Result<Vec<Snapshot>> {
     Ok(found)
 }
 
+/// Length of the table in bytes; `None` without snapshots.
+pub(super) fn table_len(disk: &dyn Disk, header: &Header) -> Result<Option<u64>> {
+    let mut at = header.snapshots_offset;
+    for _ in 0..header.nb_snapshots.min(MAX_SNAPSHOTS) {
+        let (_, len) = one(disk, at, header.size)?;
+        at = at.saturating_add(len);
+    }
+    let len = at.saturating_sub(header.snapshots_offset);
+    Ok((header.nb_snapshots > 0).then_some(len))
+}
+
 /// The entry at `at`, and its padded length.
 fn one(disk: &dyn Disk, at: u64, size_now: u64) -> Result<(Snapshot, u64)> {
     const FIXED: usize = 40;

@@ -12,7 +12,8 @@ use crate::{
     parent::{Candidates, Found},
 };
 use disk_io::{
-    BlockMap, Disk, DiskError, Fields, FileIndex, Mapping, Opened, Place, Purpose, Result,
+    BlockMap, Disk, DiskError, Fields, FileIndex, Finding, Mapping, Opened, Place, Purpose, Result,
+    finding::Visit,
 };
 use header::{Header, Kind};
 use std::{path::PathBuf, sync::Arc};
@@ -48,6 +49,40 @@ pub(crate) fn open(source: &Opened, chain: &mut Chain<'_>) -> Result<Option<Belo
         source: parent(source, &header, chain)?,
         format: Some(Format::Vdi),
     }))
+}
+
+/// Visits what is wrong with the file's own bookkeeping: how many blocks are said to be
+/// stored.
+pub(crate) fn check(source: &Opened, visit: Visit<'_>) -> Result<()> {
+    let header = Header::read(&*source.disk)?;
+    let mut stored = 0u32;
+    let mut at = 0;
+    while at < header.blocks {
+        let n = header.blocks.saturating_sub(at).min(16 << 10);
+        let mut part = vec![0; usize::try_from(n.saturating_mul(4)).unwrap_or(0)];
+        let place = header.off_blocks.saturating_add(at.saturating_mul(4));
+        source.disk.read_exact_at(&mut part, place)?;
+        let f = Fields::new(&part, place, "block map");
+        for i in 0..part.len() / 4 {
+            if f.u32_le(i.saturating_mul(4))? < ZERO {
+                stored = stored.saturating_add(1);
+            }
+        }
+        at = at.saturating_add(n);
+    }
+    let mut said = [0; 4];
+    source.disk.read_exact_at(&mut said, 388)?;
+    let said = u32::from_le_bytes(said);
+    if said != stored {
+        let e = DiskError::corrupt("counting the blocks that are stored")
+            .file(source.path.display())
+            .offset(388)
+            .expected(format!("{stored}, as the block map has"))
+            .found(said.to_string())
+            .hint("a program that writes to this image may put a block over another");
+        visit(Finding::warning("block-count-differs", e));
+    }
+    Ok(())
 }
 
 /// A VDI names its parent by ids only, so its neighbours are asked who they are.
@@ -109,6 +144,7 @@ impl VdiMap {
             ZERO => Place::Zero,
             n if u64::from(n) >= self.header.blocks => Place::Bad(
                 DiskError::corrupt("reading the block map")
+                    .code("block-outside-file")
                     .file(self.path.display())
                     .offset(at)
                     .expected(format!("a block below {}", self.header.blocks))

@@ -90,6 +90,7 @@ impl VhdMap {
         };
         if offset < 512 || offset >= self.file.len() {
             return bad(DiskError::corrupt("reading the block allocation table")
+                .code("block-outside-file")
                 .offset(entry_at)
                 .expected(format!("a block inside {} bytes", self.file.len()))
                 .found(format!("one at {offset}")));

@@ -1,6 +1,6 @@
 //! The footer that makes a file a VHD, and the header of its sparse kinds.
 
-use disk_io::{Disk, DiskError, Fields, Result};
+use disk_io::{Disk, DiskError, Fields, Finding, Result, finding::Visit};
 
 /// Length of the footer in bytes.
 const FOOTER: usize = 512;
@@ -55,6 +55,36 @@ impl Footer {
             Ok(copy) if copy.kind != Kind::Fixed => Ok((copy, Some(problem))),
             _ => Err(problem),
         }
+    }
+
+    /// Visits what is wrong with the footer and its copy. A dynamic disk has the same 512
+    /// bytes at both ends.
+    pub(super) fn check(disk: &dyn Disk, name: &str, visit: Visit<'_>) -> Result<()> {
+        let (footer, problem) = Self::read(disk)?;
+        if let Some(problem) = problem {
+            visit(Finding::warning("footer-damaged", problem.file(name)));
+            return Ok(());
+        }
+        if footer.kind == Kind::Fixed || footer.at == 0 {
+            return Ok(());
+        }
+        if let Err(e) = Self::at(disk, 0, FOOTER) {
+            visit(Finding::warning("footer-copy-damaged", e.file(name)));
+            return Ok(());
+        }
+        let mut both = [[0; SHORT]; 2];
+        let [copy, own] = &mut both;
+        disk.read_exact_at(copy, 0)?;
+        disk.read_exact_at(own, footer.at)?;
+        if copy != own {
+            let e = DiskError::corrupt("comparing the footer with its copy")
+                .file(name)
+                .offset(0)
+                .expected("the same bytes at both ends of the file")
+                .found("others");
+            visit(Finding::warning("footer-copy-differs", e));
+        }
+        Ok(())
     }
 
     fn at(disk: &dyn Disk, at: u64, len: usize) -> Result<Self> {

@@ -14,7 +14,7 @@ use crate::{
     chain::{Below, Chain, Link},
 };
 use blocks::{Layout, VhdMap};
-use disk_io::{DiskError, Opened, Result};
+use disk_io::{DiskError, Opened, Result, finding::Visit};
 use footer::{Footer, Header, Kind};
 use std::sync::Arc;
 
@@ -59,6 +59,11 @@ pub(crate) fn open(source: &Opened, chain: &mut Chain<'_>) -> Result<Option<Belo
         source: parent,
         format: Some(Format::Vhd),
     }))
+}
+
+/// Visits what is wrong with the file's own bookkeeping.
+pub(crate) fn check(source: &Opened, visit: Visit<'_>) -> Result<()> {
+    Footer::check(&*source.disk, &source.path.display().to_string(), visit)
 }
 
 fn link(source: &Opened, footer: &Footer, header: Option<&Header>) -> Link {

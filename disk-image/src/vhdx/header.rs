@@ -2,7 +2,7 @@
 //! updates them in turn.
 
 use crate::guid::Guid;
-use disk_io::{Disk, DiskError, Fields, Result};
+use disk_io::{Disk, DiskError, Fields, Finding, Result, finding::Visit};
 
 const BAT: Guid = Guid::new(0x2dc27766_f623_4200_9d64_115e9bfd4a08);
 const METADATA: Guid = Guid::new(0x8b7ca206_4790_4b9a_b8fe_575f050f886e);
@@ -53,6 +53,15 @@ impl Header {
         Ok(header)
     }
 
+    /// Visits what is wrong with the two headers.
+    pub(super) fn check(disk: &dyn Disk, name: &str, visit: Visit<'_>) {
+        let both = [Self::at(disk, 64 << 10), Self::at(disk, 128 << 10)];
+        for e in both.iter().filter_map(|h| h.as_ref().err()) {
+            // A writer that was stopped leaves one torn; a new file may have only one.
+            visit(Finding::warning("header-damaged", e.clone().file(name)));
+        }
+    }
+
     fn at(disk: &dyn Disk, at: u64) -> Result<Self> {
         let bytes = checked(disk, at, 4096, b"head", "VHDX header")?;
         let f = Fields::new(&bytes, at, "VHDX header");
@@ -90,6 +99,27 @@ impl Regions {
         match checked(disk, 256 << 10, 64 << 10, b"regi", "region table") {
             Ok(bytes) => Self::parse(&bytes, 256 << 10),
             Err(_) => Err(first.context("neither region table is valid")),
+        }
+    }
+
+    /// Visits what is wrong with the two tables.
+    pub(super) fn check(disk: &dyn Disk, name: &str, visit: Visit<'_>) {
+        let table = |at| checked(disk, at, 64 << 10, b"regi", "region table");
+        match (table(192 << 10), table(256 << 10)) {
+            (Ok(a), Ok(b)) if a != b => {
+                let e = DiskError::corrupt("comparing the two region tables")
+                    .file(name)
+                    .offset(256 << 10)
+                    .expected("the table at 192 KiB again")
+                    .found("another");
+                visit(Finding::warning("region-tables-differ", e));
+            }
+            (Ok(_), Ok(_)) => {}
+            (a, b) => {
+                for e in [a.err(), b.err()].into_iter().flatten() {
+                    visit(Finding::warning("region-table-damaged", e.file(name)));
+                }
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
     parent::{Candidates, Found},
 };
 use blocks::VhdxMap;
-use disk_io::{DiskError, Opened, Result};
+use disk_io::{DiskError, Finding, Opened, Result, finding::Visit};
 use header::{Header, Regions};
 use metadata::Metadata;
 use std::sync::Arc;
@@ -54,6 +54,30 @@ pub(crate) fn open(source: &Opened, chain: &mut Chain<'_>) -> Result<Option<Belo
         source: parent(source, &metadata, chain)?,
         format: Some(Format::Vhdx),
     }))
+}
+
+/// Visits what is wrong with the file's own bookkeeping.
+pub(crate) fn check(source: &Opened, visit: Visit<'_>) -> Result<()> {
+    let name = source.path.display().to_string();
+    Header::check(&*source.disk, &name, visit);
+    let header = Header::read(&*source.disk)?;
+    match log::replay(&source.disk, &header) {
+        Ok((file, replayed)) => {
+            if replayed > 0 {
+                let e = DiskError::corrupt("reading the log")
+                    .file(&name)
+                    .offset(header.log_offset)
+                    .found(format!(
+                        "{replayed} entries that were never replayed: the image was not closed \
+                         cleanly"
+                    ));
+                visit(Finding::warning("log-not-replayed", e));
+            }
+            Regions::check(&*file, &name, visit);
+        }
+        Err(e) => visit(Finding::damage("log-damaged", e.file(&name))),
+    }
+    Ok(())
 }
 
 /// Opens the parent, which is the one whose data write id the child remembers.

@@ -75,6 +75,7 @@ impl Failure {
         if let Some((opened, head)) = self.mismatch {
             let cid = head.descriptor.as_ref().and_then(Descriptor::cid);
             return DiskError::corrupt(doing)
+                .code("parent-cid-differs")
                 .file(self.child)
                 .expected(format!("content id {}", show(self.wanted)))
                 .found(format!("{} in {}", show(cid), opened.path.display()))
@@ -88,6 +89,7 @@ impl Failure {
         }
         if let Some(path) = self.seen {
             return DiskError::corrupt(doing)
+                .code("chain-endless")
                 .file(self.child)
                 .expected("another disk")
                 .found(format!(
@@ -100,6 +102,7 @@ impl Failure {
             return e.context(format!("{}: {doing}", self.child));
         }
         DiskError::not_found(doing)
+            .code("parent-missing")
             .file(self.child)
             .expected(format!("one of {}", self.tried.join(", ")))
             .found("none of them")

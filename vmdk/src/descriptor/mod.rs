@@ -4,10 +4,10 @@
 //! that a writer can change one and leave the others alone (fact sheet, VMDK 2).
 
 mod extent_line;
-mod text;
 
 pub use extent_line::{Access, ExtentLine, ExtentType};
 
+use crate::text;
 use disk_io::{Disk, DiskError, Result};
 use encoding_rs::Encoding;
 
@@ -92,7 +92,7 @@ impl Descriptor {
     /// `Corrupt` where something that is needed is missing or cannot be understood,
     /// `Refused` where there is more of it than any real disk has.
     pub fn parse(bytes: &[u8], name: &str) -> Result<Self> {
-        let text = text::decode(bytes);
+        let text = text::decode(bytes, &["encoding", "ddb.encoding"]);
         let mut lines = Vec::new();
         let mut extents = 0usize;
         let mut warnings = text.warnings;

@@ -38,6 +38,7 @@ impl ExtentMap for FlatExtent {
         }
         if here < len {
             let e = DiskError::corrupt("reading a flat extent")
+                .code("extent-cut-short")
                 .file(&self.name)
                 .offset(self.file.len())
                 .expected(format!("{} bytes from {}", self.len, self.offset))

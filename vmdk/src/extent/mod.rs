@@ -5,7 +5,7 @@ pub(crate) mod head;
 pub(crate) mod open;
 
 use crate::link::Counts;
-use disk_io::{Disk, DiskError, FileIndex, Mapping, Place, Result};
+use disk_io::{Disk, DiskError, FileIndex, Mapping, Place, Result, finding::Visit};
 use std::{
     collections::BTreeSet,
     fmt::Debug,
@@ -35,6 +35,13 @@ pub(crate) trait ExtentMap: Send + Sync + Debug {
     fn grain_place(&self, grain: u64) -> Option<u64> {
         let _ = grain;
         None
+    }
+
+    /// Visits what is wrong beyond what the map says; `start` is where the extent begins on
+    /// the disk.
+    fn check(&self, start: u64, visit: Visit<'_>) -> Result<()> {
+        let _ = (start, visit);
+        Ok(())
     }
 
     /// Counts what is stored in the first `len` bytes.
@@ -79,23 +86,28 @@ impl ExtentMap for ForbiddenExtent {
     }
 }
 
-/// What was noticed while reading tables, each thing once.
+/// What was noticed while reading tables, each thing once: a sentence, and its kind for
+/// reports.
 #[derive(Debug, Default)]
-pub(crate) struct Remarks(Mutex<BTreeSet<String>>);
+pub(crate) struct Remarks(Mutex<BTreeSet<(String, &'static str)>>);
 
 impl Remarks {
     /// So that a damaged image does not fill the memory with complaints.
     const MOST: usize = 64;
 
-    pub(crate) fn add(&self, remark: impl FnOnce() -> String) {
+    pub(crate) fn add(&self, code: &'static str, remark: impl FnOnce() -> String) {
         if let Ok(mut all) = self.0.lock()
             && all.len() < Self::MOST
         {
-            all.insert(remark());
+            all.insert((remark(), code));
         }
     }
 
     pub(crate) fn all(&self) -> Vec<String> {
+        self.typed().into_iter().map(|(text, _)| text).collect()
+    }
+
+    pub(crate) fn typed(&self) -> Vec<(String, &'static str)> {
         self.0
             .lock()
             .map(|all| all.iter().cloned().collect())

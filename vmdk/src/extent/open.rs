@@ -310,6 +310,7 @@ impl<'a> Extents<'a> {
                 let dirty = header.journal_is_dirty(&*disk, &name)?;
                 if dirty {
                     let e = DiskError::unsupported("opening an seSparse extent")
+                        .code("journal-dirty")
                         .file(&name)
                         .expected("a replayed journal")
                         .found("a dirty one: changes in it are not in the tables")
@@ -371,15 +372,19 @@ impl<'a> Extents<'a> {
         if round(sparse.capacity) < len {
             return Err(
                 DiskError::corrupt("comparing an extent with its description")
+                    .code("extent-capacity-differs")
                     .file(name)
                     .expected(format!("{len} bytes, as the descriptor says"))
                     .found(format!("a header that says {}", sparse.capacity)),
             );
         }
-        self.warnings.push(format!(
-            "{name}: its header says {} bytes, the descriptor {len}; the descriptor is followed",
-            sparse.capacity
-        ));
+        self.remarks.add("extent-capacity-differs", || {
+            format!(
+                "{name}: its header says {} bytes, the descriptor {len}; the descriptor is \
+                 followed",
+                sparse.capacity
+            )
+        });
         Ok(())
     }
 }

@@ -56,6 +56,7 @@ pub(super) fn find(
     }
     Err(
         DiskError::corrupt("looking for the footer of a streamOptimized disk")
+            .code("footer-missing")
             .file(name)
             .offset(whole.saturating_sub(2 * crate::SECTOR))
             .expected("a footer, since the header gives no place of the grain directory")
@@ -81,6 +82,7 @@ fn agrees(header: &Header, footer: &Header, place: u64) -> Result<()> {
     };
     if facts(header) != facts(footer) || footer.gd_offset == GD_AT_END {
         return Err(DiskError::corrupt("reading the footer")
+            .code("footer-differs")
             .offset(place)
             .expected("the header again, with the place of the grain directory")
             .found("a footer that contradicts the header"));

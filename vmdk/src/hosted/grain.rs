@@ -92,6 +92,7 @@ fn decode_with(
     };
     if lba != grain.lba {
         return Err(bad("reading its marker")
+            .code("grain-marker-wrong")
             .expected(format!("sector {}", grain.lba))
             .found(format!("sector {lba}")));
     }
@@ -99,6 +100,7 @@ fn decode_with(
     let end = MARKER_LEN.saturating_add(size);
     if size == 0 || end > most || end > rest {
         return Err(bad("reading its length")
+            .code("grain-size-invalid")
             .expected(format!(
                 "1 to {} bytes",
                 most.min(rest).saturating_sub(MARKER_LEN)
@@ -119,11 +121,13 @@ fn decode_with(
         .zlib_decompress(data, out)
         .map_err(|e| {
             bad("inflating it")
+                .code("grain-not-inflated")
                 .expected(format!("a zlib stream of at most {} bytes", out.len()))
                 .found(e.to_string())
         })?;
     if n < grain.needed {
         return Err(bad("inflating it")
+            .code("grain-short")
             .expected(format!("{} bytes", grain.needed))
             .found(n.to_string()));
     }

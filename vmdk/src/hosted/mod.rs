@@ -1,5 +1,6 @@
 //! Hosted sparse extents: monolithicSparse, twoGbMaxExtentSparse, streamOptimized.
 
+mod check;
 mod footer;
 mod grain;
 pub mod header;
@@ -13,7 +14,7 @@ use crate::{
     link::Counts,
     tables::{self, Cell, Tables},
 };
-use disk_io::{Disk, DiskError, Mapping, Result, UnitId};
+use disk_io::{Disk, DiskError, Mapping, Result, UnitId, finding::Visit};
 use header::{GD_AT_END, flags};
 use redundancy::Block;
 use std::{
@@ -48,6 +49,12 @@ pub(crate) struct Hosted {
     metadata: Vec<Range<u64>>,
     zeroed_grains: bool,
     compressed: bool,
+    /// The directory's place is in a footer.
+    footer: bool,
+    /// The bytes that an ASCII-mode transfer would have changed, and whether they are said
+    /// to be set.
+    newline_test: [u8; 4],
+    newline_test_said: bool,
     /// The block that the last compressed grain was looked up in.
     last: Mutex<LastBlock>,
 }
@@ -59,15 +66,17 @@ impl Hosted {
     /// `Corrupt` if no directory can be found.
     pub(crate) fn open(file: Arc<dyn Disk>, seat: Seat, header: &Header, len: u64) -> Result<Self> {
         let mut header = header.clone();
-        if header.gd_offset == GD_AT_END {
+        let footer = header.gd_offset == GD_AT_END;
+        if footer {
             let (found, remark) = footer::find(&*file, &header, &seat.name)?;
             header = found;
             if let Some(remark) = remark {
-                seat.remarks.add(|| format!("{}: {remark}", seat.name));
+                seat.remarks
+                    .add("footer-misplaced", || format!("{}: {remark}", seat.name));
             }
         }
         if header.unclean_shutdown {
-            seat.remarks.add(|| {
+            seat.remarks.add("unclean-shutdown", || {
                 format!(
                     "{}: was not closed by its last writer (uncleanShutdown is set)",
                     seat.name
@@ -94,6 +103,7 @@ impl Hosted {
             .flatten();
         if gd.is_none() && rgd.is_none() {
             return Err(DiskError::corrupt("opening the grain directory")
+                .code("grain-directory-outside-file")
                 .file(&seat.name)
                 .offset(56)
                 .expected(format!(
@@ -105,7 +115,7 @@ impl Hosted {
                 .hint("the file is cut short, or not what its header says"));
         }
         if gd.is_none() {
-            seat.remarks.add(|| {
+            seat.remarks.add("grain-directory-unusable", || {
                 format!(
                     "{}: the grain directory is not inside the file; its redundant copy is used",
                     seat.name
@@ -116,7 +126,7 @@ impl Hosted {
             && copy.is_zero(LOOKED_AT) == Some(false)
         {
             // Each table would be decided in the same way; said once, and at once.
-            seat.remarks.add(|| {
+            seat.remarks.add("grain-directory-unusable", || {
                 format!(
                     "{}: the grain directory is all zeros; its redundant copy is used",
                     seat.name
@@ -139,6 +149,9 @@ impl Hosted {
             entries: u64::from(header.num_gtes_per_gt).max(1),
             zeroed_grains: header.has(flags::ZEROED_GRAINS),
             compressed: header.compressed(),
+            footer,
+            newline_test: header.newline_test,
+            newline_test_said: header.has(flags::VALID_NEWLINE_TEST),
             file,
             seat,
             len,
@@ -176,10 +189,15 @@ impl Hosted {
                 .offset(offset)
         };
         if end > self.file.len() {
-            return Some(bad().expected("a place inside the file").found(format!(
-                "sector {entry} of a file of {} bytes",
-                self.file.len()
-            )));
+            return Some(
+                bad()
+                    .code("grain-outside-file")
+                    .expected("a place inside the file")
+                    .found(format!(
+                        "sector {entry} of a file of {} bytes",
+                        self.file.len()
+                    )),
+            );
         }
         if self
             .metadata
@@ -188,6 +206,7 @@ impl Hosted {
         {
             return Some(
                 bad()
+                    .code("grain-in-metadata")
                     .expected("a place behind the metadata")
                     .found(format!("sector {entry}")),
             );
@@ -245,6 +264,7 @@ impl Tables for Hosted {
             1 if self.zeroed_grains => Cell::Zero,
             1 => Cell::Bad(
                 DiskError::corrupt(format!("finding grain {grain}"))
+                    .code("grain-entry-invalid")
                     .file(&self.seat.name)
                     .expected("a place, or flag 4 in the header")
                     .found("entry 1, which without the flag means nothing"),
@@ -304,5 +324,9 @@ impl ExtentMap for Hosted {
 
     fn count(&self, len: u64, counts: &mut Counts) -> Result<()> {
         tables::count(self, len, counts)
+    }
+
+    fn check(&self, start: u64, visit: Visit<'_>) -> Result<()> {
+        self.check_structure(start, visit)
     }
 }

@@ -40,6 +40,7 @@ impl Block {
     pub(super) fn disagreement(&self, index: usize, grain: u64, name: &str) -> DiskError {
         let show = |e: Option<u32>| e.map_or("nothing".into(), |e| e.to_string());
         DiskError::corrupt(format!("finding grain {grain}"))
+            .code("grain-tables-differ")
             .file(name)
             .expected("the grain table and its redundant copy to agree")
             .found(format!(
@@ -129,6 +130,7 @@ impl Hosted {
             return Ok(None);
         }
         let e = DiskError::corrupt("reading a grain directory")
+            .code("grain-tables-differ")
             .file(&self.seat.name)
             .expected(format!("table {number} in both directories"))
             .found(format!("none in the {missing}"));
@@ -158,9 +160,9 @@ impl Hosted {
 
     fn say(&self, number: u64, what: &str) {
         let (table, _) = crate::split(number, self.blocks_per_table());
-        self.seat
-            .remarks
-            .add(|| format!("{}: grain table {table} {what}", self.seat.name));
+        self.seat.remarks.add("grain-tables-differ", || {
+            format!("{}: grain table {table} {what}", self.seat.name)
+        });
     }
 
     /// One copy of a block.
@@ -178,6 +180,7 @@ impl Hosted {
         if end > self.file.len() {
             return Copy::Bad(
                 DiskError::corrupt(format!("finding grain table {table}"))
+                    .code("grain-table-outside-file")
                     .file(&self.seat.name)
                     .offset(directory.place(table))
                     .expected(format!("a table inside {} bytes", self.file.len()))

@@ -2,26 +2,33 @@
 
 use encoding_rs::{BIG5, Encoding, GBK, SHIFT_JIS, UTF_8, WINDOWS_1252};
 
-pub(super) struct Text {
-    pub(super) text: String,
-    pub(super) encoding: &'static Encoding,
-    pub(super) warnings: Vec<String>,
+/// Text with the character set that it was in.
+#[derive(Clone, Debug)]
+pub struct Text {
+    /// The text.
+    pub text: String,
+    /// What it was decoded from.
+    pub encoding: &'static Encoding,
+    /// What was odd, one sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// Decodes up to the first NUL (embedded descriptors are padded with them). What is not
 /// named is UTF-8, and where that fails windows-1252 (fact sheet, VMDK 2.2: what VMware
 /// assumes is not known).
-pub(super) fn decode(bytes: &[u8]) -> Text {
+///
+/// `keys` are those that name the character set, the first found of the earliest wins.
+pub fn decode(bytes: &[u8], keys: &[&str]) -> Text {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     let bytes = bytes.get(..end).unwrap_or_default();
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut warnings = Vec::new();
-    let named = named_encoding(bytes);
+    let named = named_encoding(bytes, keys);
     let encoding = match named.as_deref().map(|label| (label, for_label(label))) {
         Some((_, Some(encoding))) => Some(encoding),
         Some((label, None)) => {
             warnings.push(format!(
-                "the descriptor's encoding {} is not known here",
+                "the encoding {} is not known here",
                 disk_io::error::escape(label)
             ));
             None
@@ -37,10 +44,7 @@ pub(super) fn decode(bytes: &[u8]) -> Text {
                 warnings,
             };
         }
-        warnings.push(format!(
-            "the descriptor's text is not valid {}",
-            encoding.name()
-        ));
+        warnings.push(format!("the text is not valid {}", encoding.name()));
     }
     let (text, bad) = UTF_8.decode_without_bom_handling(bytes);
     if !bad {
@@ -58,10 +62,10 @@ pub(super) fn decode(bytes: &[u8]) -> Text {
     }
 }
 
-/// The value of the first `encoding` line; `ddb.encoding` where there is none. Every
+/// The value of the first line of the first key that there is. Every
 /// character set in use keeps ASCII where it is, so the line can be found in the bytes.
-fn named_encoding(bytes: &[u8]) -> Option<String> {
-    let mut second = None;
+fn named_encoding(bytes: &[u8], keys: &[&str]) -> Option<String> {
+    let mut found: Option<(usize, String)> = None;
     // It stands near the top; a text of megabytes is not searched for it.
     let head = bytes.get(..65_536).unwrap_or(bytes);
     for line in head.split(|b| *b == b'\n') {
@@ -79,14 +83,16 @@ fn named_encoding(bytes: &[u8]) -> Option<String> {
                 .collect();
             String::from_utf8_lossy(&value).into_owned()
         };
-        if key.eq_ignore_ascii_case(b"encoding") {
-            return Some(value());
-        }
-        if key.eq_ignore_ascii_case(b"ddb.encoding") {
-            second = Some(value());
+        let rank = keys
+            .iter()
+            .position(|k| key.eq_ignore_ascii_case(k.as_bytes()));
+        if let Some(rank) = rank
+            && found.as_ref().is_none_or(|(best, _)| rank < *best)
+        {
+            found = Some((rank, value()));
         }
     }
-    second
+    found.map(|(_, value)| value)
 }
 
 /// The names that descriptors carry, and those of the code pages they stand for.
