@@ -27,9 +27,12 @@ Examples:
   vmdkit ls -l web01-000002.vmdk /p1/Users            as of that snapshot
   vmdkit cp -r web01.vmdk /p1/Users/anna ./restored   files out, no root needed
   vmdkit mount web01.vmdk /mnt                        read-only; vmdkit umount /mnt
+  vmdkit vm /backups                                  which machines, which snapshots?
   vmdkit convert web01.vmdk web01.raw --to raw
+  vmdkit check web01-000002.vmdk                      is every link of it sound?
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part, 128+n ended by signal n.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part, 4 checked and found bad,
+128+n ended by signal n.
 'vmdkit VERB --help' has examples for each verb.")]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -95,6 +98,7 @@ impl LogLevel {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Info(verb::info::Info),
+    Vm(verb::vm::Vm),
     Ls(verb::ls::Ls),
     Stat(verb::stat::Stat),
     Cat(verb::cat::Cat),
@@ -102,6 +106,7 @@ pub(crate) enum Verb {
     Find(verb::find::Find),
     Tar(verb::tar::Tar),
     Map(verb::map::Map),
+    Check(verb::check::Check),
     Mount(verb::mount::Mount),
     Umount(verb::umount::Umount),
     Cleanup(verb::umount::Cleanup),
@@ -115,6 +120,7 @@ impl Verb {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
         match self {
             Self::Info(v) => v.run(global),
+            Self::Vm(v) => v.run(global),
             Self::Ls(v) => v.run(global),
             Self::Stat(v) => v.run(global),
             Self::Cat(v) => v.run(global),
@@ -122,6 +128,7 @@ impl Verb {
             Self::Find(v) => v.run(global),
             Self::Tar(v) => v.run(global),
             Self::Map(v) => v.run(global),
+            Self::Check(v) => v.run(global),
             Self::Mount(v) => v.run(global),
             Self::Umount(v) => v.run(),
             Self::Cleanup(v) => v.run(),
@@ -156,7 +163,8 @@ impl FilterArgs {
 /// SOURCE and how it is opened.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SourceArgs {
-    /// Disk image, descriptor, extent, delta or block device
+    /// Disk image, descriptor, extent, delta or block device; a machine's .vmx or its
+    /// directory; a directory of dated backups of one
     #[arg(value_name = "SOURCE")]
     pub(crate) source: PathBuf,
     #[command(flatten)]
@@ -200,9 +208,13 @@ pub(crate) struct HowArgs {
     /// Use FILE where the lowest link's parent is missing or does not match
     #[arg(help_heading = "How SOURCE is opened", long, value_name = "FILE")]
     pub(crate) parent: Option<PathBuf>,
-    /// An internal snapshot of the image instead of its present state (qcow2): id:N, name:TEXT
+    /// A snapshot instead of the present state, of a machine or of a qcow2 image: id:N,
+    /// name:TEXT, date:PREFIX, or a name
     #[arg(help_heading = "How SOURCE is opened", long, value_name = "POINT")]
     pub(crate) snapshot: Option<String>,
+    /// Which disk of a machine or package: scsi0:0 (scsi0-0 is the same), ide1:0, …
+    #[arg(help_heading = "How SOURCE is opened", long, value_name = "PLACE")]
+    pub(crate) disk: Option<String>,
     /// Code page of FAT's short names
     #[arg(help_heading = "How SOURCE is opened", long, value_name = "NUMBER")]
     pub(crate) code_page: Option<u16>,

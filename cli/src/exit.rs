@@ -15,6 +15,8 @@ pub(crate) enum Exit {
     Usage,
     /// Something that was asked for was skipped or could not be read; each was named.
     Partial,
+    /// Checked and found bad, or different.
+    Bad,
     /// A signal ended it.
     Signal(u8),
 }
@@ -26,6 +28,7 @@ impl Exit {
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Partial => 3,
+            Self::Bad => 4,
             Self::Signal(n) => 128 | n,
         }
     }

@@ -8,7 +8,7 @@ use crate::{
 };
 use disk_io::{Disk, Result};
 use guest_fs::{Link, Metadata, Name, Stream};
-use proxy::{Node, Source, SourceSpec, Tree, TreeOptions};
+use proxy::{Node, Source, SourceSpec, Tree, TreeOptions, Warn};
 use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
 /// What `proxy` wants to know.
@@ -23,6 +23,7 @@ fn spec(args: &SourceArgs, global: &Global) -> Result<SourceSpec> {
         ignore_dirty_journal: how.ignore_dirty_journal,
         parent: how.parent.clone(),
         snapshot: how.snapshot.clone(),
+        disk: how.disk.clone(),
         datastores: how.datastore.clone(),
         with: how.with.clone(),
         allow_missing: how.allow_missing,
@@ -34,8 +35,8 @@ fn spec(args: &SourceArgs, global: &Global) -> Result<SourceSpec> {
     })
 }
 
-/// Opens SOURCE without telling its warnings.
-pub(crate) fn open_quietly(args: &SourceArgs, global: &Global) -> Result<Arc<Source>, Failure> {
+/// The same for verbs that open SOURCE in their own way.
+pub(crate) fn spec_of(args: &SourceArgs, global: &Global) -> Result<SourceSpec, Failure> {
     if args.source.as_os_str() == "-" {
         let e = disk_io::DiskError::unsupported("opening SOURCE")
             .expected("a file or block device, which can be read at any place")
@@ -43,7 +44,12 @@ pub(crate) fn open_quietly(args: &SourceArgs, global: &Global) -> Result<Arc<Sou
             .hint("save it to a file first; a file of that name is ./-");
         return Err(e.into());
     }
-    let spec = spec(args, global).map_err(|e| Failure::usage(e.to_string()))?;
+    spec(args, global).map_err(|e| Failure::usage(e.to_string()))
+}
+
+/// Opens SOURCE without telling its warnings.
+pub(crate) fn open_quietly(args: &SourceArgs, global: &Global) -> Result<Arc<Source>, Failure> {
+    let spec = spec_of(args, global)?;
     Ok(Arc::new(Source::open(&spec)?))
 }
 
@@ -73,13 +79,22 @@ pub(crate) fn files(source: &Source) -> Vec<PathBuf> {
     files
 }
 
-/// The tree of SOURCE.
+/// The tree of SOURCE, its warnings told; `meta` lists metafiles.
 pub(crate) fn open_tree(
     args: &SourceArgs,
     global: &Global,
-    options: TreeOptions,
+    meta: bool,
 ) -> Result<Arc<Tree>, Failure> {
-    Ok(Arc::new(Tree::new(open(args, global)?, options)?))
+    let spec = spec_of(args, global)?;
+    let options = TreeOptions {
+        meta,
+        warn: Some(Warn(Arc::new(|text: &str| output::warn(text)))),
+    };
+    let tree = Tree::of(&spec, options)?;
+    for warning in tree.warnings() {
+        output::warn(warning);
+    }
+    Ok(Arc::new(tree))
 }
 
 /// The tree as something to restore from, times settled by `--tz`.

@@ -3,7 +3,7 @@
 //! A datastore is a VMFS volume (over one or more devices, each of them any image or block
 //! device), an OVA package, or a directory of the host. Nothing outside is opened.
 
-use crate::source::SourceSpec;
+use crate::{machine::Spot, source::SourceSpec, vmfs_place::VmfsPlace};
 use disk_image::{Format, Image, ova::Archive};
 use disk_io::{
     Disk, DiskError, ErrorKind, HostDir, Locate, Opened, Purpose, Result, error::escape,
@@ -13,7 +13,9 @@ use guest_fs::{
     partition::{self, Scheme},
     vmfs,
 };
+use inventory::{HostPlace, Place};
 use std::{
+    ffi::OsStr,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -91,8 +93,14 @@ fn device(text: &str) -> Device {
 pub(crate) enum Opening {
     /// VMFS volumes, which may name each other's files.
     Vmfs(Datastores),
-    /// One directory or package.
-    Place(Arc<dyn Locate>),
+    /// One directory of the host.
+    Directory {
+        place: Arc<dyn Locate>,
+        root: PathBuf,
+        name: Option<String>,
+    },
+    /// One package.
+    Package(Arc<dyn Locate>),
 }
 
 impl Opening {
@@ -105,13 +113,17 @@ impl Opening {
         if let [device] = only.devices.as_slice()
             && device.partition.is_none()
         {
-            let allowed = allowed(spec);
+            let allowed = spec.allowed();
             if device.path.is_dir() {
-                return Ok(Self::Place(Arc::new(HostDir::new(&device.path, &allowed)?)));
+                return Ok(Self::Directory {
+                    place: Arc::new(HostDir::new(&device.path, &allowed)?),
+                    root: device.path.clone(),
+                    name: only.name.clone(),
+                });
             }
             let opened = HostDir::open_source(&device.path, &allowed)?;
             if disk_image::probe(&*opened.disk)? == Some(Format::Ova) {
-                return Ok(Self::Place(Arc::new(Archive::open(&opened)?)));
+                return Ok(Self::Package(Arc::new(Archive::open(&opened)?)));
             }
         }
         Ok(Self::Vmfs(Datastores::new(vec![volume(only, spec)?])))
@@ -120,7 +132,11 @@ impl Opening {
     /// Opens SOURCE. A name that several datastores have is `Ambiguous`.
     pub(crate) fn source(&self, path: &Path) -> Result<Opened> {
         let stores = match self {
-            Self::Place(place) => return place.open(path, Purpose::Member),
+            Self::Directory { place, name, .. } => {
+                let path = in_directory(path, name.as_deref())?;
+                return place.open(&path, Purpose::Member);
+            }
+            Self::Package(place) => return place.open(path, Purpose::Member),
             Self::Vmfs(stores) => stores,
         };
         let name = path.as_os_str().as_bytes();
@@ -151,9 +167,53 @@ impl Opening {
         })
     }
 
-    /// What the user should be told of the datastores, and of the files of `image` that a
-    /// running host held.
-    pub(crate) fn warnings(&self, image: &Image) -> Vec<String> {
+    /// Every datastore as a place where machines are looked for.
+    pub(crate) fn places(self, allowed: &Allowed) -> Result<Vec<Arc<dyn Place>>> {
+        match self {
+            Self::Package(_) => Err(DiskError::unsupported("looking for virtual machines")
+                .expected("a datastore or a directory")
+                .found("a package")
+                .hint("vmdkit info shows the disks of a package")),
+            Self::Directory { root, .. } => Ok(vec![Arc::new(HostPlace::new(&root, allowed)?)]),
+            Self::Vmfs(stores) => {
+                let count = stores.volumes().count();
+                let place = |store| -> Arc<dyn Place> {
+                    Arc::new(VmfsPlace {
+                        stores: stores.clone(),
+                        store,
+                    })
+                };
+                Ok((0..count).map(place).collect())
+            }
+        }
+    }
+
+    /// SOURCE as a path of one of the datastores; `None` for a file of a package. A path
+    /// that several have, or none, is for [`Self::source`] to refuse.
+    pub(crate) fn spot(self, path: &Path, allowed: &Allowed) -> Result<Option<Spot>> {
+        match self {
+            Self::Package(_) => Ok(None),
+            Self::Directory { root, name, .. } => Ok(Some(Spot {
+                path: in_directory(path, name.as_deref())?,
+                place: Arc::new(HostPlace::new(&root, allowed)?),
+            })),
+            Self::Vmfs(stores) => {
+                let bytes = path.as_os_str().as_bytes();
+                let count = stores.volumes().count();
+                let found = (0..count).find_map(|n| stores.resolve(n, bytes).ok());
+                Ok(found.map(|found| Spot {
+                    path: PathBuf::from(OsStr::from_bytes(&found.path)),
+                    place: Arc::new(VmfsPlace {
+                        store: found.store,
+                        stores,
+                    }),
+                }))
+            }
+        }
+    }
+
+    /// What the user should be told of the datastores themselves.
+    pub(crate) fn own_warnings(&self) -> Vec<String> {
         let Self::Vmfs(stores) = self else {
             return Vec::new();
         };
@@ -162,6 +222,15 @@ impl Opening {
             let label = escape(&volume.superblock().label);
             told.extend(volume.warnings().iter().map(|w| format!("[{label}]: {w}")));
         }
+        told
+    }
+
+    /// The same, and of the files of `image` that a running host held.
+    pub(crate) fn warnings(&self, image: &Image) -> Vec<String> {
+        let mut told = self.own_warnings();
+        let Self::Vmfs(stores) = self else {
+            return told;
+        };
         let links = image.vmdk.iter().flat_map(|v| v.links());
         let files = links.flat_map(|link| {
             let extents = link.extents.iter().filter_map(|e| e.file.clone());
@@ -192,12 +261,31 @@ impl Opening {
     }
 }
 
-fn allowed(spec: &SourceSpec) -> Allowed {
-    Allowed {
-        dirs: spec.allow_dirs.clone(),
-        devices: spec.allow_devices.clone(),
-        open_files: 0,
+/// A name as hosts spell it, `[name] path` or `/vmfs/volumes/name/path`, as a path of a
+/// directory that stands for a datastore: any name, unless the user gave it one.
+fn in_directory(path: &Path, name: Option<&str>) -> Result<PathBuf> {
+    let bytes = path.as_os_str().as_bytes();
+    let parts = if let Some(rest) = bytes.strip_prefix(b"/vmfs/volumes/") {
+        let end = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
+        rest.split_at_checked(end)
+    } else if let Some(rest) = bytes.strip_prefix(b"[") {
+        let end = rest.iter().position(|b| *b == b']');
+        end.and_then(|end| Some((rest.get(..end)?, rest.get(end + 1..)?)))
+    } else {
+        None
+    };
+    let Some((found, below)) = parts else {
+        return Ok(path.to_path_buf());
+    };
+    if name.is_some_and(|name| name.as_bytes() != found) {
+        return Err(DiskError::not_found("finding a datastore")
+            .file(path.display())
+            .expected(name.unwrap_or_default())
+            .found(String::from_utf8_lossy(found).into_owned()));
     }
+    let below = below.trim_ascii_start();
+    let below = below.strip_prefix(b"/").unwrap_or(below);
+    Ok(PathBuf::from(OsStr::from_bytes(below)))
 }
 
 /// Opens the volume of a datastore from its devices.
@@ -232,7 +320,7 @@ fn members(device: &Device, spec: &SourceSpec) -> Result<Vec<Arc<dyn Disk>>> {
     // A datastore is not SOURCE: what is said of SOURCE's format and chain is not of it.
     let mut options = spec.image_options();
     (options.format, options.snapshot, options.vmdk.parent) = (None, None, None);
-    let opened = HostDir::open_source(&device.path, &allowed(spec))?;
+    let opened = HostDir::open_source(&device.path, &spec.allowed())?;
     let disk = disk_image::open(opened, &options)?.disk;
     let table = partition::read(&disk).map_err(|e| e.file(&place))?;
     if let Some(number) = device.partition {
@@ -286,6 +374,11 @@ mod tests {
             span.devices,
             [device("a.img", Some(2)), device("b.img", None)]
         );
+        let below = |path: &str, name| in_directory(Path::new(path), name).ok();
+        assert_eq!(below("[ds1] web/web.vmx", None), Some("web/web.vmx".into()));
+        assert_eq!(below("/vmfs/volumes/x/a", Some("x")), Some("a".into()));
+        assert_eq!(below("/vmfs/volumes/x/a", Some("y")), None);
+        assert_eq!(below("web/a", Some("y")), Some("web/a".into()));
         // An equals sign in a path names nothing.
         assert_eq!(spec("/x/a=b.img").devices, [device("/x/a=b.img", None)]);
         assert!("a,,b".parse::<DatastoreSpec>().is_err());

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`source`] | SOURCE: opening it, what is on it, what the user should be told |
 //! | [`datastore`] | VMFS volumes, packages and directories in which SOURCE is looked up |
+//! | [`machine`] | SOURCE as a virtual machine: its restore points, their disks |
 //! | [`volume`] | one volume, its file system opened on first use |
 //! | [`sets`] | volumes over several disks |
 //! | [`own`] | the tree's own directories, above the volumes |
@@ -23,6 +24,7 @@
 pub mod datastore;
 pub mod find;
 pub mod inode;
+pub mod machine;
 pub mod mount;
 pub mod names;
 pub mod own;
@@ -31,18 +33,20 @@ pub mod resolve;
 pub mod sets;
 pub mod source;
 pub mod tree;
+mod vmfs_place;
 pub mod volume;
 
 pub use datastore::DatastoreSpec;
 pub use find::Below;
+pub use machine::{Machine, Machines};
 pub use mount::{
     Ended, Layout, MountOptions, Mounted, Zone, mount,
     umount::{Cleaned, cleanup, umount},
 };
 pub use resolve::Resolved;
 pub use sets::{Logical, Member};
-pub use source::{Source, SourceSpec};
-pub use tree::{Entry, Node, Tree, TreeOptions};
+pub use source::{Located, Source, SourceSpec};
+pub use tree::{Entry, Node, Tree, TreeOptions, Warn};
 pub use volume::{Volume, VolumeReport};
 
 pub use disk_image::Format;

@@ -332,7 +332,7 @@ impl FileSystem for MockFs {
 
 /// A tree of these file systems as `/p1`, `/p2` …, and `/p9`, which cannot be read.
 pub(crate) fn tree(systems: Vec<MockFs>, options: TreeOptions) -> Tree {
-    let mut tree = Tree::empty(options);
+    let tree = Tree::empty(options);
     let disk: Arc<dyn Disk> = Arc::new(SparseMemDisk::new(1 << 30));
     for (i, fs) in systems.into_iter().enumerate() {
         let name = Name::from(format!("p{}", i + 1).as_str());

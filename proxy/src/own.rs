@@ -3,8 +3,8 @@
 //! A disk needs one level (`/p1`), logical volumes three (`/lvm/VG/LV`), a virtual machine
 //! with snapshots more. All of them are built from the same four calls.
 
-use crate::names;
-use disk_io::Disk;
+use crate::{names, source::Source};
+use disk_io::{Disk, Result};
 use guest_fs::Name;
 use std::{
     sync::{Arc, OnceLock},
@@ -23,6 +23,23 @@ pub enum Own {
     Volume(u16),
     /// A file that is a whole disk or part of one.
     File(OwnFile),
+    /// A directory with the volumes of a disk, which is opened when it is first entered.
+    Disk(Arc<LazyDisk>),
+}
+
+/// A disk that is opened when it is needed.
+pub struct LazyDisk {
+    pub(crate) open: Box<dyn Fn() -> Result<Source> + Send + Sync>,
+    pub(crate) opened: OnceLock<Result<()>>,
+}
+
+impl std::fmt::Debug for LazyDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let opened = self.opened.get();
+        f.debug_struct("LazyDisk")
+            .field("opened", &opened)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A disk as a file.
@@ -79,25 +96,27 @@ struct Item {
     name: Name,
     parent: OwnId,
     own: Own,
-    children: Vec<OwnId>,
+    children: boxcar::Vec<OwnId>,
 }
 
 /// The own entries of one tree.
+///
+/// Entries are only ever added, also while others are read.
 #[derive(Clone, Debug)]
 pub struct OwnTree {
-    items: Vec<Item>,
+    items: boxcar::Vec<Item>,
 }
 
 impl Default for OwnTree {
     fn default() -> Self {
-        Self {
-            items: vec![Item {
-                name: Name::default(),
-                parent: 0,
-                own: Own::Directory,
-                children: Vec::new(),
-            }],
-        }
+        let items = boxcar::Vec::new();
+        items.push(Item {
+            name: Name::default(),
+            parent: 0,
+            own: Own::Directory,
+            children: boxcar::Vec::new(),
+        });
+        Self { items }
     }
 }
 
@@ -107,7 +126,7 @@ impl OwnTree {
 
     /// Adds an entry below `parent` and gives its number. A name that the directory has
     /// already gets ` (2)`, ` (3)` …; `/` and control characters are escaped as `%XX`.
-    pub fn add(&mut self, parent: OwnId, name: &Name, own: Own) -> OwnId {
+    pub fn add(&self, parent: OwnId, name: &Name, own: Own) -> OwnId {
         let plain = names::own_name(name);
         let mut name = plain.clone();
         let mut copy = 2u32;
@@ -117,21 +136,21 @@ impl OwnTree {
             name = Name::from_bytes(bytes);
             copy += 1;
         }
-        let id = OwnId::try_from(self.items.len()).unwrap_or(OwnId::MAX);
-        self.items.push(Item {
+        let index = self.items.push(Item {
             name,
             parent,
             own,
-            children: Vec::new(),
+            children: boxcar::Vec::new(),
         });
-        if let Some(parent) = self.items.get_mut(parent as usize) {
+        let id = OwnId::try_from(index).unwrap_or(OwnId::MAX);
+        if let Some(parent) = self.items.get(parent as usize) {
             parent.children.push(id);
         }
         id
     }
 
     /// The directory `name` below `parent`, made if it is not there yet.
-    pub fn directory(&mut self, parent: OwnId, name: &Name) -> OwnId {
+    pub fn directory(&self, parent: OwnId, name: &Name) -> OwnId {
         match self.child(parent, &names::own_name(name)) {
             Some(id) if matches!(self.get(id), Some(Own::Directory)) => id,
             _ => self.add(parent, name, Own::Directory),
@@ -152,10 +171,9 @@ impl OwnTree {
 
     /// Entries of directory `dir`, in the order in which they were added.
     pub fn children(&self, dir: OwnId) -> impl Iterator<Item = (OwnId, &Name)> {
-        let ids = self.items.get(dir as usize).map(|i| i.children.as_slice());
-        ids.unwrap_or_default()
-            .iter()
-            .filter_map(|id| Some((*id, &self.items.get(*id as usize)?.name)))
+        let item = self.items.get(dir as usize);
+        let ids = item.into_iter().flat_map(|i| i.children.iter());
+        ids.filter_map(|(_, id)| Some((*id, &self.items.get(*id as usize)?.name)))
     }
 
     /// The directory that holds `id`; the root holds itself.
@@ -199,7 +217,7 @@ mod tests {
 
     #[test]
     fn levels_twins_and_escapes() {
-        let mut own = OwnTree::default();
+        let own = OwnTree::default();
         let snapshots = own.directory(OwnTree::ROOT, &Name::from("snapshots"));
         assert_eq!(
             own.directory(OwnTree::ROOT, &Name::from("snapshots")),

@@ -44,7 +44,7 @@ impl Tree {
             return self.walk(self.root(), path, path);
         };
         let first = Name::from_bytes(first);
-        if first.as_bytes() == b".." || self.own.child(OwnTree::ROOT, &first).is_some() {
+        if first.as_bytes() == b".." || self.lookup(self.root(), &first)?.is_some() {
             return self.walk(self.root(), path, path);
         }
         self.search_volumes(path)
@@ -57,8 +57,8 @@ impl Tree {
         let mut missing: Vec<DiskError> = Vec::new();
         let mut remarks = Vec::new();
         let mut unsearched = Vec::new();
-        for (_, door) in &self.volumes {
-            let door = own_node(*door);
+        for (_, door) in self.searched() {
+            let door = own_node(door);
             match self.walk(door, path, path) {
                 Ok(resolved) => found.push(resolved),
                 Err(e) if e.kind() == ErrorKind::NotFound => missing.push(e),
@@ -416,11 +416,16 @@ impl Tree {
 
     /// "/p1 (ntfs, 'System'), /p2 (bitlocker)", for hints.
     fn list_volumes(&self) -> String {
+        if self.current.is_some() {
+            let names = self.own.children(OwnTree::ROOT).take(32);
+            let names: Vec<String> = names.map(|(_, name)| format!("/{name}")).collect();
+            return names.join(", ");
+        }
         let list: Vec<String> = self
             .volumes
             .iter()
             .take(32)
-            .map(|(volume, door)| {
+            .map(|(_, (volume, door))| {
                 let what = match volume.recognised() {
                     Ok(Some(r)) => match &r.label {
                         Some(label) if !label.as_bytes().is_empty() => {

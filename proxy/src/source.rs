@@ -2,13 +2,12 @@
 
 use crate::{
     datastore::{DatastoreSpec, Opening},
+    machine,
     sets::{self, Logical, Member, Sets},
     volume::Volume,
 };
 use disk_image::{Format, Image};
-use disk_io::{
-    Disk, DiskError, HostDir, Layered, Memory, Opened, Result, error::escape, host_dir::Allowed,
-};
+use disk_io::{Disk, DiskError, Layered, Memory, Opened, Result, error::escape};
 use guest_fs::{
     Name,
     partition::{self, Scheme, Table},
@@ -37,6 +36,9 @@ pub struct SourceSpec {
     pub parent: Option<PathBuf>,
     /// An internal snapshot of the image (qcow2).
     pub snapshot: Option<String>,
+    /// Which disk, where SOURCE has several: a place such as `scsi0:0`, or what a package
+    /// calls it.
+    pub disk: Option<String>,
     /// Datastores in which SOURCE, and every name inside it, is looked up; where there is
     /// none, that is the host.
     pub datastores: Vec<DatastoreSpec>,
@@ -52,11 +54,38 @@ pub struct SourceSpec {
 }
 
 impl SourceSpec {
-    pub(crate) fn image_options(&self) -> disk_image::OpenOptions {
+    /// Opens SOURCE's file and nothing that it names.
+    pub fn locate(&self) -> Result<Located> {
+        if let Some(machines) = self.machines()? {
+            let (machine, date_used) = machines.only(self.snapshot.as_deref())?;
+            let wanted = self.snapshot.as_deref().filter(|_| !date_used);
+            let slot = self.disk.as_deref().map(str::parse).transpose()?;
+            let disk = machine.point(wanted)?.disk(slot)?;
+            return Ok(Located {
+                opened: machine.locate(disk)?,
+                warnings: Vec::new(),
+            });
+        }
+        if self.datastores.is_empty() {
+            return Ok(Located {
+                opened: machine::host_file(self)?,
+                warnings: Vec::new(),
+            });
+        }
+        let stores = Opening::open(self)?;
+        Ok(Located {
+            opened: stores.source(&self.path)?,
+            warnings: stores.own_warnings(),
+        })
+    }
+
+    /// How images are opened.
+    pub fn image_options(&self) -> disk_image::OpenOptions {
         disk_image::OpenOptions {
             format: self.format,
             memory: self.memory.clone(),
             snapshot: self.snapshot.clone(),
+            disk: self.disk.clone(),
             vmdk: vmdk::OpenOptions {
                 ignore_cid: self.ignore_cid,
                 ignore_dirty_journal: self.ignore_dirty_journal,
@@ -66,6 +95,15 @@ impl SourceSpec {
             ..disk_image::OpenOptions::default()
         }
     }
+}
+
+/// SOURCE's file, found.
+#[derive(Clone, Debug)]
+pub struct Located {
+    /// The file, with the place where what it names is looked up.
+    pub opened: Opened,
+    /// What the user should be told of the datastores.
+    pub warnings: Vec<String>,
 }
 
 /// An opened SOURCE: the disk, its partition table, its volumes.
@@ -87,7 +125,19 @@ impl Source {
     ///
     /// Fails where there is no disk to show, and ([`disk_io::ErrorKind::Unsupported`]) where
     /// nothing known is found in a file that no format claims.
+    ///
+    /// Of a machine it is the one disk that is meant: its only one, or the one that
+    /// [`SourceSpec::disk`] names, as of [`SourceSpec::snapshot`].
     pub fn open(spec: &SourceSpec) -> Result<Self> {
+        if let Some(machines) = spec.machines()? {
+            let (machine, date_used) = machines.only(spec.snapshot.as_deref())?;
+            return machine.open_only(spec, date_used);
+        }
+        Self::open_disk(spec)
+    }
+
+    /// The same where SOURCE is known to be a disk.
+    pub(crate) fn open_disk(spec: &SourceSpec) -> Result<Self> {
         if !spec.datastores.is_empty() {
             let stores = Opening::open(spec)?;
             let opened = stores.source(&spec.path)?;
@@ -98,19 +148,20 @@ impl Source {
             source.devices = devices.map(|d| d.path.clone()).collect();
             return Ok(source);
         }
-        let allowed = Allowed {
-            dirs: spec.allow_dirs.clone(),
-            devices: spec.allow_devices.clone(),
-            open_files: 0,
-        };
-        Self::open_in(HostDir::open_source(&spec.path, &allowed)?, spec)
+        Self::open_in(machine::host_file(spec)?, spec)
     }
 
     /// The same for a file that passed the gate already: a member of a datastore or archive.
     pub fn open_in(opened: Opened, spec: &SourceSpec) -> Result<Self> {
+        Self::open_at(opened, spec, true)
+    }
+
+    /// The same; `newer` asks for a warning where disks were made on top of it.
+    pub(crate) fn open_at(opened: Opened, spec: &SourceSpec, newer: bool) -> Result<Self> {
+        let path = opened.path.clone();
         let image = disk_image::open(opened.clone(), &spec.image_options())?;
         let mut warnings = image.warnings.clone();
-        if image.vmdk.is_some() {
+        if newer && image.vmdk.is_some() {
             warnings.extend(newer_data(&opened));
         }
         let members = Member::open_all(spec)?;
@@ -141,7 +192,7 @@ impl Source {
                 sets.volumes.push(Arc::new(volume));
                 (none, sets)
             }
-            Err(e) => return Err(e.file(spec.path.display())),
+            Err(e) => return Err(e.file(path.display())),
         };
         let Sets {
             volumes,
@@ -157,14 +208,14 @@ impl Source {
             };
             if !known {
                 return Err(DiskError::unsupported("opening as a disk")
-                    .file(spec.path.display())
+                    .file(path.display())
                     .expected("a disk image, a partition table or a file system")
                     .found("nothing known")
                     .hint("if it is a raw disk, say so with --format raw"));
             }
         }
         Ok(Self {
-            path: spec.path.clone(),
+            path,
             image,
             table,
             volumes,

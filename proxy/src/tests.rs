@@ -244,7 +244,13 @@ fn damage_is_visited_and_the_rest_goes_on() {
 fn metafiles_are_listed_when_asked_for() {
     assert!(!names(&odd(), "/p1").contains(&"$MFT".to_string()));
     assert!(odd().resolve("/p1/$MFT").is_ok());
-    let shown = tree(vec![odd_volume()], TreeOptions { meta: true });
+    let shown = tree(
+        vec![odd_volume()],
+        TreeOptions {
+            meta: true,
+            ..TreeOptions::default()
+        },
+    );
     assert!(names(&shown, "/p1").contains(&"$MFT".to_string()));
     assert!(!names(&shown, "/p1/Users").contains(&"$MFT".to_string()));
 }
@@ -297,7 +303,7 @@ fn volumes_say_why_not() {
 
 #[test]
 fn volumes_lie_below_any_number_of_own_directories() {
-    let mut tree = Tree::empty(TreeOptions::default());
+    let tree = Tree::empty(TreeOptions::default());
     let lvm = tree.add_directory(0, &Name::from("lvm"));
     let group = tree.add_directory(lvm, &Name::from("VG"));
     let fs = odd_volume();

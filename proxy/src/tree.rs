@@ -1,14 +1,21 @@
 //! The restore tree: names, metadata and contents by node.
 
 use crate::{
-    inode, names,
-    own::{Own, OwnFile, OwnId, OwnTree},
-    source::Source,
+    inode,
+    machine::{Machine, Machines},
+    names,
+    own::{LazyDisk, Own, OwnFile, OwnId, OwnTree},
+    source::{Source, SourceSpec},
     volume::{Volume, VolumeReport},
 };
-use disk_io::{Disk, DiskError, Result};
+use disk_io::{Disk, DiskError, ErrorKind, Result};
 use guest_fs::{DirEntry, FileSystem, Link, Metadata, Name, NodeId, NodeKind, Stream};
-use std::{ops::ControlFlow, sync::Arc};
+use inventory::{Point, Slot};
+use std::{
+    ops::ControlFlow,
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock},
+};
 
 /// One object of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +45,18 @@ pub struct Entry {
 pub struct TreeOptions {
     /// List the metafiles of file systems (`--meta`). They are found by name without it.
     pub meta: bool,
+    /// Told what should be known of a disk that is opened later, with its path.
+    pub warn: Option<Warn>,
+}
+
+/// Where warnings go.
+#[derive(Clone)]
+pub struct Warn(pub Arc<dyn Fn(&str) + Send + Sync>);
+
+impl std::fmt::Debug for Warn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Warn")
+    }
 }
 
 /// The restore tree.
@@ -45,9 +64,16 @@ pub struct TreeOptions {
 pub struct Tree {
     pub(crate) own: OwnTree,
     /// Volume number *n* is at *n* - 1.
-    pub(crate) volumes: Vec<(Arc<Volume>, OwnId)>,
+    pub(crate) volumes: boxcar::Vec<(Arc<Volume>, OwnId)>,
     source: Option<Arc<Source>>,
     options: TreeOptions,
+    /// The directory of the disks that a path without one means.
+    pub(crate) current: Option<OwnId>,
+    /// Files of the host that the tree is made of, where it is no single disk.
+    files: Vec<PathBuf>,
+    warnings: Vec<String>,
+    /// Held while volumes are added.
+    growing: Mutex<()>,
 }
 
 /// Room on a volume, in bytes.
@@ -73,17 +99,138 @@ impl Tree {
     /// `/ldm/GROUP/VOLUME` for logical volumes.
     pub fn new(source: Arc<Source>, options: TreeOptions) -> Result<Self> {
         let mut tree = Self::empty(options);
-        for volume in source.volumes() {
-            tree.add_volume(OwnTree::ROOT, volume.clone())?;
-        }
-        for logical in source.logical() {
-            let root = OwnTree::ROOT;
-            let directories = logical.directories.iter();
-            let parent = directories.fold(root, |at, name| tree.add_directory(at, name));
-            tree.add_volume(parent, logical.volume.clone())?;
-        }
+        tree.add_source(OwnTree::ROOT, &source)?;
         tree.source = Some(source);
         Ok(tree)
+    }
+
+    /// The tree of whatever SOURCE is: a disk, a machine with its restore points, dated
+    /// backups of one. Disks of machines are opened when they are entered.
+    pub fn of(spec: &SourceSpec, options: TreeOptions) -> Result<Self> {
+        let Some(machines) = spec.machines()? else {
+            return Self::new(Arc::new(Source::open_disk(spec)?), options);
+        };
+        if spec.disk.is_some() {
+            return Self::new(Arc::new(Source::open(spec)?), options);
+        }
+        let mut tree = Self::empty(options);
+        match &machines {
+            Machines::Dated(all) if spec.snapshot.is_none() => {
+                for (name, machine) in all {
+                    let dir = tree
+                        .own
+                        .directory(OwnTree::ROOT, &Name::from(name.as_str()));
+                    tree.add_machine(dir, machine);
+                }
+            }
+            _ => {
+                let (machine, date_used) = machines.only(spec.snapshot.as_deref())?;
+                tree.warnings.extend_from_slice(&machine.vm().warnings);
+                match spec.snapshot.as_deref().filter(|_| !date_used) {
+                    Some(wanted) => {
+                        let point = machine.point(Some(wanted))?.clone();
+                        tree.add_point(OwnTree::ROOT, machine, &point);
+                        tree.current = Some(OwnTree::ROOT);
+                        tree.files.extend(machine.files());
+                    }
+                    None => tree.current = Some(tree.add_machine(OwnTree::ROOT, machine)),
+                }
+            }
+        }
+        Ok(tree)
+    }
+
+    /// The restore points of a machine below `dir`: the directory of the present one.
+    fn add_machine(&mut self, dir: OwnId, machine: &Machine) -> OwnId {
+        self.files.extend(machine.files());
+        let mut current = dir;
+        let points = &machine.vm().points;
+        for point in points {
+            let below = match point.is_current() {
+                true => {
+                    current = self.own.directory(dir, &Name::from("current"));
+                    current
+                }
+                false => {
+                    let twins = points
+                        .iter()
+                        .filter(|p| p.name == point.name && !p.is_current());
+                    let name = match (twins.count(), point.uid) {
+                        (2.., Some(uid)) => format!("{} (id {uid})", point.name),
+                        _ => point.name.clone(),
+                    };
+                    let snapshots = self.own.directory(dir, &Name::from("snapshots"));
+                    self.own
+                        .add(snapshots, &Name::from(name.as_str()), Own::Directory)
+                }
+            };
+            self.add_point(below, machine, point);
+        }
+        current
+    }
+
+    fn add_point(&self, dir: OwnId, machine: &Machine, point: &Point) {
+        for disk in &point.disks {
+            let (machine, wanted, newer) = (machine.clone(), disk.clone(), point.is_current());
+            let lazy = LazyDisk {
+                open: Box::new(move || machine.open(&wanted, newer)),
+                opened: OnceLock::new(),
+            };
+            let name = Name::from(disk.slot.in_path().as_str());
+            self.own.add(dir, &name, Own::Disk(Arc::new(lazy)));
+        }
+    }
+
+    /// The volumes of a disk below `parent`.
+    fn add_source(&self, parent: OwnId, source: &Source) -> Result<()> {
+        for volume in source.volumes() {
+            self.add_volume(parent, volume.clone())?;
+        }
+        for logical in source.logical() {
+            let directories = logical.directories.iter();
+            let parent = directories.fold(parent, |at, name| self.own.directory(at, name));
+            self.add_volume(parent, logical.volume.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Opens the disk of an own entry, once.
+    fn enter_disk(&self, id: OwnId, lazy: &LazyDisk) -> Result<()> {
+        if let Some(done) = lazy.opened.get() {
+            return done.clone();
+        }
+        let _turn = self.growing.lock();
+        if let Some(done) = lazy.opened.get() {
+            return done.clone();
+        }
+        let done = match (lazy.open)() {
+            // A mount lives long, and what failed to be read once may be read later.
+            Err(e) if e.kind() == ErrorKind::Io => return Err(e),
+            Err(e) => Err(e),
+            Ok(source) => {
+                let path = self.own.path(id);
+                for warning in source.warnings() {
+                    if let Some(Warn(warn)) = &self.options.warn {
+                        warn(&format!("{path}: {warning}"));
+                    }
+                }
+                self.add_source(id, &source)
+            }
+        };
+        lazy.opened.get_or_init(|| done).clone()
+    }
+
+    /// What the user should be told before anything else, one sentence each.
+    pub fn warnings(&self) -> &[String] {
+        match &self.source {
+            Some(source) => source.warnings(),
+            None => &self.warnings,
+        }
+    }
+
+    /// Files of the host that the tree is made of, where it is no single disk.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// The raw layout: `disk.img`, and `p1.img` … for the partitions.
@@ -109,20 +256,26 @@ impl Tree {
     pub fn empty(options: TreeOptions) -> Self {
         Self {
             own: OwnTree::default(),
-            volumes: Vec::new(),
+            volumes: boxcar::Vec::new(),
             source: None,
             options,
+            current: None,
+            files: Vec::new(),
+            warnings: Vec::new(),
+            growing: Mutex::new(()),
         }
     }
 
     /// The directory `name` of the tree's own below `parent`, made if it is not there.
-    pub fn add_directory(&mut self, parent: OwnId, name: &Name) -> OwnId {
+    pub fn add_directory(&self, parent: OwnId, name: &Name) -> OwnId {
         self.own.directory(parent, name)
     }
 
     /// Puts a volume below `parent`, under its own name.
-    pub fn add_volume(&mut self, parent: OwnId, volume: Arc<Volume>) -> Result<u16> {
-        let number = u16::try_from(self.volumes.len() + 1).map_err(|_| {
+    ///
+    /// Only one thread at a time may add volumes.
+    pub fn add_volume(&self, parent: OwnId, volume: Arc<Volume>) -> Result<u16> {
+        let number = u16::try_from(self.volumes.count() + 1).map_err(|_| {
             DiskError::refused("building the tree")
                 .expected("at most 65535 volumes")
                 .found("more")
@@ -152,8 +305,36 @@ impl Tree {
     pub fn volumes(&self) -> Vec<VolumeReport> {
         self.volumes
             .iter()
-            .map(|(volume, door)| VolumeReport::of(volume, self.own.path(*door), None))
+            .map(|(_, (volume, door))| VolumeReport::of(volume, self.own.path(*door), None))
             .collect()
+    }
+
+    /// The volumes of a disk, where `node` is the directory that has them as its entries:
+    /// the root, or a disk of a machine. Opens their file systems, as [`Self::volumes`].
+    pub fn volume_level(&self, node: Node) -> Result<Option<Vec<VolumeReport>>> {
+        let Some(id) = own_id(node) else {
+            return Ok(None);
+        };
+        let is_disk = match self.own.get(id) {
+            Some(Own::Disk(_)) => true,
+            _ => node == self.root() && self.source.is_some(),
+        };
+        if !is_disk {
+            return Ok(None);
+        }
+        self.enter(node)?;
+        let below = |mut at: OwnId| {
+            while at != id && at != OwnTree::ROOT {
+                at = self.own.parent(at);
+            }
+            at == id
+        };
+        let all = self.volumes.iter().map(|(_, v)| v);
+        let mine = all.filter(|(_, door)| below(*door));
+        Ok(Some(
+            mine.map(|(volume, door)| VolumeReport::of(volume, self.own.path(*door), None))
+                .collect(),
+        ))
     }
 
     /// The volume that a node is, or lies in.
@@ -172,6 +353,21 @@ impl Tree {
     /// guest's registry; this is the one place where they are looked up.
     pub fn letter(&self, _letter: u8) -> Option<Node> {
         None
+    }
+
+    /// Every volume with its number and its root directory.
+    pub fn doors(&self) -> impl Iterator<Item = (u16, &Arc<Volume>, Node)> {
+        let numbered = self.volumes.iter().zip(1u16..);
+        numbered.map(|((_, (volume, door)), number)| (number, volume, own_node(*door)))
+    }
+
+    /// The node of an object of a volume, by what its file system calls it.
+    pub fn guest_node(&self, volume: u16, id: NodeId) -> Result<Node> {
+        match self.file_system(volume)? {
+            Some(fs) => self.node(volume, fs, id),
+            None => Err(DiskError::not_found("looking up a file by number")
+                .found(format!("no volume {volume} in the tree"))),
+        }
     }
 
     fn volume(&self, number: u16) -> Option<&(Arc<Volume>, OwnId)> {
@@ -202,6 +398,10 @@ impl Tree {
             let id = own_id(node).ok_or_else(gone)?;
             return match self.own.get(id).ok_or_else(gone)? {
                 Own::Directory => Ok(Place::Own(id)),
+                Own::Disk(lazy) => {
+                    self.enter_disk(id, lazy)?;
+                    Ok(Place::Own(id))
+                }
                 Own::File(file) => Ok(Place::File(file)),
                 Own::Volume(number) => {
                     let fs = self.file_system(*number)?.ok_or_else(gone)?;
@@ -237,11 +437,42 @@ impl Tree {
         Ok(Node { volume: number, id })
     }
 
+    /// An entry of the tree's own. At the root the disks of the present state are found
+    /// too: `/scsi0-0` is short for `/current/scsi0-0`.
+    fn own_child(&self, dir: OwnId, name: &Name) -> Option<OwnId> {
+        self.own.child(dir, name).or_else(|| {
+            let current = self.current.filter(|_| dir == OwnTree::ROOT)?;
+            let text = std::str::from_utf8(name.as_bytes()).ok()?;
+            let slot: Slot = text.parse().ok()?;
+            self.own
+                .child(current, &Name::from(slot.in_path().as_str()))
+        })
+    }
+
+    /// The volumes that a path without one is looked for in: those of the present state.
+    pub(crate) fn searched(&self) -> Vec<(Arc<Volume>, OwnId)> {
+        let Some(current) = self.current else {
+            return self.volumes.iter().map(|(_, v)| v.clone()).collect();
+        };
+        for (id, _) in self.own.children(current) {
+            // One that cannot be opened is said to be so when it is named.
+            let _ = self.place(own_node(id));
+        }
+        let below = |mut at: OwnId| {
+            while at != OwnTree::ROOT && at != current {
+                at = self.own.parent(at);
+            }
+            at == current
+        };
+        let all = self.volumes.iter().map(|(_, v)| v);
+        all.filter(|(_, door)| below(*door)).cloned().collect()
+    }
+
     /// Finds a name in a directory: exactly first, then, where the guest's file system
     /// folds case, folded. Metafiles are found too. `Ok(None)` if there is no such name.
     pub fn lookup(&self, dir: Node, name: &Name) -> Result<Option<Node>> {
         match self.place(dir)? {
-            Place::Own(id) => Ok(self.own.child(id, name).map(own_node)),
+            Place::Own(id) => Ok(self.own_child(id, name).map(own_node)),
             Place::File(_) => Ok(None),
             Place::Guest(number, fs, id) => {
                 if matches!(name.as_bytes(), b"" | b"." | b"..") {
@@ -318,6 +549,12 @@ impl Tree {
     /// What is known of a node. A volume that cannot be entered still is a directory, with
     /// the reason as its refusal.
     pub fn metadata(&self, node: Node) -> Result<Metadata> {
+        // A disk is not opened to say that it is a directory.
+        if let Some(Own::Disk(lazy)) = own_id(node).and_then(|id| self.own.get(id)) {
+            let mut metadata = own_metadata(node, NodeKind::Directory, 0, 0);
+            metadata.refusal = lazy.opened.get().and_then(|done| done.clone().err());
+            return Ok(metadata);
+        }
         match self.place(node) {
             Ok(Place::Own(_)) => Ok(own_metadata(node, NodeKind::Directory, 0, 0)),
             Ok(Place::File(file)) => {

@@ -42,7 +42,14 @@ fn spec(source: &Path, with: &[PathBuf]) -> SourceSpec {
 
 fn tree(spec: &SourceSpec) -> Tree {
     let source = Source::open(spec).unwrap_or_else(|e| panic!("{e}"));
-    Tree::new(Arc::new(source), TreeOptions { meta: true }).unwrap()
+    Tree::new(
+        Arc::new(source),
+        TreeOptions {
+            meta: true,
+            ..TreeOptions::default()
+        },
+    )
+    .unwrap()
 }
 
 /// Every path below `from` with its node.

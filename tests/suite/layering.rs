@@ -11,10 +11,11 @@ const LAYERS: &[(&str, u32)] = &[
     ("vmfs-reader", 2),
     ("disk-image", 2),
     ("guest-fs", 3),
+    ("inventory", 3),
     ("proxy", 4),
-    ("verify", 4),
     ("convert", 4),
-    ("vmdkit", 5),
+    ("verify", 5),
+    ("vmdkit", 6),
 ];
 
 /// Members that are not part of the product.

@@ -12,7 +12,7 @@ use clap::Args;
 use convert::{CopyOptions, DigestKind, NoProgress, Sparse, Stream, pipeline};
 use disk_io::{Disk, DiskError, Slice};
 use guest_fs::{Name, NodeKind};
-use proxy::{TreeOptions, resolve::link_words};
+use proxy::resolve::link_words;
 use std::{
     ffi::{OsStr, OsString},
     io,
@@ -55,10 +55,8 @@ impl Cat {
         for path in &self.paths {
             check_path(path)?;
         }
-        let tree = open_tree(&self.source, global, TreeOptions { meta: self.meta })?;
-        if let Some(source) = tree.source() {
-            guard::check_stdout(source)?;
-        }
+        let tree = open_tree(&self.source, global, self.meta)?;
+        guard::check_stdout_tree(&tree)?;
         let several = self.paths.len() > 1;
         let mut missing = false;
         for path in &self.paths {

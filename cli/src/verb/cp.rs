@@ -18,7 +18,7 @@ use convert::{
 };
 use disk_io::{DiskError, ErrorKind};
 use guest_fs::Name;
-use proxy::{Node, Tree, TreeOptions};
+use proxy::{Node, Tree};
 use serde::Serialize;
 use std::{
     ffi::{OsStr, OsString},
@@ -283,7 +283,7 @@ impl Cp {
         let filter = self.filter.filter()?;
         let place =
             Destination::new(&dest, self.paths.len(), self.parents).map_err(|e| usage(&e))?;
-        let tree = open_tree(&self.source, global, TreeOptions { meta: self.meta })?;
+        let tree = open_tree(&self.source, global, self.meta)?;
         signals::watch();
         allow_many_files();
 
@@ -311,7 +311,7 @@ impl Cp {
             preserve: self.preserve || self.archive,
             filter,
             workers: self.jobs,
-            protected: tree.source().map_or_else(Vec::new, |s| guard::protected(s)),
+            protected: guard::protected_tree(&tree),
         };
         let source = Restorable {
             tree: &tree,
@@ -326,8 +326,7 @@ impl Cp {
         drop(bar);
         let mut lists = lists.into_inner().unwrap_or_else(|e| e.into_inner());
         let lost = lists.output.take();
-        let warnings = tree.source().map_or(&[][..], |s| s.warnings());
-        self.tell(global, &dest, &summary, lists, warnings)?;
+        self.tell(global, &dest, &summary, lists, tree.warnings())?;
         match result {
             // It was named with the file that met it.
             Err(_) if was_told && signals::caught().is_none() => {

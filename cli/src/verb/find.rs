@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use disk_io::DiskError;
 use globset::{GlobBuilder, GlobMatcher};
 use guest_fs::{Metadata, Name, NodeKind, Timestamp};
-use proxy::{Below, Tree, TreeOptions};
+use proxy::{Below, Tree};
 use std::{
     ffi::{OsStr, OsString},
     ops::ControlFlow,
@@ -195,7 +195,7 @@ impl Find {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
         check_path(&self.path)?;
         let conditions = self.conditions(global)?;
-        let tree = open_tree(&self.source, global, TreeOptions::default())?;
+        let tree = open_tree(&self.source, global, false)?;
         let found = tree.resolve(self.path.as_bytes())?;
         for remark in &found.remarks {
             warn(remark);

@@ -12,7 +12,7 @@ use crate::{
 use clap::Args;
 use disk_io::{DiskError, Result};
 use guest_fs::{Metadata, Name, NodeKind, Stream};
-use proxy::{Entry, Node, Tree, TreeOptions, VolumeReport};
+use proxy::{Entry, Node, Tree, VolumeReport};
 use serde::Serialize;
 use std::{collections::HashSet, ffi::OsString, ops::ControlFlow, os::unix::ffi::OsStrExt};
 
@@ -122,7 +122,7 @@ struct Lister<'a> {
 impl Ls {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
         check_path(&self.path)?;
-        let tree = open_tree(&self.source, global, TreeOptions { meta: self.meta })?;
+        let tree = open_tree(&self.source, global, self.meta)?;
         let found = tree.resolve(self.path.as_bytes())?;
         for remark in &found.remarks {
             crate::output::warn(remark);
@@ -150,8 +150,8 @@ impl Ls {
             lister.only(&path, found.node, kind)?;
         } else if self.recursive {
             lister.below(&path, found.node, &mut HashSet::new())?;
-        } else if found.node == tree.root() {
-            lister.volumes(&path)?;
+        } else if let Some(volumes) = tree.volume_level(found.node)? {
+            lister.volumes(&path, &volumes)?;
         } else {
             lister.directory(&path, found.node)?;
         }
@@ -162,8 +162,7 @@ impl Ls {
 }
 
 impl Lister<'_> {
-    fn volumes(&mut self, path: &[u8]) -> Result<(), Failure> {
-        let volumes = self.tree.volumes();
+    fn volumes(&mut self, path: &[u8], volumes: &[proxy::VolumeReport]) -> Result<(), Failure> {
         if self.ls.json {
             let listing = Listing {
                 path: shown(path),
@@ -174,7 +173,7 @@ impl Lister<'_> {
             };
             return self.out.document(&listing);
         }
-        for line in volume_lines(&volumes, self.ls.long) {
+        for line in volume_lines(volumes, self.ls.long) {
             self.out.line(line)?;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! One file a verb.
 
 pub(crate) mod cat;
+pub(crate) mod check;
 pub(crate) mod convert;
 pub(crate) mod cp;
 pub(crate) mod create;
@@ -14,3 +15,4 @@ pub(crate) mod mount;
 pub(crate) mod stat;
 pub(crate) mod tar;
 pub(crate) mod umount;
+pub(crate) mod vm;

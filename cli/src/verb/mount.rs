@@ -11,7 +11,7 @@ use crate::{
 };
 use clap::{Args, ValueEnum};
 use disk_io::DiskError;
-use proxy::{Ended, Layout, MountOptions, TreeOptions};
+use proxy::{Ended, Layout, MountOptions};
 use std::{
     fs::OpenOptions,
     io::{self, BufRead, BufReader, Write},
@@ -92,7 +92,7 @@ impl Mount {
     }
 
     fn serve(&self, global: &Global) -> Result<Exit, Failure> {
-        let tree = open_tree(&self.source, global, TreeOptions { meta: self.meta })?;
+        let tree = open_tree(&self.source, global, self.meta)?;
         let options = MountOptions {
             layout: match self.layout {
                 LayoutArg::Tree => Layout::Tree,
@@ -108,8 +108,8 @@ impl Mount {
             }),
             ..MountOptions::default()
         };
-        if let (Some(log), Some(source)) = (&self.log, tree.source()) {
-            guard::check(log, source)?;
+        if let Some(log) = &self.log {
+            guard::check_tree(log, &tree)?;
         }
         let log = match &self.log {
             Some(path) => Some(

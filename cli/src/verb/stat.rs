@@ -15,7 +15,7 @@ use crate::{
 };
 use clap::Args;
 use guest_fs::{Extent, Link, Metadata, Name, NodeKind, Stream};
-use proxy::{Node, Tree, TreeOptions};
+use proxy::{Node, Tree};
 use serde::Serialize;
 use std::{ffi::OsString, os::unix::ffi::OsStrExt};
 
@@ -139,7 +139,7 @@ impl Facts {
 impl Stat {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
         check_path(&self.path)?;
-        let tree = open_tree(&self.source, global, TreeOptions { meta: true })?;
+        let tree = open_tree(&self.source, global, true)?;
         let found = tree.resolve(self.path.as_bytes())?;
         for remark in &found.remarks {
             crate::output::warn(remark);

@@ -19,7 +19,7 @@ use convert::{
 };
 use disk_io::{DiskError, ErrorKind};
 use guest_fs::Name;
-use proxy::{Node, Tree, TreeOptions};
+use proxy::{Node, Tree};
 use std::{
     ffi::OsString,
     io::{self, BufWriter, IsTerminal, Write},
@@ -148,10 +148,8 @@ impl Tar {
             ));
         }
         let filter = self.filter.filter()?;
-        let tree = open_tree(&self.source, global, TreeOptions::default())?;
-        if let Some(source) = tree.source() {
-            guard::check_stdout(source)?;
-        }
+        let tree = open_tree(&self.source, global, false)?;
+        guard::check_stdout_tree(&tree)?;
         signals::watch();
         let teller = Teller {
             verbose: self.verbose,

@@ -1,6 +1,7 @@
 //! The built `vmdkit`, run as a user runs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod check;
 mod common;
 mod convert;
 mod cp;
@@ -9,6 +10,7 @@ mod guard;
 mod guests;
 mod help;
 mod list;
+mod machine;
 mod mount;
 mod schema;
 mod tar;

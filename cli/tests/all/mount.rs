@@ -3,7 +3,7 @@
 use crate::common::{Fixture, names, skipped};
 use std::{fs, os::unix::fs::MetadataExt};
 
-fn no_fuse() -> bool {
+pub(crate) fn no_fuse() -> bool {
     let missing = !std::path::Path::new("/dev/fuse").exists();
     if missing {
         skipped("fuse", "no /dev/fuse");

@@ -74,6 +74,14 @@ fn schema(name: &str) -> Value {
 fn documents() {
     let f = Fixture::new();
     fs::write(f.path("there"), "").unwrap();
+    crate::machine::machine(&f, "web");
+    let descriptor = fs::read_to_string(f.path("disk.vmdk")).unwrap();
+    fs::write(
+        f.path("short.vmdk"),
+        descriptor.replace("disk-flat", "short-flat"),
+    )
+    .unwrap();
+    fs::write(f.path("short-flat.vmdk"), &f.raw()[..200_000]).unwrap();
     for (name, code, args) in [
         ("info", 0, &["info", "disk.vmdk"][..]),
         ("info", 0, &["info", "disk-flat.vmdk"]),
@@ -91,6 +99,9 @@ fn documents() {
             0,
             &["convert", "disk.vmdk", "x.raw", "--to", "raw"],
         ),
+        ("vm", 0, &["vm", "web"]),
+        ("check", 0, &["check", "web"]),
+        ("check", 4, &["check", "short.vmdk"]),
         ("create", 0, &["create", "new.vmdk", "1M"]),
         (
             "create",

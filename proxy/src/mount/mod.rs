@@ -325,6 +325,14 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
     let dir = check_dir(dir, &mut warnings)?;
     let tree = match (options.layout, tree.source()) {
         (Layout::Raw, Some(source)) => Arc::new(Tree::raw(source.clone())),
+        (Layout::Raw, None) => {
+            return Err(
+                DiskError::unsupported("mounting a machine's disk as a file")
+                    .expected("one disk")
+                    .found("a machine")
+                    .hint("say which disk with --disk"),
+            );
+        }
         _ => tree,
     };
     let source = tree

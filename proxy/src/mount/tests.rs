@@ -474,7 +474,7 @@ fn a_source_that_shrinks_gives_an_error_and_no_hang() {
     fs::write(&image, &bytes).unwrap();
     let allowed = disk_io::host_dir::Allowed::default();
     let opened = disk_io::HostDir::open_source(&image, &allowed).unwrap();
-    let mut tree = Tree::empty(TreeOptions::default());
+    let tree = Tree::empty(TreeOptions::default());
     tree.own.add(
         OwnTree::ROOT,
         &Name::from("disk.img"),

@@ -1,0 +1,216 @@
+//! Machines as SOURCE, and `vm`.
+
+use crate::{common::Fixture, mount::no_fuse};
+use std::fs;
+
+/// A machine `web` on the fixture's disk, with two snapshots of one name below the present
+/// state; the newest link has no data of its own.
+pub(crate) fn machine(f: &Fixture, dir: &str) {
+    let dir = f.path(dir);
+    fs::create_dir_all(&dir).unwrap();
+    for name in ["disk.vmdk", "disk-flat.vmdk"] {
+        fs::copy(f.path(name), dir.join(name)).unwrap();
+    }
+    let child = |name: &str, parent: &str| {
+        let (name, parent) = (dir.join(name), dir.join(parent));
+        let (name, parent) = (name.to_str().unwrap(), parent.to_str().unwrap());
+        f.run(&["-q", "create", name, "--child-of", parent]).code(0);
+    };
+    child("disk-000001.vmdk", "disk.vmdk");
+    child("disk-000002.vmdk", "disk-000001.vmdk");
+    fs::write(
+        dir.join("web.vmx"),
+        ".encoding = \"UTF-8\"\nconfig.version = \"8\"\nvirtualHW.version = \"14\"\n\
+         displayName = \"web 01\"\nguestOS = \"other\"\n\
+         uuid.bios = \"56 4d 81 3c dd d8 88 2c-f1 42 bf 58 f5 7c 2d 9f\"\n\
+         scsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"disk-000002.vmdk\"\n\
+         ide1:0.deviceType = \"cdrom-image\"\nide1:0.fileName = \"x.iso\"\n",
+    )
+    .unwrap();
+    let snapshot = |n: u32, uid: u32, parent: u32, disk: &str| {
+        format!(
+            "snapshot{n}.uid = \"{uid}\"\nsnapshot{n}.parent = \"{parent}\"\n\
+             snapshot{n}.displayName = \"a/b\"\nsnapshot{n}.createTimeHigh = \"388801\"\n\
+             snapshot{n}.createTimeLow = \"-814770620\"\nsnapshot{n}.numDisks = \"1\"\n\
+             snapshot{n}.disk0.fileName = \"{disk}\"\nsnapshot{n}.disk0.node = \"scsi0:0\"\n"
+        )
+    };
+    fs::write(
+        dir.join("web.vmsd"),
+        format!(
+            "snapshot.numSnapshots = \"2\"\nsnapshot.current = \"2\"\n{}{}",
+            snapshot(0, 1, 0, "disk.vmdk"),
+            snapshot(1, 2, 1, "disk-000001.vmdk")
+        ),
+    )
+    .unwrap();
+}
+
+#[test]
+fn the_tree_of_a_machine() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    for source in ["web", "web/web.vmx"] {
+        let ls = |path: &str| f.run(&["ls", source, path]).code(0).text().to_owned();
+        assert_eq!(ls("/"), "current\nsnapshots\n");
+        assert_eq!(ls("/snapshots"), "a%2Fb (id 1)\na%2Fb (id 2)\n");
+        assert_eq!(ls("/current"), "scsi0-0\n");
+        assert!(ls("/current/scsi0-0").contains("RESTORE"));
+        let all = "Long name of a file.dat\na.txt\ndir\nempty\n";
+        for dir in [
+            "/current/scsi0-0/p0",
+            "/scsi0-0/p0",
+            "/scsi0:0/p0",
+            "/snapshots/a%2Fb (id 1)/scsi0-0/p0",
+        ] {
+            assert_eq!(ls(dir), all, "{dir}");
+        }
+        // No disk is named: the present state is meant.
+        let cat = f.run(&["cat", source, "/a.txt"]).code(0);
+        assert_eq!(cat.text(), "hello\n");
+    }
+    let point = f
+        .run(&["ls", "web", "--snapshot", "id:1", "/scsi0-0/p0"])
+        .code(0);
+    assert!(point.text().contains("a.txt"));
+    f.run(&["ls", "web", "--snapshot", "a/b", "/"])
+        .code(2)
+        .says("id:1 (a/b), id:2 (a/b)");
+    f.run(&["ls", "web", "--snapshot", "id:9", "/"])
+        .code(1)
+        .says("id:2");
+    f.run(&["ls", "web", "--disk", "scsi0:1", "/"])
+        .code(1)
+        .says("scsi0:0");
+    f.run(&["ls", "web", "/scsi0-1/p0"]).code(1);
+    // One disk, for what takes one.
+    let info = f
+        .run(&["info", "--json", "web", "--snapshot", "id:2"])
+        .code(0);
+    assert_eq!(info.json()["chain"].as_array().unwrap().len(), 2);
+    f.run(&["cp", "-r", "web", "/scsi0-0/p0", "out"]).code(0);
+    assert_eq!(fs::read(f.path("out/a.txt")).unwrap(), b"hello\n");
+    // What the machine is made of is not written over.
+    f.run(&[
+        "cp",
+        "--overwrite",
+        "always",
+        "web",
+        "/a.txt",
+        "web/web.vmx",
+    ])
+    .code(1);
+}
+
+#[test]
+fn a_lost_link_is_told_where_it_matters() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    fs::remove_file(f.path("web/disk-000001.vmdk")).unwrap();
+    // Listing above it opens nothing.
+    f.run(&["ls", "web", "/"]).code(0);
+    f.run(&["ls", "web", "/current/scsi0-0"])
+        .code(1)
+        .says("disk-000001.vmdk");
+    f.run(&["ls", "web", "/snapshots/a%2Fb (id 1)/scsi0-0/p0"])
+        .code(0);
+    let vm = f.run(&["vm", "--json", "web"]).code(3).json();
+    let points = &vm["places"][0]["vms"][0]["points"];
+    assert!(points[0]["disks"][0]["error"].is_string());
+    assert!(points[1]["disks"][0]["error"].is_null());
+    let check = f.run(&["check", "--json", "web"]).code(4).json();
+    let codes: Vec<_> = check["findings"].as_array().unwrap().iter().collect();
+    assert!(
+        codes.iter().any(|c| c["code"] == "parent-missing"),
+        "{check}"
+    );
+    assert!(codes.iter().any(|c| c["code"] == "disk-missing"), "{check}");
+}
+
+#[test]
+fn inventories() {
+    let f = Fixture::new();
+    machine(&f, "all/web");
+    machine(&f, "all/web2");
+    fs::copy(f.path("disk.vmdk"), f.path("all/web/left.vmdk")).unwrap();
+    let vm = f.run(&["vm", "--json", "all"]).code(0).json();
+    let place = &vm["places"][0];
+    assert_eq!(place["vms"].as_array().unwrap().len(), 2);
+    assert_eq!(place["unused"][0], "web/left.vmdk");
+    assert_eq!(place["unused"].as_array().unwrap().len(), 1);
+    let web = &place["vms"][0];
+    assert_eq!(web["name"], "web 01");
+    assert_eq!(web["uuid"], "564d813c-ddd8-882c-f142-bf58f57c2d9f");
+    let chain = &web["points"][0]["disks"][0]["chain"];
+    assert_eq!(chain.as_array().unwrap().len(), 3);
+    assert_eq!(chain[0], "web/disk-000002.vmdk");
+    let text = f.run(&["vm", "all"]).code(0);
+    assert!(
+        text.text().contains("snapshot a/b (id 2)"),
+        "{}",
+        text.text()
+    );
+    assert!(text.text().contains("unused: web/left.vmdk"));
+    f.run(&["vm", "--select", "name:web 01", "all"]).code(0);
+    f.run(&["vm", "--select", "nobody", "all"])
+        .code(1)
+        .says("nobody");
+    f.run(&["vm"]).code(2);
+    f.run(&["vm", "nowhere"]).code(1);
+    // Several machines are no backups of one.
+    f.run(&["ls", "all"]).code(2).says("web2/web.vmx");
+    // With dates they are.
+    for (from, to) in [("web", "web-2024-01-31"), ("web2", "web-20240201")] {
+        fs::rename(f.path("all").join(from), f.path("all").join(to)).unwrap();
+    }
+    let ls = f.run(&["ls", "all"]).code(0);
+    assert_eq!(ls.text(), "web-2024-01-31\nweb-20240201\n");
+    let ls = f
+        .run(&["ls", "all", "/web-20240201/current/scsi0-0/p0"])
+        .code(0);
+    assert!(ls.text().contains("a.txt"));
+    let ls = f
+        .run(&["ls", "all", "--snapshot", "date:2024-01", "/"])
+        .code(0);
+    assert_eq!(ls.text(), "current\nsnapshots\n");
+    // A datastore that is a directory, by the names that hosts use.
+    for source in ["web-20240201/web.vmx", "[ds1] web-20240201/web.vmx"] {
+        let ls = f
+            .run(&["ls", "-D", "ds1=all", source, "/scsi0-0/p0"])
+            .code(0);
+        assert!(ls.text().contains("a.txt"));
+    }
+    f.run(&["ls", "-D", "ds1=all", "[ds2] web-20240201/web.vmx", "/"])
+        .code(1);
+}
+
+#[test]
+fn mounted() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    if no_fuse() {
+        return;
+    }
+    fs::create_dir(f.path("m")).unwrap();
+    f.run(&["mount", "web", "m"]).code(0);
+    let read = |path: &str| fs::read(f.path("m").join(path)).map_err(|e| e.to_string());
+    let results = [
+        read("current/scsi0-0/p0/a.txt"),
+        read("snapshots/a%2Fb (id 1)/scsi0-0/p0/a.txt"),
+        read("scsi0-0/p0/a.txt"),
+    ];
+    // Two states of one file are two files.
+    let inode = |path: &str| {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(f.path("m").join(path)).map(|m| m.ino()).ok()
+    };
+    let inodes = [
+        inode("current/scsi0-0/p0/a.txt"),
+        inode("snapshots/a%2Fb (id 1)/scsi0-0/p0/a.txt"),
+    ];
+    f.run(&["umount", "m"]).code(0);
+    for result in results {
+        assert_eq!(result.as_deref(), Ok(&b"hello\n"[..]));
+    }
+    assert!(inodes[0].is_some() && inodes[0] != inodes[1], "{inodes:?}");
+}

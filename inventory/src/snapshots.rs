@@ -1,0 +1,192 @@
+//! The snapshots of a machine (`.vmsd`; fact sheet, VMDK 10.2).
+
+use crate::{config::Slot, dictionary::Dictionary};
+
+/// Most snapshots that are read; products stop at some hundreds.
+const MOST: usize = 4096;
+/// Most disks of one.
+const DISKS: i64 = 512;
+
+/// A snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its number.
+    pub uid: i64,
+    /// The snapshot that it was made on; none for a root.
+    pub parent: Option<i64>,
+    /// What the user called it.
+    pub name: String,
+    /// What the user said of it.
+    pub description: Option<String>,
+    /// When it was taken: microseconds since 1970, UTC.
+    pub created: Option<i64>,
+    /// Where the machine's state is (`.vmsn`).
+    pub state_file: Option<String>,
+    /// Whether the machine's memory was saved with it: `type` 1 is a snapshot of a running
+    /// machine with its memory.
+    pub kind: Option<i64>,
+    /// The disks as they were then: opening the file shows that state.
+    pub disks: Vec<SnapshotDisk>,
+}
+
+/// A disk of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotDisk {
+    /// Where it hung, if that is said in a known way.
+    pub slot: Option<Slot>,
+    /// The place as written.
+    pub node: String,
+    /// The descriptor.
+    pub file: String,
+}
+
+/// All snapshots of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshots {
+    /// The one that the machine is running on now.
+    pub current: Option<i64>,
+    /// In the order in which they are stored, which is not the hierarchy.
+    pub all: Vec<Snapshot>,
+    /// The product wants to merge what it could not merge before.
+    pub needs_consolidation: bool,
+    /// What was odd, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Snapshots {
+    /// Takes them out of a dictionary.
+    pub fn new(d: &Dictionary) -> Self {
+        let mut found = Self {
+            current: d.number("snapshot.current").filter(|n| *n != 0),
+            needs_consolidation: d.flag("snapshot.needConsolidate") == Some(true),
+            warnings: d.warnings.clone(),
+            ..Self::default()
+        };
+        // The count may be stale, so entries are taken as long as there are any.
+        let said = d.number("snapshot.numSnapshots").unwrap_or(0);
+        let indices = d.entries().filter_map(|(key, _)| {
+            let rest = key.strip_prefix("snapshot")?;
+            rest.split_once('.')?.0.parse::<usize>().ok()
+        });
+        let mut indices: Vec<usize> = indices.collect();
+        indices.sort_unstable();
+        indices.dedup();
+        for index in indices.into_iter().take(MOST) {
+            match one(d, index) {
+                Some(snapshot) => found.all.push(snapshot),
+                None => found
+                    .warnings
+                    .push(format!("snapshot{index} has no number and is left out")),
+            }
+        }
+        if usize::try_from(said).ok() != Some(found.all.len()) {
+            found.warnings.push(format!(
+                "says that there are {said} snapshots, and describes {}",
+                found.all.len()
+            ));
+        }
+        found
+    }
+
+    /// A snapshot by its number.
+    pub fn get(&self, uid: i64) -> Option<&Snapshot> {
+        self.all.iter().find(|s| s.uid == uid)
+    }
+
+    /// Roots first, each followed by what was made on it: (depth, snapshot). One whose
+    /// parent is not there, or that is its own ancestor, stands as a root.
+    pub fn tree(&self) -> Vec<(usize, &Snapshot)> {
+        let mut out = Vec::new();
+        let is_root = |s: &&Snapshot| s.parent.is_none_or(|p| p == s.uid || self.get(p).is_none());
+        for root in self.all.iter().filter(is_root) {
+            self.below(root, 0, &mut out);
+        }
+        for left in &self.all {
+            if !out.iter().any(|(_, s)| s.uid == left.uid) {
+                self.below(left, 0, &mut out);
+            }
+        }
+        out
+    }
+
+    fn below<'a>(&'a self, at: &'a Snapshot, depth: usize, out: &mut Vec<(usize, &'a Snapshot)>) {
+        if depth > 256 || out.iter().any(|(_, s)| s.uid == at.uid) {
+            return;
+        }
+        out.push((depth, at));
+        for child in self.all.iter().filter(|s| s.parent == Some(at.uid)) {
+            self.below(child, depth + 1, out);
+        }
+    }
+}
+
+fn one(d: &Dictionary, index: usize) -> Option<Snapshot> {
+    let key = |field: &str| format!("snapshot{index}.{field}");
+    let text = |field: &str| d.text(&key(field)).map(str::to_owned);
+    let number = |field: &str| d.number(&key(field));
+    let uid = number("uid")?;
+    let created = number("createTimeHigh")
+        .zip(number("createTimeLow"))
+        .map(|(high, low)| high << 32 | (low & 0xffff_ffff));
+    let count = number("numDisks").unwrap_or(0).clamp(0, DISKS);
+    let disks = (0..count).filter_map(|n| {
+        let node = text(&format!("disk{n}.node")).unwrap_or_default();
+        Some(SnapshotDisk {
+            file: text(&format!("disk{n}.fileName"))?,
+            slot: node.parse().ok(),
+            node,
+        })
+    });
+    Some(Snapshot {
+        uid,
+        parent: number("parent").filter(|p| *p != 0),
+        name: text("displayName").unwrap_or_else(|| format!("snapshot {uid}")),
+        description: text("description"),
+        created,
+        state_file: text("filename"),
+        kind: number("type"),
+        disks: disks.collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trees_and_times() {
+        let text = r#"
+snapshot.current = "3"
+snapshot.numSnapshots = "3"
+snapshot0.uid = "1"
+snapshot0.displayName = "base"
+snapshot0.createTimeHigh = "388801"
+snapshot0.createTimeLow = "-814770620"
+snapshot0.numDisks = "1"
+snapshot0.disk0.fileName = "a.vmdk"
+snapshot0.disk0.node = "scsi0:0"
+snapshot7.uid = "3"
+snapshot7.parent = "2"
+snapshot7.displayName = "top"
+snapshot2.uid = "2"
+snapshot2.parent = "1"
+"#;
+        let s = Snapshots::new(&Dictionary::parse(text.as_bytes()).unwrap());
+        assert!(s.warnings.is_empty(), "{:?}", s.warnings);
+        let tree: Vec<_> = s.tree().iter().map(|(d, s)| (*d, s.uid)).collect();
+        assert_eq!(tree, [(0, 1), (1, 2), (2, 3)]);
+        assert_eq!(s.all[0].created, Some(1_669_891_059_848_772));
+        assert_eq!(
+            s.get(1).unwrap().disks[0].slot.unwrap().to_string(),
+            "scsi0:0"
+        );
+    }
+
+    #[test]
+    fn loops_end() {
+        let text = "snapshot.numSnapshots=\"2\"\nsnapshot0.uid=\"1\"\nsnapshot0.parent=\"2\"\n\
+                    snapshot1.uid=\"2\"\nsnapshot1.parent=\"1\"\n";
+        let s = Snapshots::new(&Dictionary::parse(text.as_bytes()).unwrap());
+        assert_eq!(s.tree().len(), 2);
+    }
+}

@@ -1,0 +1,434 @@
+//! A virtual machine: its configuration, its restore points, the files that belong to it.
+
+use crate::{
+    config::{Config, Slot},
+    dictionary::Dictionary,
+    place::{Listing, Place},
+    snapshots::Snapshots,
+};
+use disk_io::{DiskError, ErrorKind, Purpose, Result};
+use std::path::{Path, PathBuf};
+
+/// A machine as its files describe it. No disk is opened.
+#[derive(Clone, Debug)]
+pub struct Vm {
+    /// Directory of the configuration, relative to its place.
+    pub dir: PathBuf,
+    /// Name of the configuration in that directory.
+    pub config_file: PathBuf,
+    /// The configuration.
+    pub config: Config,
+    /// The snapshots, if there is a list of them.
+    pub snapshots: Option<Snapshots>,
+    /// States that can be restored: the present one first, then the snapshots, roots first.
+    pub points: Vec<Point>,
+    /// Files of the directory that belong to the machine, by name; disks are not among them.
+    pub files: Vec<VmFile>,
+    /// What stands in the way or should be known, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// A state of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Number of the snapshot; `None` for the present state.
+    pub uid: Option<i64>,
+    /// What the user called it; `current` for the present state.
+    pub name: String,
+    /// What the user said of it.
+    pub description: Option<String>,
+    /// When it was taken: microseconds since 1970, UTC.
+    pub created: Option<i64>,
+    /// How many snapshots it was made on.
+    pub depth: usize,
+    /// Whether the machine's memory was saved with it.
+    pub memory: bool,
+    /// Its disks, by place.
+    pub disks: Vec<PointDisk>,
+}
+
+/// A disk of a restore point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PointDisk {
+    /// Where it hangs.
+    pub slot: Slot,
+    /// Its descriptor, as it is written.
+    pub file: String,
+    /// Whether snapshots leave it out: it is only known as it is now.
+    pub independent: bool,
+    /// Whether other machines may have it too.
+    pub shared: bool,
+}
+
+/// What a file of a machine is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// `.vmx`
+    Config,
+    /// `.vmxf`
+    ExtendedConfig,
+    /// `.nvram`
+    Nvram,
+    /// `.vmsd`
+    Snapshots,
+    /// `.vmsn`
+    SnapshotState,
+    /// `.vmss`
+    SuspendState,
+    /// `.vmem`
+    Memory,
+    /// `.vswp`
+    Swap,
+    /// `.log`
+    Log,
+    /// `.dsd`
+    DataSet,
+    /// `-ctk.vmdk`
+    ChangeTracking,
+    /// `.lck`, `.vmtx` and others that are told by name.
+    Other,
+}
+
+impl FileKind {
+    /// A stable word, as used in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::ExtendedConfig => "extended-config",
+            Self::Nvram => "nvram",
+            Self::Snapshots => "snapshots",
+            Self::SnapshotState => "snapshot-state",
+            Self::SuspendState => "suspend-state",
+            Self::Memory => "memory",
+            Self::Swap => "swap",
+            Self::Log => "log",
+            Self::DataSet => "data-set",
+            Self::ChangeTracking => "change-tracking",
+            Self::Other => "other",
+        }
+    }
+
+    /// By the name alone; `None` for a disk and what is not a machine's.
+    pub fn of(name: &Path) -> Option<Self> {
+        let name = name.to_string_lossy().to_ascii_lowercase();
+        if name.ends_with("-ctk.vmdk") {
+            return Some(Self::ChangeTracking);
+        }
+        // `vmware-1.log`, ESX 2's `vmware.log.3`.
+        if name.starts_with("vmware") && name.contains(".log") {
+            return Some(Self::Log);
+        }
+        Some(match name.rsplit_once('.')?.1 {
+            "vmx" | "vmtx" => Self::Config,
+            "vmxf" => Self::ExtendedConfig,
+            "nvram" => Self::Nvram,
+            "vmsd" => Self::Snapshots,
+            "vmsn" => Self::SnapshotState,
+            "vmss" | "std" => Self::SuspendState,
+            "vmem" => Self::Memory,
+            "vswp" => Self::Swap,
+            "log" => Self::Log,
+            "dsd" => Self::DataSet,
+            "lck" | "vmpl" | "hlog" | "scoreboard" => Self::Other,
+            _ => return None,
+        })
+    }
+}
+
+/// A file of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmFile {
+    /// Its name.
+    pub name: PathBuf,
+    /// What it is for.
+    pub kind: FileKind,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+impl Vm {
+    /// Reads the configuration `file` in `dir` and what lies beside it. `listing` is that
+    /// directory's.
+    pub fn read(place: &dyn Place, dir: &Path, file: &Path, listing: &Listing) -> Result<Self> {
+        let gate = place.gate(dir)?;
+        let opened = gate.open(file, Purpose::Member)?;
+        let name = opened.path.display().to_string();
+        let config = Config::new(Dictionary::read(&*opened.disk, &name)?);
+        let mut warnings = config.warnings.clone();
+        if config.encrypted {
+            warnings.push("the configuration is encrypted: what it hides is not known".into());
+        }
+        let snapshots = match snapshot_list(file, listing) {
+            None => None,
+            Some(list) => {
+                let read = gate
+                    .open(&list, Purpose::Member)
+                    .and_then(|o| Dictionary::read(&*o.disk, &o.path.display().to_string()));
+                match read {
+                    Ok(dictionary) => Some(Snapshots::new(&dictionary)),
+                    Err(e) => {
+                        warnings.push(format!("its snapshots are not known: {e}"));
+                        None
+                    }
+                }
+            }
+        };
+        let snapshots = snapshots.filter(|s| !s.all.is_empty() || !s.warnings.is_empty());
+        if let Some(s) = &snapshots {
+            let told = s.warnings.iter();
+            warnings.extend(told.map(|w| format!("list of snapshots: {w}")));
+            if s.needs_consolidation {
+                warnings.push(
+                    "list of snapshots: disks wait to be consolidated; there may be deltas that \
+                     no snapshot names"
+                        .into(),
+                );
+            }
+        }
+        let points = points(&config, snapshots.as_ref(), &mut warnings);
+        Ok(Self {
+            files: files(listing, file),
+            dir: dir.to_path_buf(),
+            config_file: file.to_path_buf(),
+            config,
+            snapshots,
+            points,
+            warnings,
+        })
+    }
+
+    /// What it is called: by its user, else by its configuration's name.
+    pub fn name(&self) -> String {
+        let stem = || self.config_file.file_stem().unwrap_or_default();
+        let given = self.config.name.clone();
+        given.unwrap_or_else(|| stem().to_string_lossy().into_owned())
+    }
+
+    /// Whether it is a template.
+    pub fn is_template(&self) -> bool {
+        let extension = self.config_file.extension();
+        extension.is_some_and(|e| e.eq_ignore_ascii_case("vmtx"))
+    }
+
+    /// The state that `wanted` means: `current`, `id:N`, `name:TEXT`, `date:PREFIX` (of an
+    /// RFC 3339 time), or a bare word that is a name or a number.
+    ///
+    /// # Errors
+    /// `NotFound` and `Ambiguous`, both with the list of those that there are.
+    pub fn point(&self, wanted: &str) -> Result<&Point> {
+        let fits = |p: &&Point| match wanted.split_once(':') {
+            Some(("id", n)) => p.uid.map(|u| u.to_string()).as_deref() == Some(n),
+            Some(("name", n)) => p.uid.is_some() && p.name == n,
+            Some(("date", d)) => p.created.is_some_and(|t| rfc3339(t).starts_with(d)),
+            _ => false,
+        };
+        let mut found: Vec<&Point> = self.points.iter().filter(fits).collect();
+        if found.is_empty() {
+            let bare = |p: &&Point| {
+                p.name == wanted || p.uid.map(|u| u.to_string()).as_deref() == Some(wanted)
+            };
+            found = self.points.iter().filter(bare).collect();
+        }
+        let list = |points: &[&Point]| {
+            let some = points.iter().take(32).map(|p| match p.uid {
+                Some(uid) => format!("id:{uid} ({})", p.name),
+                None => "current".into(),
+            });
+            some.collect::<Vec<_>>().join(", ")
+        };
+        match found.as_slice() {
+            [one] => Ok(one),
+            [] => Err(DiskError::not_found("choosing a snapshot")
+                .file(self.config_file.display())
+                .expected(wanted.to_owned())
+                .found(list(&self.points.iter().collect::<Vec<_>>()))),
+            several => Err(DiskError::new(ErrorKind::Ambiguous, "choosing a snapshot")
+                .file(self.config_file.display())
+                .expected(format!("one that {wanted} means"))
+                .found(list(several))
+                .hint("say id:N")),
+        }
+    }
+}
+
+impl Point {
+    /// Its name in the tree: that of the snapshot.
+    pub fn is_current(&self) -> bool {
+        self.uid.is_none()
+    }
+
+    /// The disk at `slot`; without, the only one.
+    ///
+    /// # Errors
+    /// `NotFound` or `Ambiguous`, with the places that there are.
+    pub fn disk(&self, slot: Option<Slot>) -> Result<&PointDisk> {
+        let list = || {
+            let all = self
+                .disks
+                .iter()
+                .map(|d| format!("{} ({})", d.slot, d.file));
+            all.collect::<Vec<_>>().join(", ")
+        };
+        let doing = "choosing a disk of the machine";
+        match (slot, self.disks.as_slice()) {
+            (Some(slot), all) => all.iter().find(|d| d.slot == slot).ok_or_else(|| {
+                DiskError::not_found(doing)
+                    .expected(slot.to_string())
+                    .found(list())
+            }),
+            (None, [only]) => Ok(only),
+            (None, []) => Err(DiskError::not_found(doing).found("a machine without disks")),
+            (None, _) => Err(DiskError::new(ErrorKind::Ambiguous, doing)
+                .expected("one disk")
+                .found(list())
+                .hint("say which with --disk")),
+        }
+    }
+}
+
+/// Microseconds since 1970 as `2022-12-01T10:37:39.848772Z`.
+pub fn rfc3339(micros: i64) -> String {
+    jiff::Timestamp::from_microsecond(micros).map_or_else(
+        |_| format!("{micros} microseconds since 1970"),
+        |t| format!("{t:.6}"),
+    )
+}
+
+/// The list of snapshots beside a configuration: of the same name, else the only one.
+fn snapshot_list(config: &Path, listing: &Listing) -> Option<PathBuf> {
+    let is_list = |n: &&PathBuf| {
+        let extension = n.extension();
+        extension.is_some_and(|e| e.eq_ignore_ascii_case("vmsd"))
+    };
+    let all: Vec<&PathBuf> = listing
+        .files
+        .iter()
+        .map(|(n, _)| n)
+        .filter(is_list)
+        .collect();
+    let own = all.iter().find(|n| n.file_stem() == config.file_stem());
+    match (own, all.as_slice()) {
+        (Some(own), _) => Some((**own).clone()),
+        (None, [only]) => Some((*only).clone()),
+        _ => None,
+    }
+}
+
+fn files(listing: &Listing, config: &Path) -> Vec<VmFile> {
+    let configs = listing
+        .files
+        .iter()
+        .filter(|(n, _)| FileKind::of(n) == Some(FileKind::Config))
+        .count();
+    let stem = config.file_stem().unwrap_or_default().to_string_lossy();
+    let mut found = Vec::new();
+    for (name, size) in &listing.files {
+        let Some(kind) = FileKind::of(name) else {
+            continue;
+        };
+        // Where several machines share a directory, names tell them apart.
+        let text = name.to_string_lossy();
+        if configs > 1 && !text.starts_with(&*stem) {
+            continue;
+        }
+        found.push(VmFile {
+            name: name.clone(),
+            kind,
+            size: *size,
+        });
+    }
+    found
+}
+
+fn points(
+    config: &Config,
+    snapshots: Option<&Snapshots>,
+    warnings: &mut Vec<String>,
+) -> Vec<Point> {
+    let now = config.disks.iter().map(|d| PointDisk {
+        slot: d.slot,
+        file: d.file.clone(),
+        independent: d.is_independent(),
+        shared: d.shared,
+    });
+    let now: Vec<PointDisk> = now.collect();
+    for disk in now.iter().filter(|d| d.independent) {
+        warnings.push(format!(
+            "{}: is independent: no snapshot covers it, {} is only known as it is now",
+            disk.slot, disk.file
+        ));
+    }
+    for disk in now.iter().filter(|d| d.shared) {
+        warnings.push(format!(
+            "{}: may be shared with another machine ({})",
+            disk.slot, disk.file
+        ));
+    }
+    let mut points = vec![Point {
+        uid: None,
+        name: "current".into(),
+        description: None,
+        created: None,
+        depth: 0,
+        memory: false,
+        disks: now.clone(),
+    }];
+    for (depth, s) in snapshots.map(Snapshots::tree).unwrap_or_default() {
+        let mut disks: Vec<PointDisk> = Vec::new();
+        for disk in &s.disks {
+            let Some(slot) = disk.slot else {
+                warnings.push(format!(
+                    "snapshot {} ({}): the place {} of {} is not understood",
+                    s.uid, s.name, disk.node, disk.file
+                ));
+                continue;
+            };
+            disks.push(PointDisk {
+                slot,
+                file: disk.file.clone(),
+                independent: now.iter().any(|d| d.slot == slot && d.independent),
+                shared: now.iter().any(|d| d.slot == slot && d.shared),
+            });
+        }
+        disks.sort_by_key(|d| d.slot);
+        points.push(Point {
+            uid: Some(s.uid),
+            name: s.name.clone(),
+            description: s.description.clone(),
+            created: s.created,
+            depth: depth + 1,
+            memory: s.kind == Some(1),
+            disks,
+        });
+    }
+    points
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        assert_eq!(
+            rfc3339(1_669_891_059_848_772),
+            "2022-12-01T10:37:39.848772Z"
+        );
+        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59.999999Z");
+        assert!(rfc3339(i64::MAX).contains("since 1970"));
+    }
+
+    #[test]
+    fn what_belongs() {
+        for (name, kind) in [
+            ("web.vmx", Some(FileKind::Config)),
+            ("vmware-3.log", Some(FileKind::Log)),
+            ("vmware.log.2", Some(FileKind::Log)),
+            ("web-ctk.vmdk", Some(FileKind::ChangeTracking)),
+            ("web.vmdk", None),
+            ("readme", None),
+        ] {
+            assert_eq!(FileKind::of(Path::new(name)), kind, "{name}");
+        }
+    }
+}

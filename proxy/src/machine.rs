@@ -1,0 +1,533 @@
+//! SOURCE as a virtual machine: which one is meant, its restore points, their disks.
+
+use crate::{
+    datastore::{DatastoreSpec, Device, Opening},
+    source::{Source, SourceSpec},
+};
+use disk_io::{DiskError, ErrorKind, HostDir, Locate, Opened, Purpose, Result, host_dir::Allowed};
+use inventory::{Config, HostPlace, Inventory, Listing, Place, Point, PointDisk, Slot, Vm};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// How much of a file is looked at to tell a configuration.
+const HEAD: u64 = 64 << 10;
+
+/// A machine with the place that it was found in.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    vm: Vm,
+    place: Arc<dyn Place>,
+    spec: SourceSpec,
+}
+
+/// SOURCE as machines.
+#[derive(Clone, Debug)]
+pub enum Machines {
+    /// One.
+    One(Box<Machine>),
+    /// Backups of one, by the names of their directories, the oldest first.
+    Dated(Vec<(String, Machine)>),
+}
+
+/// A place and a path in it.
+pub(crate) struct Spot {
+    pub(crate) place: Arc<dyn Place>,
+    pub(crate) path: PathBuf,
+}
+
+impl SourceSpec {
+    /// Where SOURCE lies. For a directory of the host the place is that directory, so that
+    /// all of it counts as SOURCE's own.
+    pub(crate) fn spot(&self) -> Result<Option<Spot>> {
+        if !self.datastores.is_empty() {
+            return Opening::open(self)?.spot(&self.path, &self.allowed());
+        }
+        let spot = |root: &Path, path: &Path| {
+            Ok(Some(Spot {
+                place: Arc::new(HostPlace::new(root, &self.allowed())?),
+                path: path.to_path_buf(),
+            }))
+        };
+        if self.path.is_dir() {
+            return spot(&self.path, Path::new(""));
+        }
+        let parent = match self.path.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir,
+            _ => Path::new("."),
+        };
+        match self.path.file_name() {
+            Some(name) if self.path.is_file() => spot(parent, Path::new(name)),
+            _ => Ok(None),
+        }
+    }
+
+    pub(crate) fn allowed(&self) -> Allowed {
+        Allowed {
+            dirs: self.allow_dirs.clone(),
+            devices: self.allow_devices.clone(),
+            open_files: 0,
+        }
+    }
+
+    /// SOURCE as machines; `None` where it is a disk.
+    ///
+    /// # Errors
+    /// A directory without a machine, or with several that are no backups of one.
+    pub fn machines(&self) -> Result<Option<Machines>> {
+        // What is said of the format is said of a disk.
+        if self.format.is_some() {
+            return Ok(None);
+        }
+        let Some(Spot { place, path }) = self.spot()? else {
+            return Ok(None);
+        };
+        let machine = |vm| Machine {
+            vm,
+            place: place.clone(),
+            spec: self.clone(),
+        };
+        if let Ok(listing) = place.list(&path) {
+            return directory(&*place, &path, &listing, &machine).map(Some);
+        }
+        let dir = path.parent().unwrap_or(Path::new(""));
+        let Some(name) = path.file_name().map(Path::new) else {
+            return Ok(None);
+        };
+        if !is_config(&*place, dir, name) {
+            return Ok(None);
+        }
+        let listing = place.list(dir)?;
+        let vm = Vm::read(&*place, dir, name, &listing)?;
+        Ok(Some(Machines::One(Box::new(machine(vm)))))
+    }
+}
+
+/// The machine of a directory, or its dated backups.
+fn directory(
+    place: &dyn Place,
+    dir: &Path,
+    listing: &Listing,
+    machine: &dyn Fn(Vm) -> Machine,
+) -> Result<Machines> {
+    let here = configs(place, dir, listing)?;
+    let shown = || match dir.as_os_str().is_empty() {
+        true => place.describe(),
+        false => dir.display().to_string(),
+    };
+    let several = |names: Vec<String>| {
+        DiskError::new(ErrorKind::Ambiguous, "opening the directory as a machine")
+            .file(shown())
+            .expected("one virtual machine, or dated backups of one")
+            .found(names.join(", "))
+            .hint("name one of them; vmdkit vm lists all")
+    };
+    match here.as_slice() {
+        [only] => {
+            let vm = Vm::read(place, dir, only, listing)?;
+            return Ok(Machines::One(Box::new(machine(vm))));
+        }
+        [] => {}
+        names => {
+            let names = names.iter().map(|n| n.display().to_string());
+            return Err(several(names.collect()));
+        }
+    }
+    let mut found: Vec<(String, Vm)> = Vec::new();
+    for name in &listing.directories {
+        let path = dir.join(name);
+        let Ok(below) = place.list(&path) else {
+            continue;
+        };
+        for config in configs(place, &path, &below)? {
+            let vm = Vm::read(place, &path, &config, &below)?;
+            found.push((name.display().to_string(), vm));
+        }
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    let dated = found.iter().all(|(name, _)| has_date(name))
+        && found
+            .windows(2)
+            .all(|w| w.first().map(|a| &a.0) != w.last().map(|b| &b.0));
+    match found.len() {
+        0 => Err(DiskError::not_found("opening the directory as a machine")
+            .file(shown())
+            .expected("a configuration (*.vmx) in it, or dated directories with one each")
+            .found(format!("{} files, none of them one", listing.files.len()))
+            .hint("name a disk in it")),
+        _ if dated => {
+            let all = found.into_iter().map(|(name, vm)| (name, machine(vm)));
+            Ok(Machines::Dated(all.collect()))
+        }
+        1 => {
+            let vm = found.into_iter().next().map(|(_, vm)| vm);
+            vm.map(|vm| Machines::One(Box::new(machine(vm))))
+                .ok_or_else(|| several(Vec::new()))
+        }
+        _ => {
+            let names = found
+                .iter()
+                .take(32)
+                .map(|(_, vm)| vm.dir.join(&vm.config_file).display().to_string());
+            Err(several(names.collect()))
+        }
+    }
+}
+
+/// Configurations of a directory, by name and content.
+fn configs(place: &dyn Place, dir: &Path, listing: &Listing) -> Result<Vec<PathBuf>> {
+    let named = listing.files.iter().filter(|(name, _)| {
+        let extension = name.extension();
+        extension.is_some_and(|e| e.eq_ignore_ascii_case("vmx") || e.eq_ignore_ascii_case("vmtx"))
+    });
+    Ok(named
+        .filter(|(name, _)| is_config(place, dir, name))
+        .map(|(name, _)| name.clone())
+        .collect())
+}
+
+fn is_config(place: &dyn Place, dir: &Path, name: &Path) -> bool {
+    let head = || -> Result<Vec<u8>> {
+        let opened = place.gate(dir)?.open(name, Purpose::Member)?;
+        let mut head = vec![0; usize::try_from(opened.disk.len().min(HEAD)).unwrap_or(0)];
+        opened.disk.read_exact_at(&mut head, 0)?;
+        Ok(head)
+    };
+    head().is_ok_and(|head| !head.contains(&0) && Config::is_one(&head))
+}
+
+/// Whether a name has a date in it: 20240131 or 2024-01-31 and the like.
+fn has_date(name: &str) -> bool {
+    let digits: Vec<u8> = name.bytes().filter(u8::is_ascii_digit).collect();
+    let plausible = |d: &[u8]| {
+        let text = std::str::from_utf8(d).unwrap_or_default();
+        let part = |r: std::ops::Range<usize>| text.get(r).and_then(|t| t.parse::<u32>().ok());
+        matches!(
+            (part(0..4), part(4..6), part(6..8)),
+            (Some(1990..=2199), Some(1..=12), Some(1..=31))
+        )
+    };
+    digits.windows(8).any(plausible)
+}
+
+impl Machines {
+    /// The machine, where there is one; of dated backups the one that `--snapshot date:…`
+    /// means, and then what is left to choose.
+    pub fn only(&self, wanted: Option<&str>) -> Result<(&Machine, bool)> {
+        let all = match self {
+            Self::One(machine) => return Ok((machine, false)),
+            Self::Dated(all) => all,
+        };
+        let date = wanted.and_then(|w| w.strip_prefix("date:"));
+        let fits = |name: &str| date.is_none_or(|d| name.contains(d));
+        let found: Vec<_> = all.iter().filter(|(name, _)| fits(name)).collect();
+        match found.as_slice() {
+            [(_, only)] => Ok((only, date.is_some())),
+            _ => {
+                let names: Vec<_> = all.iter().take(32).map(|(name, _)| name.clone()).collect();
+                Err(
+                    DiskError::new(ErrorKind::Ambiguous, "choosing one of the dated backups")
+                        .expected("one of them")
+                        .found(names.join(", "))
+                        .hint("say which with --snapshot date:…, or name its directory"),
+                )
+            }
+        }
+    }
+}
+
+impl Machine {
+    /// What its files say.
+    pub fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
+    /// The state that `--snapshot` means; the present one without.
+    pub fn point(&self, wanted: Option<&str>) -> Result<&Point> {
+        self.vm.point(wanted.unwrap_or("current"))
+    }
+
+    /// Files of the host that belong to it: those of its directory.
+    pub fn files(&self) -> Vec<PathBuf> {
+        if !self.spec.datastores.is_empty() {
+            let devices = self.spec.datastores.iter().flat_map(|d| &d.devices);
+            return devices.map(|d| d.path.clone()).collect();
+        }
+        let listing = self.place.list(&self.vm.dir).unwrap_or_default();
+        let dir = Path::new(&self.place.describe()).join(&self.vm.dir);
+        listing
+            .files
+            .iter()
+            .map(|(name, _)| dir.join(name))
+            .collect()
+    }
+
+    /// The file of a disk, through the gate.
+    pub fn locate(&self, disk: &PointDisk) -> Result<Opened> {
+        let gate = self.place.gate(&self.vm.dir)?;
+        locate(&*gate, &disk.file)
+            .map_err(|e| e.context(format_args!("opening {} of {}", disk.slot, self.vm.name())))
+    }
+
+    /// A disk of a restore point, with its chain and volumes.
+    pub fn open(&self, disk: &PointDisk, newer: bool) -> Result<Source> {
+        let spec = SourceSpec {
+            snapshot: None,
+            disk: None,
+            format: None,
+            ..self.spec.clone()
+        };
+        Source::open_at(self.locate(disk)?, &spec, newer)
+    }
+
+    /// The one disk that SOURCE and its options mean.
+    pub(crate) fn open_only(&self, spec: &SourceSpec, date_used: bool) -> Result<Source> {
+        let wanted = spec.snapshot.as_deref().filter(|_| !date_used);
+        let point = self.point(wanted)?;
+        let slot = spec.disk.as_deref().map(str::parse::<Slot>).transpose()?;
+        self.open(point.disk(slot)?, point.is_current())
+    }
+}
+
+/// A disk by the name that a configuration has for it: as it is written, in the spelling of
+/// this system, and where the machine was moved, beside its configuration.
+fn locate(gate: &dyn Locate, name: &str) -> Result<Opened> {
+    let unix = name.replace('\\', "/");
+    let mut names = vec![name.to_owned(), unix.clone()];
+    let parts: Vec<&str> = unix.rsplitn(3, '/').collect();
+    if let [file, dir, ..] = parts.as_slice() {
+        names.push((*file).to_owned());
+        names.push(format!("../{dir}/{file}"));
+    } else if let [file, _] = parts.as_slice() {
+        names.push((*file).to_owned());
+    }
+    let mut first = None;
+    for name in names {
+        match gate.open(Path::new(&name), Purpose::Member) {
+            Ok(opened) => return Ok(opened),
+            Err(e) => {
+                first.get_or_insert(e);
+            }
+        }
+    }
+    Err(first.unwrap_or_else(|| DiskError::not_found("opening a disk")))
+}
+
+/// A place with what it holds.
+#[derive(Debug)]
+pub struct Scanned {
+    /// The place.
+    pub place: Arc<dyn Place>,
+    /// Its machines.
+    pub inventory: Inventory,
+}
+
+/// Looks for machines in SOURCE: a directory, a configuration, a package, a datastore; of
+/// several datastores in each of them, where SOURCE is empty.
+pub fn scan(spec: &SourceSpec) -> Result<Vec<Scanned>> {
+    if spec.path.as_os_str().is_empty() {
+        let places = Opening::open(spec)?.places(&spec.allowed())?;
+        return places
+            .into_iter()
+            .map(|place| {
+                let inventory = Inventory::scan(&*place)?;
+                Ok(Scanned { place, inventory })
+            })
+            .collect();
+    }
+    let Some(Spot { place, path }) = spec.spot()? else {
+        return Err(DiskError::not_found("looking for virtual machines")
+            .file(spec.path.display())
+            .expected("a directory, a datastore (-D) or a configuration (.vmx)"));
+    };
+    if place.list(&path).is_ok() {
+        let place: Arc<dyn Place> = Arc::new(Below { place, path });
+        let inventory = Inventory::scan(&*place)?;
+        return Ok(vec![Scanned { place, inventory }]);
+    }
+    // A configuration: it alone.
+    let dir = path.parent().unwrap_or(Path::new("")).to_path_buf();
+    let name = path.file_name().map(Path::new).unwrap_or(Path::new(""));
+    if is_config(&*place, &dir, name) {
+        let listing = place.list(&dir)?;
+        let vm = Vm::read(&*place, &dir, name, &listing)?;
+        let inventory = Inventory {
+            vms: vec![vm],
+            ..Inventory::default()
+        };
+        return Ok(vec![Scanned { place, inventory }]);
+    }
+    // A disk may be a datastore.
+    let device = Device {
+        path: spec.path.clone(),
+        partition: None,
+    };
+    let as_datastore = SourceSpec {
+        path: PathBuf::new(),
+        datastores: vec![DatastoreSpec {
+            name: None,
+            devices: std::iter::once(device)
+                .chain(spec.with.iter().map(|path| Device {
+                    path: path.clone(),
+                    partition: None,
+                }))
+                .collect(),
+        }],
+        with: Vec::new(),
+        ..spec.clone()
+    };
+    match spec.datastores.is_empty() {
+        true => scan(&as_datastore),
+        false => Err(DiskError::unsupported("looking for virtual machines")
+            .file(spec.path.display())
+            .expected("a directory or a configuration (.vmx)")
+            .found("another file")),
+    }
+}
+
+impl Scanned {
+    /// A machine of the inventory, to open its disks.
+    pub fn machine(&self, vm: &Vm, spec: &SourceSpec) -> Machine {
+        Machine {
+            vm: vm.clone(),
+            place: self.place.clone(),
+            spec: spec.clone(),
+        }
+    }
+
+    /// A full name as gates give it, as a path of the place.
+    pub fn relative(&self, full: &Path) -> PathBuf {
+        let text = full.display().to_string();
+        let place = self.place.describe();
+        let below = text.strip_prefix(&place).unwrap_or(&text);
+        let mut path = PathBuf::new();
+        for part in Path::new(below.trim_start_matches([' ', '/'])).components() {
+            match part {
+                std::path::Component::ParentDir => {
+                    path.pop();
+                }
+                std::path::Component::Normal(name) => path.push(name),
+                _ => {}
+            }
+        }
+        path
+    }
+}
+
+/// What is known of a disk of a machine when it is opened.
+#[derive(Clone, Debug)]
+pub struct DiskFacts {
+    /// Its format.
+    pub format: disk_image::Format,
+    /// `createType` of a VMDK.
+    pub create_type: Option<String>,
+    /// Length in bytes.
+    pub len: u64,
+    /// Its links, the newest first.
+    pub chain: Vec<PathBuf>,
+    /// Every file of it.
+    pub files: Vec<PathBuf>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+impl Machine {
+    /// Opens a disk's chain, and none of its volumes.
+    pub fn describe(&self, disk: &PointDisk) -> Result<DiskFacts> {
+        let spec = SourceSpec {
+            snapshot: None,
+            disk: None,
+            format: None,
+            ..self.spec.clone()
+        };
+        let opened = self.locate(disk)?;
+        let image = disk_image::open(opened, &spec.image_options())?;
+        let links = image.vmdk.iter().flat_map(|v| v.links());
+        let extents = links.flat_map(|l| l.extents.iter().filter_map(|e| e.file.clone()));
+        let chain: Vec<PathBuf> = image.links.iter().map(|l| l.path.clone()).collect();
+        let first = image.vmdk.as_ref().and_then(|v| v.links().first());
+        Ok(DiskFacts {
+            format: image.format,
+            create_type: first.and_then(|l| l.create_type.clone()),
+            len: image.disk.len(),
+            files: chain.iter().cloned().chain(extents).collect(),
+            chain,
+            warnings: image.warnings,
+        })
+    }
+
+    /// What kind of raw device a disk stands for, if it does: `physical` or `virtual`. Its
+    /// data is on a LUN and not here.
+    pub fn raw_device(&self, disk: &PointDisk) -> Option<&'static str> {
+        let opened = self.locate(disk).ok()?;
+        let name = opened.path.display().to_string();
+        let descriptor = vmdk::Descriptor::read(&*opened.disk, &name).ok()?;
+        let kind = descriptor.create_type()?.to_ascii_lowercase();
+        if !kind.contains("rawdevicemap") {
+            return None;
+        }
+        Some(match kind.contains("passthrough") {
+            true => "physical",
+            false => "virtual",
+        })
+    }
+}
+
+/// A directory of a place as a place of its own; what lies above it can still be named.
+#[derive(Debug)]
+struct Below {
+    place: Arc<dyn Place>,
+    path: PathBuf,
+}
+
+impl Below {
+    fn full(&self, dir: &Path) -> PathBuf {
+        match dir.as_os_str().is_empty() {
+            true => self.path.clone(),
+            false => self.path.join(dir),
+        }
+    }
+}
+
+impl Place for Below {
+    fn list(&self, dir: &Path) -> Result<Listing> {
+        self.place.list(&self.full(dir))
+    }
+
+    fn gate(&self, dir: &Path) -> Result<Arc<dyn Locate>> {
+        self.place.gate(&self.full(dir))
+    }
+
+    fn describe(&self) -> String {
+        match self.path.as_os_str().is_empty() {
+            true => self.place.describe(),
+            false => format!("{}/{}", self.place.describe(), self.path.display()),
+        }
+    }
+}
+
+/// A file of the host, for what is no machine.
+pub(crate) fn host_file(spec: &SourceSpec) -> Result<Opened> {
+    HostDir::open_source(&spec.path, &spec.allowed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_date;
+
+    #[test]
+    fn dates_in_names() {
+        for yes in [
+            "20240131",
+            "web01-2024-01-31",
+            "2024-01-31_22-00-00",
+            "web.20240131T220000",
+        ] {
+            assert!(has_date(yes), "{yes}");
+        }
+        for no in ["web01", "12345", "2024-13-31", "db-9999999"] {
+            assert!(!has_date(no), "{no}");
+        }
+    }
+}

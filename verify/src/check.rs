@@ -1,0 +1,405 @@
+//! One SOURCE with its chain: what is wrong with it, and which guest files that touches.
+
+use crate::{
+    layer::{self, Held, Walk},
+    owners::{Owner, owners},
+};
+use disk_image::{CheckedDisk, Format};
+use disk_io::{DiskError, ErrorKind, Finding, Result, RunKind, Severity, finding::Visit};
+use guest_fs::FsKind;
+use proxy::{Machine, Source, SourceSpec, Tree, TreeOptions};
+use std::{collections::HashSet, ops::Range, path::PathBuf, sync::Arc};
+
+/// Findings that are kept; beyond, only counted.
+const MOST: usize = 100_000;
+
+/// How to check.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Decode everything that is compressed.
+    pub decode: bool,
+    /// Tell which guest files a finding touches.
+    pub files: bool,
+    /// Threads; 0 is one for each processor.
+    pub jobs: usize,
+}
+
+/// What is being done, for a progress bar.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// Which file.
+    pub file: &'a str,
+    /// How far, in bytes.
+    pub done: u64,
+    /// Of how many; 0 if unknown.
+    pub of: u64,
+}
+
+/// A finding with what it touches.
+#[derive(Clone, Debug)]
+pub struct Reported {
+    /// What was found.
+    pub finding: Finding,
+    /// Guest files that have bytes in its ranges.
+    pub files: Vec<Owner>,
+}
+
+/// A layer as it was found.
+#[derive(Clone, Debug)]
+pub struct LayerReport {
+    /// Which disk of a package.
+    pub disk: Option<String>,
+    /// Its file.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: Format,
+    /// Length of the disk in bytes.
+    pub len: u64,
+    /// What it holds.
+    pub held: Held,
+}
+
+/// The result of a check.
+#[derive(Debug)]
+pub struct Report {
+    /// What SOURCE is.
+    pub format: Format,
+    /// Every layer of every disk, the newest first.
+    pub layers: Vec<LayerReport>,
+    /// What is wrong, in the order in which it was found.
+    pub findings: Vec<Reported>,
+    /// How many findings were too many to keep.
+    pub dropped: u64,
+    /// What limits the answer, one sentence each.
+    pub remarks: Vec<String>,
+}
+
+impl Report {
+    /// How many findings are of a severity.
+    pub fn count(&self, severity: Severity) -> usize {
+        let of = |r: &&Reported| r.finding.severity == severity;
+        self.findings.iter().filter(of).count()
+    }
+
+    /// Whether anything is worse than a note.
+    pub fn is_bad(&self) -> bool {
+        self.dropped > 0
+            || self
+                .findings
+                .iter()
+                .any(|r| r.finding.severity > Severity::Note)
+    }
+}
+
+/// Checks the structure of SOURCE.
+///
+/// # Errors
+/// Where SOURCE itself cannot be opened as a file, or the device fails while it is read.
+pub fn check(
+    spec: &SourceSpec,
+    options: &Options,
+    step: &mut dyn FnMut(Step<'_>),
+) -> Result<Report> {
+    match spec.machines()? {
+        Some(machines) if spec.disk.is_none() => {
+            let (machine, date_used) = machines.only(spec.snapshot.as_deref())?;
+            let wanted = spec.snapshot.as_deref().filter(|_| !date_used);
+            machine_disks(spec, machine, wanted, options, step)
+        }
+        _ => one(spec, options, step),
+    }
+}
+
+/// Every disk of a machine, as of one restore point or of all; what one chain has shown is
+/// not checked again for the next.
+fn machine_disks(
+    spec: &SourceSpec,
+    machine: &Machine,
+    wanted: Option<&str>,
+    options: &Options,
+    step: &mut dyn FnMut(Step<'_>),
+) -> Result<Report> {
+    let points = match wanted {
+        Some(wanted) => vec![machine.point(Some(wanted))?.clone()],
+        None => machine.vm().points.clone(),
+    };
+    let mut all = Report {
+        format: Format::Vmdk,
+        layers: Vec::new(),
+        findings: Vec::new(),
+        dropped: 0,
+        remarks: machine.vm().warnings.clone(),
+    };
+    let mut seen: HashSet<PathBuf> = HashSet::new();
+    for point in &points {
+        for disk in &point.disks {
+            let called = format!("{} {}", point.name, disk.slot);
+            let located = match machine.locate(disk) {
+                Ok(located) => located,
+                Err(e) if e.kind() == ErrorKind::Io => return Err(e),
+                Err(e) => {
+                    all.findings.push(plain(Finding::damage("disk-missing", e)));
+                    continue;
+                }
+            };
+            if !seen.insert(located.path.clone()) {
+                continue;
+            }
+            let spec = SourceSpec {
+                disk: Some(disk.slot.to_string()),
+                snapshot: Some(match point.uid {
+                    Some(uid) => format!("id:{uid}"),
+                    None => "current".into(),
+                }),
+                ..spec.clone()
+            };
+            let report = one(&spec, options, step)?;
+            all.format = report.format;
+            for mut layer in report.layers {
+                // The newest link is in `seen` already.
+                let new = seen.insert(layer.path.clone()) || layer.path == located.path;
+                if new {
+                    layer.disk = Some(called.clone());
+                    all.layers.push(layer);
+                }
+            }
+            all.findings.extend(report.findings);
+            all.dropped += report.dropped;
+            let told = report.remarks.into_iter();
+            all.remarks.extend(told.map(|r| format!("{called}: {r}")));
+        }
+    }
+    Ok(all)
+}
+
+fn one(spec: &SourceSpec, options: &Options, step: &mut dyn FnMut(Step<'_>)) -> Result<Report> {
+    let located = spec.locate()?;
+    let mut found = Found::default();
+    let (format, disks) = {
+        let mut visit = |f: Finding| found.put(f);
+        let of_file = &mut |file: &str, done| step(Step { file, done, of: 0 });
+        disk_image::check(&located.opened, &spec.image_options(), of_file, &mut visit)?
+    };
+    for text in located.warnings {
+        let e = DiskError::corrupt("opening the datastore").found(text);
+        found.put(Finding::warning("datastore-odd", e));
+    }
+    let walk = Walk {
+        decode: options.decode,
+        jobs: match options.jobs {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            jobs => jobs,
+        },
+    };
+    let mut layers = Vec::new();
+    let mut depths = Vec::new();
+    for disk in &disks {
+        layers.extend(one_disk(disk, walk, step, &mut found, &mut depths)?);
+    }
+    let mut remarks = Vec::new();
+    let source = opened(spec, format, &disks, &found, &mut remarks)?;
+    if let Some(source) = &source {
+        datastores(source, &mut |f| found.put(f))?;
+        if format == Format::Raw && source.volumes().iter().all(|v| !is_vmfs(v)) {
+            remarks.push(
+                "a raw disk has no structure of its own: only its partition table was looked at"
+                    .into(),
+            );
+        }
+    }
+    let findings = match (&source, options.files) {
+        (Some(source), true) => with_files(source, found.all, &mut remarks)?,
+        _ => found
+            .all
+            .into_iter()
+            .map(|(finding, _)| plain(finding))
+            .collect(),
+    };
+    Ok(Report {
+        format,
+        layers,
+        findings,
+        dropped: found.dropped,
+        remarks,
+    })
+}
+
+/// Findings, each with the depth of the layer that it is about.
+#[derive(Default)]
+struct Found {
+    all: Vec<(Finding, Option<usize>)>,
+    depth: Option<usize>,
+    dropped: u64,
+}
+
+impl Found {
+    fn put(&mut self, finding: Finding) {
+        if self.all.len() < MOST {
+            self.all.push((finding, self.depth));
+        } else {
+            self.dropped += 1;
+        }
+    }
+}
+
+fn plain(finding: Finding) -> Reported {
+    Reported {
+        finding,
+        files: Vec::new(),
+    }
+}
+
+fn one_disk(
+    disk: &CheckedDisk,
+    walk: Walk,
+    step: &mut dyn FnMut(Step<'_>),
+    found: &mut Found,
+    depths: &mut Vec<usize>,
+) -> Result<Vec<LayerReport>> {
+    let mut reports = Vec::new();
+    for (depth, layer) in disk.layers.iter().enumerate() {
+        let file = layer.path.display().to_string();
+        let of = layer.map.len();
+        found.depth = Some(depth);
+        let mut at = |done| {
+            step(Step {
+                file: &file,
+                done,
+                of,
+            })
+        };
+        let held = layer::walk(&*layer.map, walk, &mut at, &mut |f| found.put(f))?;
+        if let Some(link) = &layer.link {
+            link.check(&mut |f| found.put(f))?;
+        }
+        found.depth = None;
+        depths.push(depth);
+        reports.push(LayerReport {
+            disk: disk.name.clone(),
+            path: layer.path.clone(),
+            format: layer.format,
+            len: of,
+            held,
+        });
+    }
+    Ok(reports)
+}
+
+/// SOURCE as every other verb opens it, for its volumes. What stands in the way was found
+/// already, or is a finding now.
+fn opened(
+    spec: &SourceSpec,
+    format: Format,
+    disks: &[CheckedDisk],
+    found: &Found,
+    remarks: &mut Vec<String>,
+) -> Result<Option<Arc<Source>>> {
+    if disks.len() > 1 {
+        remarks.push(
+            "the package has several disks: name one with --disk to learn which guest files a \
+             finding touches"
+                .into(),
+        );
+        return Ok(None);
+    }
+    match Source::open(spec) {
+        Ok(source) => Ok(Some(Arc::new(source))),
+        // Nothing says that it is a disk at all.
+        Err(e) if format == Format::Raw => Err(e),
+        Err(e) => {
+            // Said already, where the structure is what stands in the way.
+            if !found
+                .all
+                .iter()
+                .any(|(f, _)| f.severity == Severity::Damage)
+            {
+                remarks.push(format!("the volumes cannot be looked at: {e}"));
+            }
+            Ok(None)
+        }
+    }
+}
+
+fn is_vmfs(volume: &Arc<proxy::Volume>) -> bool {
+    let recognised = volume.recognised().as_ref();
+    matches!(recognised, Ok(Some(found)) if found.kind == FsKind::Vmfs)
+}
+
+/// VMFS volumes are checked too: they are where disks lie.
+fn datastores(source: &Arc<Source>, visit: Visit<'_>) -> Result<()> {
+    for volume in source.volumes().iter().filter(|v| is_vmfs(v)) {
+        match volume.file_system() {
+            Ok(fs) => fs.check(visit).map(|_| ())?,
+            Err(e) if e.kind() == ErrorKind::Io => return Err(e),
+            Err(e) => visit(Finding::damage("datastore-unusable", e)),
+        }
+    }
+    Ok(())
+}
+
+/// Adds the guest files that each finding touches.
+fn with_files(
+    source: &Arc<Source>,
+    all: Vec<(Finding, Option<usize>)>,
+    remarks: &mut Vec<String>,
+) -> Result<Vec<Reported>> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    let mut of: Vec<usize> = Vec::new();
+    for (index, (finding, depth)) in all.iter().enumerate() {
+        if finding.severity == Severity::Note {
+            continue;
+        }
+        for range in &finding.ranges {
+            for visible in visible(source, range, *depth) {
+                ranges.push(visible);
+                of.push(index);
+            }
+        }
+    }
+    let mut reported: Vec<Reported> = all.into_iter().map(|(f, _)| plain(f)).collect();
+    if ranges.is_empty() {
+        return Ok(reported);
+    }
+    let tree = Tree::new(source.clone(), TreeOptions::default())?;
+    let found = owners(&tree, &ranges);
+    remarks.extend(found.remarks);
+    for owner in found.files {
+        let mut findings: Vec<usize> = owner
+            .ranges
+            .iter()
+            .filter_map(|r| of.get(*r).copied())
+            .collect();
+        findings.sort_unstable();
+        findings.dedup();
+        for index in findings {
+            if let Some(reported) = reported.get_mut(index) {
+                reported.files.push(owner.clone());
+            }
+        }
+    }
+    Ok(reported)
+}
+
+/// The parts of a range of a layer that the guest sees: what a newer layer holds hides the
+/// rest.
+fn visible(source: &Source, range: &Range<u64>, depth: Option<usize>) -> Vec<Range<u64>> {
+    let (Some(depth), Some(layered)) = (depth, source.layered()) else {
+        return vec![range.clone()];
+    };
+    let mut parts = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        let Ok(origin) = layered.origin_at(at) else {
+            disk_io::finding::join(&mut parts, at..range.end);
+            break;
+        };
+        let end = at.saturating_add(origin.len.max(1)).min(range.end);
+        // What this layer has lost is taken from below it, or is nowhere.
+        let below = origin.depth >= depth || origin.kind == RunKind::Unallocated;
+        if origin.bad.is_some() || below {
+            disk_io::finding::join(&mut parts, at..end);
+        }
+        at = end;
+    }
+    parts
+}

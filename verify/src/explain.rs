@@ -1,0 +1,127 @@
+//! What each kind of finding means, and what to do about it.
+
+/// What is known of a kind of finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The kind.
+    pub code: &'static str,
+    /// What it means for whoever needs the data.
+    pub means: &'static str,
+    /// What to do.
+    pub todo: &'static str,
+}
+
+macro_rules! table {
+    ($($code:literal $means:literal $todo:literal;)*) => {
+        &[$(Explanation { code: $code, means: $means, todo: $todo }),*]
+    };
+}
+
+/// Every kind, sorted.
+pub const ALL: &[Explanation] = table! {
+"block-count-differs" "the header counts other blocks than the map has; every block can be read" "let the disk's own program repair it before it is written to";
+"block-outside-file" "a block is said to be behind the end of the file: the file was cut short" "fetch the file again; what is inside can be restored";
+"capacity-differs" "the package's descriptor gives the disk another length than it has" "trust the disk; correct the descriptor before importing";
+"chain-endless" "the chain of parents leads back into itself or does not end" "restore the descriptors from a backup";
+"child-stale" "the disk was changed after a disk was made on top of it: that child mixes two states" "restore both from one backup; do not use the child";
+"copied-flag-wrong" "an entry and its reference count disagree on whether a cluster is shared" "qemu-img check -r all on a copy";
+"datastore-odd" "something about the datastore is not as a host leaves it" "read what it says";
+"datastore-unusable" "the datastore cannot be opened" "give all its devices with --with";
+"descriptor-odd" "a line of the descriptor is not understood or repeated; the disk reads" "compare it with a descriptor of the same product";
+"digest-differs" "a file is not the one that was exported" "fetch the package again; do not import it";
+"disk-missing" "a disk of the machine is not there or cannot be opened" "restore its files beside the configuration";
+"extent-capacity-differs" "the descriptor and an extent's header give different lengths" "find out which is right before writing to the disk";
+"extent-cut-short" "a flat extent ends before the disk does" "fetch the file again; what is there can be restored";
+"extent-unusable" "an extent of the link cannot be opened" "read what it says; the other links were checked";
+"footer-copy-damaged" "the footer's copy at the beginning is damaged; the footer itself is sound" "copy the last 512 bytes over the first";
+"footer-copy-differs" "the footer and its copy say different things" "the one at the end is what readers use";
+"footer-damaged" "the footer at the end is damaged or cut off; its copy is used" "the file may have been cut: compare its length with the source's";
+"footer-differs" "the footer of a stream contradicts its header" "fetch the file again";
+"footer-misplaced" "something stands behind the footer of a stream" "harmless for readers that look for it; strict ones refuse";
+"footer-missing" "a stream has no footer: it was cut short or never finished" "fetch the file again";
+"free-sector-in-use" "the delta's free sector lies before grains that are in use" "do not let a host write to it; convert it to a new disk";
+"free-sector-outside-file" "the delta's header says that more of the file is in use than there is" "the file may have been cut short: fetch it again";
+"grain-directory-entry-invalid" "an entry of the grain directory is impossible; its range cannot be read" "restore the range from another copy";
+"grain-directory-outside-file" "the grain directory is not in the file" "fetch the file again";
+"grain-directory-unusable" "one of the two grain directories is damaged; the other one is used" "convert to a new disk while the other one is sound";
+"grain-entry-invalid" "an entry of a grain table is impossible; the grain cannot be read" "restore the grain from another copy";
+"grain-in-metadata" "a grain is said to be where header or tables are" "restore the grain from another copy";
+"grain-marker-wrong" "a table leads to a grain of another place" "restore the grain from another copy";
+"grain-not-inflated" "a compressed grain is damaged" "restore the grain from another copy";
+"grain-outside-file" "a grain is said to be behind the end of the file" "if the file was cut short fetch it again, else restore the grain from another copy";
+"grain-short" "a compressed grain holds less than a grain" "restore the grain from another copy";
+"grain-size-invalid" "the length of a compressed grain is impossible" "restore the grain from another copy";
+"grain-table-in-metadata" "a grain table is said to be where header or directory are" "restore the range from another copy";
+"grain-table-outside-file" "a grain table is said to be behind the end of the file" "fetch the file again";
+"grain-tables-differ" "the two copies of a grain table differ; where one is possible it is used" "convert to a new disk while that can be told";
+"grain-unaligned" "a grain begins off the boundary of all others" "compare the grain with another copy";
+"grain-unreferenced" "a stream holds a grain that its tables do not lead to" "restore the grain from the stream by its marker";
+"header-damaged" "one of the two headers is damaged; the other one is used" "let the disk's own program open it once, on a copy";
+"image-unusable" "the image cannot be opened" "read what it says";
+"journal-dirty" "changes in the journal of an seSparse disk are not in its tables" "let an ESXi host open the disk once";
+"link-unreadable" "a link of the chain is no disk, or its beginning is damaged" "restore the file";
+"log-damaged" "the log of a VHDX cannot be replayed" "restore the file";
+"log-not-replayed" "the image was not closed cleanly; its log is replayed while reading" "let the disk's own program open it once, on a copy";
+"manifest-missing" "the package has no manifest: nothing says what its files should be" "compare with the source";
+"manifest-unreadable" "the manifest cannot be read" "fetch the package again";
+"marked-corrupt" "the program that wrote the image found it damaged" "qemu-img check on a copy";
+"marker-unknown" "a stream has a block of unknown kind" "readers that take it as a stream will stop there";
+"member-missing" "a file of the package is missing" "fetch the package again";
+"member-unusable" "a disk of the package cannot be opened" "fetch the package again";
+"newline-test-missing" "the bytes that show a transfer in text mode are not set" "harmless";
+"package-unusable" "the package cannot be opened" "fetch it again";
+"parent-cid-differs" "the parent was changed after this delta was made, or is another disk" "find the right parent; --ignore-cid reads the mixture";
+"parent-cid-missing" "the descriptor names a parent and no content id" "--ignore-cid uses the parent that is named";
+"parent-length-differs" "the disk and its parent have different lengths" "it is the wrong parent";
+"parent-misnamed" "the parent is not where the descriptor says; it was found by its content id" "correct parentFileNameHint";
+"parent-missing" "the parent is not there: what the delta does not hold cannot be read" "put it beside its child, or give it with --parent";
+"parent-unknown" "which parent is meant cannot be told" "give it with --parent";
+"parent-unusable" "the parent cannot be opened" "read what it says";
+"place-shared" "two places of the disk are stored in the same bytes: one overwrote the other" "restore both from another copy";
+"range-unreadable" "a range of the disk cannot be read" "restore it from another copy";
+"refcount-block-unreadable" "a block of reference counts cannot be read; contents can" "qemu-img check -r all on a copy";
+"refcount-too-low" "a cluster in use is counted as free: a program that writes would overwrite it" "do not write to it; convert it";
+"refcounts-unchecked" "the image is too large for its reference counts to be checked" "qemu-img check";
+"region-table-damaged" "one of the two region tables is damaged; the other one is used" "convert to a new disk";
+"region-tables-differ" "the two region tables differ" "convert to a new disk";
+"snapshots-unreadable" "the table of snapshots is damaged; the present state can be read" "convert to a new disk";
+"space-unreferenced" "the file holds space that nothing refers to; no data is lost" "convert to a new disk to get it back";
+"stream-unsorted" "the grains of a stream are not in the order of the disk" "readers that take it as a stream may refuse it";
+"stream-unterminated" "a stream does not end with its end marker" "it may have been cut short: compare its length with the source's";
+"unclean-shutdown" "the image was not closed by its last writer: it is as a crash left it" "compare it with the source";
+"unit-not-decoded" "something compressed is damaged" "restore the range from another copy";
+"vmfs-inconsistent" "structures of the datastore contradict each other" "copy what can be read; check it on a host with vmkfstools or voma";
+};
+
+/// What is known of a kind.
+pub fn explain(code: &str) -> Option<&'static Explanation> {
+    let found = ALL.binary_search_by(|e| e.code.cmp(code)).ok()?;
+    ALL.get(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table in the documentation is this one.
+    #[test]
+    fn the_docs_have_the_same_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/check.md");
+        let docs = std::fs::read_to_string(path).unwrap();
+        let rows: Vec<&str> = docs.lines().filter(|l| l.starts_with("| `")).collect();
+        let wanted = ALL
+            .iter()
+            .map(|e| format!("| `{}` | {} | {} |", e.code, e.means, e.todo));
+        let wanted: Vec<String> = wanted.collect();
+        assert_eq!(rows, wanted, "write this:\n{}", wanted.join("\n"));
+    }
+
+    #[test]
+    fn sorted_and_said() {
+        assert!(ALL.is_sorted_by(|a, b| a.code < b.code));
+        for e in ALL {
+            assert!(!e.means.is_empty() && !e.todo.is_empty(), "{}", e.code);
+            assert_eq!(explain(e.code), Some(e));
+        }
+    }
+}
