@@ -112,6 +112,8 @@ pub(crate) enum Verb {
     Cleanup(verb::umount::Cleanup),
     Convert(verb::convert::Convert),
     Create(verb::create::Create),
+    Export(verb::export::Export),
+    Restore(verb::restore::Restore),
     Completions(verb::docs::Completions),
     Man(verb::docs::Man),
 }
@@ -134,6 +136,8 @@ impl Verb {
             Self::Cleanup(v) => v.run(),
             Self::Convert(v) => v.run(global),
             Self::Create(v) => v.run(global),
+            Self::Export(v) => v.run(global),
+            Self::Restore(v) => v.run(global),
             Self::Completions(v) => v.run(),
             Self::Man(v) => v.run(),
         }

@@ -9,10 +9,12 @@
 //! | [`to_image`](mod@to_image) | a whole disk as an image of another format |
 //! | [`place`] | temporary names, and the rename that makes a result appear |
 //! | [`progress`] | how far a copy is, and whether it should stop |
-//! | [`archive`] | the same as a tar archive |
+//! | [`backup`] | machines and disks into a directory, with a manifest |
+//! | [`archive`] | files and trees as a tar archive |
 //! | [`restore`] | files and trees out of a guest file system |
 
 pub mod archive;
+pub mod backup;
 pub mod create;
 pub mod digest;
 pub mod pipeline;

@@ -270,7 +270,19 @@ impl Machine {
             .map_err(|e| e.context(format_args!("opening {} of {}", disk.slot, self.vm.name())))
     }
 
-    /// A disk of a restore point, with its chain and volumes.
+    /// A file of its directory, through the gate.
+    pub fn file(&self, name: &Path) -> Result<Opened> {
+        self.place.gate(&self.vm.dir)?.open(name, Purpose::Member)
+    }
+
+    /// The directory of the host that it lies in; `None` in a datastore.
+    pub fn host_dir(&self) -> Option<PathBuf> {
+        let is_host = self.spec.datastores.is_empty();
+        is_host.then(|| Path::new(&self.place.describe()).join(&self.vm.dir))
+    }
+
+    /// A disk of a restore point, with its chain and volumes; `newer` asks for a warning
+    /// where disks were made on top of it.
     pub fn open(&self, disk: &PointDisk, newer: bool) -> Result<Source> {
         let spec = SourceSpec {
             snapshot: None,

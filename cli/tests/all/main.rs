@@ -1,6 +1,7 @@
 //! The built `vmdkit`, run as a user runs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod backup;
 mod check;
 mod common;
 mod convert;

@@ -1,0 +1,196 @@
+//! What `export` and `restore` share: a machine or disk, taken apart to be written.
+
+use crate::{
+    args::{Global, SourceArgs},
+    exit::Failure,
+    output, source,
+};
+use convert::backup::{
+    Changes, DigestEntry, DiskPart, MachinePart, Manifest, Parts, PointEntry, VmEntry,
+};
+use disk_io::{Disk, DiskError};
+use inventory::{FileKind, Slot, vm::rfc3339};
+use proxy::{Machine, SourceSpec};
+use std::sync::Arc;
+
+/// What was found, and what is missing of it.
+pub(crate) struct Taken {
+    pub(crate) parts: Parts,
+    pub(crate) warnings: Vec<String>,
+    /// Disks that are left out, each with the reason.
+    pub(crate) left_out: Vec<String>,
+    /// Whether SOURCE has a manifest that says what its disks must hold.
+    pub(crate) proven: bool,
+}
+
+/// Opens SOURCE: a machine as of a restore point, or a disk.
+pub(crate) fn take(args: &SourceArgs, global: &Global, changes: Changes) -> Result<Taken, Failure> {
+    let mut spec = source::spec_of(args, global)?;
+    let manifest = match spec.datastores.is_empty() && spec.path.is_dir() {
+        true => Manifest::read(&spec.path)?,
+        false => None,
+    };
+    // The backup of a single disk.
+    if let Some(manifest) = manifest.as_ref().filter(|m| m.vm.is_none()) {
+        let [disk] = manifest.disks.as_slice() else {
+            return Err(DiskError::corrupt("reading the manifest")
+                .file(spec.path.display())
+                .expected("one disk where there is no machine")
+                .found(manifest.disks.len().to_string())
+                .into());
+        };
+        let expected = Some(disk.digest.clone());
+        spec.path = spec.path.join(&disk.file);
+        return one_disk(&spec, expected);
+    }
+    match spec.machines()? {
+        None => one_disk(&spec, None),
+        Some(machines) => {
+            let (machine, date_used) = machines.only(spec.snapshot.as_deref())?;
+            let wanted = spec.snapshot.clone().filter(|_| !date_used);
+            // Dated backups have their manifests in their own directories.
+            let manifest = match (&manifest, machine.host_dir()) {
+                (None, Some(dir)) => Manifest::read(&dir)?,
+                _ => manifest,
+            };
+            machine_parts(&spec, machine, wanted.as_deref(), manifest, changes)
+        }
+    }
+}
+
+fn one_disk(spec: &SourceSpec, expected: Option<DigestEntry>) -> Result<Taken, Failure> {
+    let opened = proxy::Source::open(spec)?;
+    let stem = opened.path().file_stem().unwrap_or_default();
+    let stem = stem.to_string_lossy().into_owned();
+    Ok(Taken {
+        proven: expected.is_some(),
+        parts: Parts {
+            stem: if stem.is_empty() { "disk".into() } else { stem },
+            machine: None,
+            disks: vec![DiskPart {
+                slot: None,
+                disk: opened.disk().clone(),
+                expected,
+            }],
+            sources: source::files(&opened),
+        },
+        warnings: opened.warnings().to_vec(),
+        left_out: Vec::new(),
+    })
+}
+
+fn machine_parts(
+    spec: &SourceSpec,
+    machine: &Machine,
+    wanted: Option<&str>,
+    manifest: Option<Manifest>,
+    changes: Changes,
+) -> Result<Taken, Failure> {
+    let vm = machine.vm();
+    let point = machine.point(wanted)?;
+    let only = spec.disk.as_deref().map(str::parse::<Slot>).transpose()?;
+    if let Some(slot) = only {
+        point.disk(Some(slot))?;
+    }
+    let mut taken = Taken {
+        parts: Parts {
+            stem: stem(machine),
+            machine: None,
+            disks: Vec::new(),
+            sources: machine.files(),
+        },
+        warnings: vm.warnings.clone(),
+        left_out: Vec::new(),
+        proven: manifest.is_some() && point.is_current(),
+    };
+    for disk in &point.disks {
+        if only.is_some_and(|slot| slot != disk.slot) {
+            continue;
+        }
+        if let Some(kind) = machine.raw_device(disk) {
+            taken.left_out.push(format!(
+                "{} ({}): a {kind} raw device map, whose data is on a LUN",
+                disk.slot, disk.file
+            ));
+            continue;
+        }
+        let opened = machine.open(disk, false)?;
+        let told = opened.warnings().iter();
+        taken
+            .warnings
+            .extend(told.map(|w| format!("{}: {w}", disk.slot)));
+        taken.parts.sources.extend(source::files(&opened));
+        let expected = manifest.as_ref().filter(|_| point.is_current());
+        let expected = expected.and_then(|m| {
+            let place = disk.slot.to_string();
+            let entry = m.disks.iter().find(|d| d.place.as_ref() == Some(&place));
+            entry.map(|d| d.digest.clone())
+        });
+        taken.proven &= expected.is_some();
+        taken.parts.disks.push(DiskPart {
+            slot: Some(disk.slot),
+            disk: opened.disk().clone(),
+            expected,
+        });
+    }
+    let mut files: Vec<(String, Arc<dyn Disk>)> = Vec::new();
+    for file in &vm.files {
+        let wanted = matches!(
+            file.kind,
+            FileKind::Nvram | FileKind::ExtendedConfig | FileKind::DataSet
+        );
+        let Some(name) = file.name.to_str().filter(|_| wanted) else {
+            continue;
+        };
+        match machine.file(&file.name) {
+            Ok(opened) => files.push((name.to_owned(), opened.disk)),
+            Err(e) => taken.left_out.push(format!("{name}: {e}")),
+        }
+    }
+    let name = changes.name.clone().unwrap_or_else(|| vm.name());
+    taken.parts.machine = Some(MachinePart {
+        entry: VmEntry {
+            name,
+            uuid: vm.config.uuid.clone(),
+            guest_os: vm.config.guest_os.clone(),
+            config: format!("{}.vmx", stem(machine)),
+            point: point.uid.map(|id| PointEntry {
+                id,
+                name: point.name.clone(),
+                created: point.created.map(rfc3339),
+            }),
+        },
+        config: vm.config.dictionary.clone(),
+        files,
+        changes,
+    });
+    Ok(taken)
+}
+
+/// Names of files in the new directory begin as the configuration's does: `nvram` and
+/// `extendedConfigFile` name files that keep theirs.
+fn stem(machine: &Machine) -> String {
+    let stem = machine.vm().config_file.file_stem().unwrap_or_default();
+    stem.to_string_lossy().into_owned()
+}
+
+impl Taken {
+    /// Says what the user should know; whether something is missing.
+    pub(crate) fn tell(&self) -> bool {
+        for warning in &self.warnings {
+            output::warn(warning);
+        }
+        for left in &self.left_out {
+            output::say(format_args!(
+                "vmdkit: left out: {}",
+                disk_io::error::escape(left)
+            ));
+        }
+        !self.left_out.is_empty()
+    }
+
+    /// Bytes of all disks.
+    pub(crate) fn len(&self) -> u64 {
+        self.parts.disks.iter().map(|d| d.disk.len()).sum()
+    }
+}

@@ -1,0 +1,144 @@
+//! `restore`: a whole machine back, ready to register.
+
+use crate::{
+    args::{Global, SourceArgs},
+    backup::take,
+    exit::{Exit, Failure},
+    output::{Out, human},
+    progress::Bar,
+    signals,
+};
+use clap::{Args, ValueEnum};
+use convert::{
+    ImageFormat,
+    backup::{self, Changes, Identity, Naming, Options},
+};
+use disk_image::write::new_id;
+use serde::Serialize;
+use std::path::PathBuf;
+use vmdk::writer::{self, Subformat};
+
+/// Write a whole machine back into a new directory, ready to register
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vmdkit restore /backups/web01-2026-11-26 ./web01
+  vmdkit restore web01 --snapshot id:3 ./web01-before-patch
+  vmdkit restore BACKUP ./copy --name copy --uuid new --mac new   beside the original
+  vmdkit restore /archive/vcb/web01 ./web01 --subformat vmfs
+
+SOURCE is a backup of ours, a machine's directory, or one that VMware Consolidated Backup or
+ESX 2 left behind: whatever has a configuration and its disks. Where it has a manifest, what
+is written is compared with it, and nothing is left if it differs.")]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// A new directory
+    #[arg(value_name = "DIR")]
+    dest: PathBuf,
+    /// What the machine is called
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
+    /// Subformat of the disks: monolithicSparse, vmfs, monolithicFlat, …
+    #[arg(long, value_name = "KIND")]
+    subformat: Option<String>,
+    /// Keep the machine's uuid, or let the host give it a new one
+    #[arg(long, value_enum, default_value_t = Keep::Keep)]
+    uuid: Keep,
+    /// Keep the addresses of its network adapters, or let the host give new ones
+    #[arg(long, value_enum, default_value_t = Keep::Keep)]
+    mac: Keep,
+    /// Threads; one for every core if not given
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    jobs: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Keep {
+    /// It is the same machine
+    Keep,
+    /// It is a copy beside the original
+    New,
+}
+
+impl From<Keep> for Identity {
+    fn from(keep: Keep) -> Self {
+        match keep {
+            Keep::Keep => Self::Keep,
+            Keep::New => Self::New,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    destination: String,
+    config: Option<&'a str>,
+    disks: &'a [backup::DiskEntry],
+    written: u64,
+    proven: bool,
+    left_out: &'a [String],
+    warnings: &'a [String],
+}
+
+impl Restore {
+    pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let subformat: Subformat = match &self.subformat {
+            Some(text) => text.parse().map_err(Failure::usage)?,
+            None => Subformat::default(),
+        };
+        signals::watch();
+        let changes = Changes {
+            name: self.name.clone(),
+            uuid: self.uuid.into(),
+            mac: self.mac.into(),
+        };
+        let taken = take(&self.source, global, changes)?;
+        let missing = taken.tell();
+        let bar = Bar::new(global, taken.len());
+        let format = |_| {
+            let [a, b, c, d, ..] = new_id();
+            let identity = writer::Identity::new(u32::from_le_bytes([a, b, c, d]) & 0x7fff_ffff);
+            let options = writer::Options::new(subformat, identity);
+            Ok((ImageFormat::Vmdk(options), "vmdk"))
+        };
+        let options = Options {
+            format: &format,
+            naming: Naming::Plain,
+            manifest: false,
+            origin: (String::new(), String::new()),
+            workers: self.jobs,
+        };
+        let written = backup::write(&taken.parts, &self.dest, &options, &bar)?;
+        drop(bar);
+        let config = written.manifest.vm.as_ref().map(|vm| vm.config.as_str());
+        let mut out = Out::new();
+        if self.json {
+            out.document(&Json {
+                destination: self.dest.display().to_string(),
+                config,
+                disks: &written.manifest.disks,
+                written: written.written,
+                proven: taken.proven,
+                left_out: &taken.left_out,
+                warnings: &taken.warnings,
+            })?;
+        } else if !global.quiet {
+            for disk in &written.manifest.disks {
+                out.line(format!("{}  {}", disk.file, human(disk.virtual_size)))?;
+            }
+            if let Some(config) = config {
+                out.line(format!("register {}", self.dest.join(config).display()))?;
+            }
+            out.line(match taken.proven {
+                true => "contents as the manifest says",
+                false => "contents are not proven: SOURCE has no manifest of this state",
+            })?;
+        }
+        out.finish()?;
+        Ok(Exit::partial_if(missing))
+    }
+}

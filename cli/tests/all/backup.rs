@@ -1,0 +1,122 @@
+//! `export`, `restore`: a machine goes out and comes back.
+
+use crate::{common::Fixture, machine::machine};
+use std::fs;
+
+#[test]
+fn a_machine_out_and_back() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    fs::write(f.path("web/web.nvram"), vec![7; 8684]).unwrap();
+    let export = f.run(&["export", "--json", "web", "out"]).code(0).json();
+    let digest = export["manifest"]["disks"][0]["digest"]["hash"].clone();
+    assert_eq!(export["manifest"]["vm"]["name"], "web 01");
+    let names: Vec<_> = export["manifest"]["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["web.vmdk", "web.nvram", "web.vmx", "catalog"]);
+    let vmx = fs::read_to_string(f.path("out/web.vmx")).unwrap();
+    assert!(vmx.contains("scsi0:0.fileName = \"web.vmdk\"\n"), "{vmx}");
+    // It is a machine, whole and sound.
+    f.run(&["check", "out"]).code(0);
+    let cat = f.run(&["cat", "out", "/dir/b.txt"]).code(0);
+    assert_eq!(cat.text(), "there\n");
+    // The digest is of the contents, whatever the format.
+    let raw = f
+        .run(&["export", "--json", "--to", "raw", "web", "raw"])
+        .code(0)
+        .json();
+    assert_eq!(raw["manifest"]["disks"][0]["digest"]["hash"], digest);
+    assert_eq!(fs::read(f.path("raw/web.img")).unwrap(), f.raw());
+
+    let args = ["restore", "out", "back", "--name", "copy", "--uuid", "new"];
+    f.run(&args).code(0);
+    let vmx = fs::read_to_string(f.path("back/web.vmx")).unwrap();
+    assert!(
+        vmx.contains("displayName = \"copy\"") && !vmx.contains("uuid.bios"),
+        "{vmx}"
+    );
+    let nvram = fs::read(f.path("back/web.nvram")).unwrap();
+    assert_eq!(nvram, [7; 8684]);
+    f.run(&["convert", "back", "back.raw", "--to", "raw"])
+        .code(0);
+    assert_eq!(fs::read(f.path("back.raw")).unwrap(), f.raw());
+    // A state that the manifest does not speak of is not proven.
+    let point = f
+        .run(&["restore", "web", "--snapshot", "id:1", "old"])
+        .code(0);
+    assert!(point.text().contains("not proven"), "{}", point.text());
+}
+
+#[test]
+fn what_differs_leaves_nothing() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    f.run(&[
+        "export",
+        "--subformat",
+        "monolithicFlat",
+        "--vcb-names",
+        "web",
+        "out",
+    ])
+    .code(0);
+    let flat = f.path("out/scsi0-0-0-web-flat.vmdk");
+    let mut bytes = fs::read(&flat).unwrap();
+    bytes[5_000_000] ^= 1;
+    fs::write(&flat, bytes).unwrap();
+    f.run(&["restore", "out", "back"])
+        .code(1)
+        .says("comparing with the manifest");
+    assert!(!f.path("back").exists());
+    let left = fs::read_dir(f.dir.path()).unwrap();
+    let left: Vec<_> = left.map(|e| e.unwrap().file_name()).collect();
+    assert!(
+        left.iter().all(|n| !n.to_string_lossy().ends_with(".tmp")),
+        "{left:?}"
+    );
+    // What is there is not written over.
+    f.run(&["export", "web", "out"])
+        .code(1)
+        .says("empty directory");
+    f.run(&["export", "web", "disk.vmdk"])
+        .code(1)
+        .says("something else");
+}
+
+#[test]
+fn one_disk_out_and_back() {
+    let f = Fixture::new();
+    f.run(&["export", "--to", "qcow2", "--compress", "disk.vmdk", "out"])
+        .code(0);
+    f.run(&["restore", "out", "back", "--subformat", "streamOptimized"])
+        .code(0);
+    f.run(&["convert", "back/disk.vmdk", "back.raw", "--to", "raw"])
+        .code(0);
+    assert_eq!(fs::read(f.path("back.raw")).unwrap(), f.raw());
+}
+
+#[test]
+fn a_raw_device_map_is_left_out_and_said() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    let rdm = "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n\
+               createType=\"vmfsPassthroughRawDeviceMap\"\nRW 2048 VMFSRDM \"lun-rdmp.vmdk\"\n";
+    fs::write(f.path("web/lun.vmdk"), rdm).unwrap();
+    let vmx = fs::read_to_string(f.path("web/web.vmx")).unwrap();
+    fs::write(
+        f.path("web/web.vmx"),
+        vmx + "scsi0:1.fileName = \"lun.vmdk\"\n",
+    )
+    .unwrap();
+    f.run(&["export", "web", "out"])
+        .code(3)
+        .says("physical raw device map");
+    let vmx = fs::read_to_string(f.path("out/web.vmx")).unwrap();
+    assert!(!vmx.contains("scsi0:1"), "{vmx}");
+    let vm = f.run(&["vm", "web"]).code(0);
+    assert!(vm.text().contains("[physical]"), "{}", vm.text());
+}

@@ -1,0 +1,205 @@
+//! What a backup says of itself: which files it has, and what they held when it was made.
+
+use disk_io::{DiskError, Result};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Name of the manifest in a backup's directory.
+pub const NAME: &str = "vmdkit-manifest.json";
+/// The version that is written, and the newest that is read.
+pub const VERSION: u32 = 1;
+/// Manifests are some kilobytes long.
+const MAX_LEN: u64 = 64 << 20;
+
+/// A backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this format.
+    pub vmdkit_backup: u32,
+    /// When it was made: RFC 3339.
+    pub created: String,
+    /// What it was made from, as the user named it.
+    pub source: String,
+    /// The machine; none where it is a single disk.
+    pub vm: Option<VmEntry>,
+    /// The disks.
+    pub disks: Vec<DiskEntry>,
+    /// Every file of the backup but the manifest itself.
+    pub files: Vec<FileEntry>,
+}
+
+/// The machine of a backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmEntry {
+    /// What its user calls it.
+    pub name: String,
+    /// BIOS uuid.
+    pub uuid: Option<String>,
+    /// The guest's system, as the configuration names it.
+    pub guest_os: Option<String>,
+    /// Its configuration in the backup.
+    pub config: String,
+    /// The snapshot that it was made of; none for the state at that time.
+    pub point: Option<PointEntry>,
+}
+
+/// A snapshot of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointEntry {
+    /// Its number.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
+    /// When it was taken: RFC 3339.
+    pub created: Option<String>,
+}
+
+/// A disk of a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskEntry {
+    /// Where it hangs: `scsi0:0`; none for a single disk.
+    pub place: Option<String>,
+    /// The file to open.
+    pub file: String,
+    /// Its format.
+    pub format: String,
+    /// Length of the disk in bytes.
+    pub virtual_size: u64,
+    /// Digest of the virtual contents, whatever the format: `vmdkit` or `sha256`.
+    pub digest: DigestEntry,
+}
+
+/// A file of a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Its name in the backup's directory.
+    pub name: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Digest of its bytes.
+    pub digest: DigestEntry,
+}
+
+/// A digest: of a kind, in lower-case hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DigestEntry {
+    /// `sha256`, or `vmdkit`: SHA-256 over the length and the SHA-256 of every MiB.
+    pub kind: String,
+    /// The hash.
+    pub hash: String,
+}
+
+impl From<crate::Digest> for DigestEntry {
+    fn from(digest: crate::Digest) -> Self {
+        Self {
+            kind: digest.name().to_owned(),
+            hash: digest.hex(),
+        }
+    }
+}
+
+impl DigestEntry {
+    /// The kind, if it is one of those that are computed here.
+    pub fn kind(&self) -> Option<crate::DigestKind> {
+        self.kind
+            .parse()
+            .ok()
+            .filter(|k| *k != crate::DigestKind::None)
+    }
+}
+
+impl Manifest {
+    /// Reads the manifest of the backup in `dir`; `None` if there is none.
+    ///
+    /// # Errors
+    /// `Corrupt` for one that cannot be understood, `Unsupported` for a newer version.
+    pub fn read(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(NAME);
+        let fail =
+            |e: &std::io::Error| DiskError::io("reading the manifest", e).file(path.display());
+        let size = match std::fs::symlink_metadata(&path) {
+            Ok(found) => found.len(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(fail(&e)),
+        };
+        if size > MAX_LEN {
+            return Err(DiskError::refused("reading the manifest")
+                .file(path.display())
+                .expected(format!("at most {MAX_LEN} bytes"))
+                .found(size.to_string()));
+        }
+        let bytes = std::fs::read(&path).map_err(|e| fail(&e))?;
+        let manifest: Self = serde_json::from_slice(&bytes).map_err(|e| {
+            DiskError::corrupt("reading the manifest")
+                .file(path.display())
+                .expected("the manifest of a backup")
+                .found(e.to_string())
+        })?;
+        if manifest.vmdkit_backup > VERSION {
+            return Err(DiskError::unsupported("reading the manifest")
+                .file(path.display())
+                .expected(format!("version {VERSION} or older"))
+                .found(manifest.vmdkit_backup.to_string()));
+        }
+        // Names lead nowhere else.
+        let names = manifest.files.iter().map(|f| &f.name);
+        let disks = manifest.disks.iter().map(|d| &d.file);
+        for name in names.chain(disks) {
+            if name.is_empty() || name.contains('/') || name == ".." || name == "." {
+                return Err(DiskError::corrupt("reading the manifest")
+                    .file(path.display())
+                    .expected("names of files beside it")
+                    .found(name.clone()));
+            }
+        }
+        Ok(Some(manifest))
+    }
+
+    /// The text that is written.
+    pub fn to_text(&self) -> Result<String> {
+        let text = serde_json::to_string_pretty(self);
+        let mut text =
+            text.map_err(|e| DiskError::corrupt("writing the manifest").found(e.to_string()))?;
+        text.push('\n');
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_and_back_and_no_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Manifest::read(dir.path()).unwrap(), None);
+        let digest = DigestEntry {
+            kind: "sha256".into(),
+            hash: "00".into(),
+        };
+        let mut m = Manifest {
+            vmdkit_backup: VERSION,
+            created: "2026-01-01T00:00:00Z".into(),
+            source: "web".into(),
+            vm: None,
+            disks: Vec::new(),
+            files: vec![FileEntry {
+                name: "a".into(),
+                size: 1,
+                digest,
+            }],
+        };
+        let put = |m: &Manifest| std::fs::write(dir.path().join(NAME), m.to_text().unwrap());
+        put(&m).unwrap();
+        assert_eq!(Manifest::read(dir.path()).unwrap(), Some(m.clone()));
+        m.files[0].name = "../a".into();
+        put(&m).unwrap();
+        assert!(Manifest::read(dir.path()).is_err());
+        m.vmdkit_backup = 2;
+        put(&m).unwrap();
+        let e = Manifest::read(dir.path()).unwrap_err();
+        assert_eq!(e.kind(), disk_io::ErrorKind::Unsupported);
+        std::fs::write(dir.path().join(NAME), "{").unwrap();
+        assert!(Manifest::read(dir.path()).is_err());
+    }
+}

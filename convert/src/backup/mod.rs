@@ -1,0 +1,413 @@
+//! A machine or disk, written into a directory: as a backup with a manifest, or ready to
+//! run.
+//!
+//! Every disk is one file (with its extents), all its parents merged in. The directory
+//! appears under its name when everything in it is complete.
+
+pub mod manifest;
+pub mod rewrite;
+
+pub use manifest::{DigestEntry, DiskEntry, FileEntry, Manifest, PointEntry, VmEntry};
+pub use rewrite::{Changes, Identity};
+
+use crate::{
+    digest::{Digest, DigestKind},
+    pipeline::{self, CopyOptions, Sparse, cancelled},
+    place,
+    progress::Progress,
+    target::Discard,
+    to_image::{Destination, ImageFormat, ImageOptions, to_image},
+};
+use disk_io::{Disk, DiskError, HostDir, Result, host_dir::Allowed, output::write_error};
+use inventory::{Dictionary, Slot};
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Files up to this length have a plain SHA-256 in the manifest; longer ones the digest
+/// that all cores compute.
+const PLAIN: u64 = 16 << 20;
+
+/// A disk that is written.
+#[derive(Clone, Debug)]
+pub struct DiskPart {
+    /// Where it hangs.
+    pub slot: Option<Slot>,
+    /// Its contents.
+    pub disk: Arc<dyn Disk>,
+    /// What they must be, if it is known.
+    pub expected: Option<DigestEntry>,
+}
+
+/// The machine that the disks belong to.
+#[derive(Clone, Debug)]
+pub struct MachinePart {
+    /// What the manifest says of it.
+    pub entry: VmEntry,
+    /// Its configuration.
+    pub config: Dictionary,
+    /// Further files of it that are copied: name and contents.
+    pub files: Vec<(String, Arc<dyn Disk>)>,
+    /// What changes in the configuration.
+    pub changes: Changes,
+}
+
+/// What is written.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The first part of every name.
+    pub stem: String,
+    /// The machine, if it is one.
+    pub machine: Option<MachinePart>,
+    /// The disks.
+    pub disks: Vec<DiskPart>,
+    /// Files that none of them may be written over.
+    pub sources: Vec<PathBuf>,
+}
+
+/// How disks are called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Naming {
+    /// `web01.vmdk`, `web01_1.vmdk`, as ESXi does.
+    #[default]
+    Plain,
+    /// `scsi0-0-0-web01.vmdk`, as VMware Consolidated Backup did.
+    Vcb,
+}
+
+/// The format for a disk with sectors of so many bytes, and the end of its name.
+pub type FormatOf<'a> = &'a dyn Fn(u32) -> Result<(ImageFormat, &'static str)>;
+
+/// How it is written.
+pub struct Options<'a> {
+    /// In which format.
+    pub format: FormatOf<'a>,
+    /// How disks are called.
+    pub naming: Naming,
+    /// Write a manifest and VCB's `catalog`: a backup.
+    pub manifest: bool,
+    /// When, as RFC 3339, and from what, for the manifest.
+    pub origin: (String, String),
+    /// Threads; 0 means one for every core.
+    pub workers: usize,
+}
+
+/// What was written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The manifest, which was written only if it was asked for.
+    pub manifest: Manifest,
+    /// Bytes of data that were written for disks.
+    pub written: u64,
+}
+
+/// Writes `parts` into the new directory `dest`.
+///
+/// # Errors
+/// `Refused` if `dest` exists and is not an empty directory; `Corrupt`, and nothing is
+/// left, if a disk's contents are not what they must be; `Io` and whatever reading gives.
+pub fn write(
+    parts: &Parts,
+    dest: &Path,
+    options: &Options<'_>,
+    progress: &dyn Progress,
+) -> Result<Written> {
+    let place = NewDir::create(dest)?;
+    let mut writer = Writer {
+        dir: &place.temp,
+        parts,
+        options,
+        progress,
+        files: Vec::new(),
+        disks: Vec::new(),
+        written: 0,
+    };
+    writer.disks()?;
+    if let Some(machine) = &parts.machine {
+        writer.machine(machine)?;
+    }
+    let manifest = Manifest {
+        vmdkit_backup: manifest::VERSION,
+        created: options.origin.0.clone(),
+        source: options.origin.1.clone(),
+        vm: parts.machine.as_ref().map(|m| m.entry.clone()),
+        disks: writer.disks.iter().map(|(_, d)| d.clone()).collect(),
+        files: Vec::new(),
+    };
+    let written = writer.written;
+    let manifest = match options.manifest {
+        true => writer.manifest(manifest)?,
+        false => manifest,
+    };
+    if progress.cancelled() {
+        return Err(cancelled());
+    }
+    place.finish()?;
+    Ok(Written { manifest, written })
+}
+
+/// Digest of the file or disk `disk`.
+pub fn digest_of(
+    disk: &Arc<dyn Disk>,
+    digest: DigestKind,
+    workers: usize,
+    progress: &dyn Progress,
+) -> Result<Digest> {
+    let options = CopyOptions {
+        workers,
+        digest,
+        sparse: Sparse::Always,
+    };
+    let copied = pipeline::copy(disk, &Discard, options, progress)?;
+    copied
+        .digest
+        .ok_or_else(|| DiskError::unsupported("computing a digest").found("none"))
+}
+
+/// Refuses contents that are not what was promised.
+pub fn compare(found: &Digest, expected: &DigestEntry, what: &str) -> Result<()> {
+    let found = DigestEntry::from(*found);
+    if found == *expected {
+        return Ok(());
+    }
+    Err(DiskError::corrupt("comparing with the manifest")
+        .code("digest-differs")
+        .file(what)
+        .expected(format!("{} {}", expected.kind, expected.hash))
+        .found(format!("{} {}", found.kind, found.hash)))
+}
+
+struct Writer<'a> {
+    dir: &'a Path,
+    parts: &'a Parts,
+    options: &'a Options<'a>,
+    progress: &'a dyn Progress,
+    files: Vec<String>,
+    disks: Vec<(Option<Slot>, DiskEntry)>,
+    written: u64,
+}
+
+impl Writer<'_> {
+    fn disks(&mut self) -> Result<()> {
+        for (number, part) in self.parts.disks.iter().enumerate() {
+            let (format, extension) = (self.options.format)(part.disk.sector_size())?;
+            let stem = &self.parts.stem;
+            let name = match (self.options.naming, part.slot) {
+                (Naming::Vcb, Some(slot)) => {
+                    format!("{}-0-{stem}.{extension}", slot.in_path())
+                }
+                _ if number == 0 => format!("{stem}.{extension}"),
+                _ => format!("{stem}_{number}.{extension}"),
+            };
+            let kind = match &part.expected {
+                Some(expected) => expected.kind().unwrap_or_default(),
+                None => DigestKind::Vmdkit,
+            };
+            let image = ImageOptions {
+                format: format.clone(),
+                workers: self.options.workers,
+                digest: kind,
+                force: false,
+                sources: self.parts.sources.clone(),
+            };
+            let path = self.dir.join(&name);
+            let report = to_image(&part.disk, Destination::File(&path), &image, self.progress)?;
+            let Some(digest) = report.digest else {
+                return Err(DiskError::unsupported("computing a digest").file(&name));
+            };
+            if let Some(expected) = &part.expected {
+                compare(&digest, expected, &name)?;
+            }
+            self.written = self.written.saturating_add(report.written);
+            for file in &report.files {
+                let name = file.file_name().unwrap_or_default();
+                self.files.push(name.to_string_lossy().into_owned());
+            }
+            let entry = DiskEntry {
+                place: part.slot.map(|s| s.to_string()),
+                file: name,
+                format: format_name(&format).to_owned(),
+                virtual_size: report.virtual_size,
+                digest: digest.into(),
+            };
+            self.disks.push((part.slot, entry));
+        }
+        Ok(())
+    }
+
+    fn machine(&mut self, machine: &MachinePart) -> Result<()> {
+        let mut config = machine.config.clone();
+        let disks = self
+            .disks
+            .iter()
+            .filter_map(|(slot, entry)| Some(((*slot)?, entry.file.clone())));
+        let disks: Vec<(Slot, String)> = disks.collect();
+        rewrite::rewrite(&mut config, &disks, &machine.changes);
+        for (name, disk) in &machine.files {
+            let path = self.dir.join(name);
+            let fail = |e| write_error("writing", &path, &e);
+            let mut file = File::create_new(&path).map_err(fail)?;
+            let mut at = 0;
+            let mut buf = vec![0; 1 << 20];
+            while at < disk.len() {
+                if self.progress.cancelled() {
+                    return Err(cancelled());
+                }
+                let n = (disk.len() - at).min(buf.len() as u64);
+                let part = &mut buf[..usize::try_from(n).unwrap_or(0)];
+                disk.read_exact_at(part, at)?;
+                file.write_all(part).map_err(fail)?;
+                at += n;
+            }
+            file.sync_all().map_err(fail)?;
+            self.files.push(name.clone());
+        }
+        self.text(&machine.entry.config, &config.to_text())
+    }
+
+    fn text(&mut self, name: &str, text: &str) -> Result<()> {
+        let path = self.dir.join(name);
+        let fail = |e| write_error("writing", &path, &e);
+        let mut file = File::create_new(&path).map_err(fail)?;
+        file.write_all(text.as_bytes()).map_err(fail)?;
+        file.sync_all().map_err(fail)?;
+        self.files.push(name.to_owned());
+        Ok(())
+    }
+
+    /// Writes VCB's catalog and the manifest, which names every file.
+    fn manifest(&mut self, mut manifest: Manifest) -> Result<Manifest> {
+        if let Some(vm) = &manifest.vm {
+            let catalog = catalog(vm, &manifest.created, &self.disks);
+            self.text("catalog", &catalog)?;
+        }
+        for name in self.files.clone() {
+            let path = self.dir.join(&name);
+            let opened = HostDir::open_source(&path, &Allowed::default())?;
+            let kind = match opened.disk.len() > PLAIN {
+                true => DigestKind::Vmdkit,
+                false => DigestKind::Sha256,
+            };
+            // It is not the copy that progress is shown of.
+            let quiet = Quiet(self.progress);
+            let digest = digest_of(&opened.disk, kind, self.options.workers, &quiet)?;
+            manifest.files.push(FileEntry {
+                name,
+                size: opened.disk.len(),
+                digest: digest.into(),
+            });
+        }
+        self.text(manifest::NAME, &manifest.to_text()?)?;
+        Ok(manifest)
+    }
+}
+
+/// Passes on the wish to stop and nothing else.
+struct Quiet<'a>(&'a dyn Progress);
+
+impl Progress for Quiet<'_> {
+    fn advance(&self, _: u64) {}
+
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}
+
+/// The catalog of VMware Consolidated Backup: lines of `key= "value"`, which old restore
+/// scripts read.
+fn catalog(vm: &VmEntry, created: &str, disks: &[(Option<Slot>, DiskEntry)]) -> String {
+    let mut text = String::new();
+    let mut put = |key: &str, value: &str| {
+        let value = value.replace('"', "|22");
+        text.push_str(&format!("{key}= \"{value}\"\n"));
+    };
+    put("version", "esx-3.0");
+    put("display_name", &vm.name);
+    put("uuid", vm.uuid.as_deref().unwrap_or_default());
+    put("guestos", vm.guest_os.as_deref().unwrap_or_default());
+    put("timestamp", created);
+    put("config.vmx", &format!("[] {}", vm.config));
+    for (slot, entry) in disks {
+        if let Some(slot) = slot {
+            put(&format!("disk.{slot}.filename"), &entry.file);
+            put(
+                &format!("disk.{slot}.diskname"),
+                &format!("[] {}", entry.file),
+            );
+        }
+    }
+    text
+}
+
+fn format_name(format: &ImageFormat) -> &'static str {
+    match format {
+        ImageFormat::Raw => "raw",
+        ImageFormat::Vmdk(_) => "vmdk",
+        ImageFormat::Portable(portable) => portable.format.name(),
+    }
+}
+
+/// A directory that appears when it is complete. Dropped before, nothing is left.
+struct NewDir {
+    temp: PathBuf,
+    dest: PathBuf,
+    done: bool,
+}
+
+impl NewDir {
+    fn create(dest: &Path) -> Result<Self> {
+        let refused = |found: &str| {
+            DiskError::refused("creating the directory")
+                .file(dest.display())
+                .expected("a new name, or an empty directory")
+                .found(found)
+        };
+        match std::fs::read_dir(dest) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    return Err(refused("a directory with files in it"));
+                }
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(_) if dest.symlink_metadata().is_ok() => return Err(refused("something else")),
+            Err(e) => {
+                return Err(DiskError::io("creating the directory", &e).file(dest.display()));
+            }
+        }
+        let parent = match dest.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let temp = parent.join(place::temp_name());
+        std::fs::create_dir(&temp)
+            .map_err(|e| DiskError::io("creating the directory", &e).file(dest.display()))?;
+        Ok(Self {
+            temp,
+            dest: dest.to_path_buf(),
+            done: false,
+        })
+    }
+
+    fn finish(mut self) -> Result<()> {
+        let fail = |e| DiskError::io("finishing the directory", &e).file(self.dest.display());
+        let sync = |path: &Path| File::open(path).and_then(|dir| dir.sync_all());
+        sync(&self.temp).map_err(fail)?;
+        std::fs::rename(&self.temp, &self.dest).map_err(fail)?;
+        self.done = true;
+        if let Some(parent) = self.temp.parent() {
+            sync(parent).map_err(fail)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for NewDir {
+    fn drop(&mut self) {
+        if !self.done {
+            let _ = std::fs::remove_dir_all(&self.temp);
+        }
+    }
+}
