@@ -7,6 +7,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`mod@check`] | one SOURCE with its chain: what is wrong with it |
+//! | [`backup`] | a backup from end to end |
+//! | [`diff`] | what differs between two disks, in blocks and in guest files |
 //! | [`layer`] | one layer of a disk, walked through its block map |
 //! | [`places`] | which stored ranges overlap |
 //! | [`owners`] | which guest files lie in given ranges of a disk |
@@ -14,7 +16,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod backup;
 pub mod check;
+pub mod diff;
 pub mod explain;
 pub mod layer;
 pub mod owners;

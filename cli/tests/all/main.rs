@@ -15,3 +15,4 @@ mod machine;
 mod mount;
 mod schema;
 mod tar;
+mod verify;

@@ -75,6 +75,7 @@ fn documents() {
     let f = Fixture::new();
     fs::write(f.path("there"), "").unwrap();
     crate::machine::machine(&f, "web");
+    crate::verify::changed(&f, "other");
     let descriptor = fs::read_to_string(f.path("disk.vmdk")).unwrap();
     fs::write(
         f.path("short.vmdk"),
@@ -102,6 +103,14 @@ fn documents() {
         ("export", 0, &["export", "web", "bk"]),
         ("export", 0, &["export", "disk.vmdk", "bk2"]),
         ("restore", 0, &["restore", "bk", "back"]),
+        ("verify", 0, &["verify", "bk"]),
+        ("verify", 3, &["verify", "disk.vmdk"]),
+        ("diff", 0, &["diff", "disk.vmdk", "web"]),
+        (
+            "diff",
+            4,
+            &["diff", "--files", "--blocks", "disk.vmdk", "other.vmdk"],
+        ),
         ("vm", 0, &["vm", "web"]),
         ("check", 0, &["check", "web"]),
         ("check", 4, &["check", "short.vmdk"]),
