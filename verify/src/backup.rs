@@ -9,6 +9,7 @@ use convert::{
     Progress,
     backup::{DiskEntry, Manifest, compare, digest_of, manifest},
 };
+use disk_image::{Format, ova::Package};
 use disk_io::{Disk, DiskError, ErrorKind, HostDir, Result, error::escape, host_dir::Allowed};
 use guest_fs::NodeKind;
 use proxy::{Source, SourceSpec, Tree, TreeOptions};
@@ -114,9 +115,10 @@ pub fn verify(
         _ => Vec::new(),
     };
     let specs = disks(spec, manifest.as_ref(), dir.as_deref())?;
+    let single = manifest.as_ref().is_some_and(|m| m.vm.is_none());
     let structure = match specs.as_slice() {
         // The backup of a single disk is no machine.
-        [(_, only, _)] => check::check(only, &options.check, step)?,
+        [(_, only, _)] if single => check::check(only, &options.check, step)?,
         _ => check::check(spec, &options.check, step)?,
     };
     let mut contents = Vec::new();
@@ -136,6 +138,8 @@ pub fn verify(
         match (&options.against, entry) {
             (Some(other), _) => contents.push(against(name, &source, spec, other, step)?),
             (None, Some(entry)) => contents.push(digest(name, &source, entry, progress)?),
+            // A package's own manifest was checked with its structure.
+            (None, None) if is_package(&structure) => {}
             (None, None) => unproven.push(format!(
                 "{name}: there is no manifest: that its contents are what they should be is \
                  not proven"
@@ -153,6 +157,13 @@ pub fn verify(
         guests,
         unproven,
     })
+}
+
+/// Whether it is a package with a manifest that says what its files should be.
+fn is_package(structure: &Report) -> bool {
+    let package = matches!(structure.format, Format::Ova | Format::Ovf);
+    let mut findings = structure.findings.iter();
+    package && !findings.any(|r| r.finding.code == "manifest-missing")
 }
 
 /// Every file that the manifest names.
@@ -223,6 +234,9 @@ fn disks(spec: &SourceSpec, manifest: Option<&Manifest>, dir: Option<&Path>) -> 
         false => spec.machines()?,
     };
     let Some(machines) = machines else {
+        if let Some(disks) = package_disks(spec)? {
+            return Ok(disks);
+        }
         let name = escape(&spec.path.display().to_string());
         return Ok(vec![(name, spec.clone(), None)]);
     };
@@ -241,6 +255,34 @@ fn disks(spec: &SourceSpec, manifest: Option<&Manifest>, dir: Option<&Path>) -> 
         (place, spec, entry.cloned())
     });
     Ok(disks.collect())
+}
+
+/// The disks of a package, if SOURCE is one and none is chosen.
+fn package_disks(spec: &SourceSpec) -> Result<Option<Vec<One>>> {
+    let opened = spec.locate()?.opened;
+    let format = match spec.format {
+        Some(format) => Some(format),
+        None => disk_image::probe(&*opened.disk)?,
+    };
+    let Some(format @ (Format::Ova | Format::Ovf)) = format else {
+        return Ok(None);
+    };
+    if spec.disk.is_some() {
+        return Ok(None);
+    }
+    // One that cannot be opened is for the check to tell.
+    let Ok(package) = Package::open(&opened, format) else {
+        return Ok(None);
+    };
+    let disks = package.descriptor.disks.iter().filter(|d| d.file.is_some());
+    let disks = disks.map(|d| {
+        let spec = SourceSpec {
+            disk: Some(d.id.clone()),
+            ..spec.clone()
+        };
+        (d.id.clone(), spec, None)
+    });
+    Ok(Some(disks.collect()))
 }
 
 fn digest(name: &str, source: &Source, entry: &DiskEntry, progress: &dyn Progress) -> Result<Item> {

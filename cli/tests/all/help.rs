@@ -8,6 +8,7 @@ fn every_verb_has_help_with_examples() {
     let help = f.run(&["--help"]).code(0);
     for verb in [
         "info",
+        "vm",
         "ls",
         "stat",
         "cat",
@@ -17,6 +18,15 @@ fn every_verb_has_help_with_examples() {
         "umount",
         "cleanup",
         "convert",
+        "create",
+        "export",
+        "restore",
+        "check",
+        "verify",
+        "diff",
+        "find",
+        "history",
+        "tar",
         "completions",
         "man",
     ] {

@@ -214,3 +214,43 @@ fn mounted() {
     }
     assert!(inodes[0].is_some() && inodes[0] != inodes[1], "{inodes:?}");
 }
+
+#[test]
+fn versions_of_a_file() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    // A second backup, of another state.
+    crate::verify::changed(&f, "other");
+    f.run(&["export", "web", "all/web-2024-01-31"]).code(1);
+    fs::create_dir(f.path("all")).unwrap();
+    f.run(&["export", "web", "all/web-2024-01-31"]).code(0);
+    fs::copy(f.path("other-flat.vmdk"), f.path("web/disk-flat.vmdk")).unwrap();
+    f.run(&["export", "web", "all/web-2024-02-01"]).code(0);
+    let history = |source: &str, path: &str| {
+        let ran = f.run(&["history", "--json", source, path]).code(0).json();
+        ran["versions"].as_array().unwrap().clone()
+    };
+    let versions = history("all", "/a.txt");
+    assert_eq!(versions.len(), 2);
+    assert_eq!(versions[0]["point"], "web-2024-01-31");
+    assert_eq!(
+        versions[0]["sha256"],
+        "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+    );
+    assert_eq!(versions[1]["changed"], true);
+    let versions = history("all", "/new.bin");
+    assert_eq!(versions[0]["exists"], false);
+    assert_eq!(versions[1]["size"], 100_000);
+    let versions = history("all", "/dir/b.txt");
+    assert_eq!(versions[1]["changed"], false);
+    // Of a machine: its snapshots, then the present state.
+    let points: Vec<_> = history("web", "/a.txt")
+        .iter()
+        .map(|v| v["selector"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(points, ["id:1", "id:2", "current"]);
+    f.run(&["history", "web", "/nowhere"])
+        .code(1)
+        .says("none of 3");
+    f.run(&["history", "disk.vmdk", "/a.txt"]).code(2);
+}

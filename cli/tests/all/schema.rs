@@ -103,6 +103,7 @@ fn documents() {
         ("export", 0, &["export", "web", "bk"]),
         ("export", 0, &["export", "disk.vmdk", "bk2"]),
         ("restore", 0, &["restore", "bk", "back"]),
+        ("history", 0, &["history", "web", "/a.txt"]),
         ("verify", 0, &["verify", "bk"]),
         ("verify", 3, &["verify", "disk.vmdk"]),
         ("diff", 0, &["diff", "disk.vmdk", "web"]),
