@@ -85,9 +85,20 @@ pub(crate) fn open_tree(
     global: &Global,
     meta: bool,
 ) -> Result<Arc<Tree>, Failure> {
+    open_tree_with(args, global, meta, false)
+}
+
+/// The same; `guests` shows the machines that SOURCE holds.
+pub(crate) fn open_tree_with(
+    args: &SourceArgs,
+    global: &Global,
+    meta: bool,
+    guests: bool,
+) -> Result<Arc<Tree>, Failure> {
     let spec = spec_of(args, global)?;
     let options = TreeOptions {
         meta,
+        guests,
         warn: Some(Warn(Arc::new(|text: &str| output::warn(text)))),
     };
     let tree = Tree::of(&spec, options)?;

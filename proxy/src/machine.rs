@@ -333,6 +333,8 @@ pub struct Scanned {
     pub place: Arc<dyn Place>,
     /// Its machines.
     pub inventory: Inventory,
+    /// The datastores, where a disk was taken for one.
+    datastores: Option<Vec<DatastoreSpec>>,
 }
 
 /// Looks for machines in SOURCE: a directory, a configuration, a package, a datastore; of
@@ -344,7 +346,11 @@ pub fn scan(spec: &SourceSpec) -> Result<Vec<Scanned>> {
             .into_iter()
             .map(|place| {
                 let inventory = Inventory::scan(&*place)?;
-                Ok(Scanned { place, inventory })
+                Ok(Scanned {
+                    place,
+                    inventory,
+                    datastores: Some(spec.datastores.clone()),
+                })
             })
             .collect();
     }
@@ -356,7 +362,11 @@ pub fn scan(spec: &SourceSpec) -> Result<Vec<Scanned>> {
     if place.list(&path).is_ok() {
         let place: Arc<dyn Place> = Arc::new(Below { place, path });
         let inventory = Inventory::scan(&*place)?;
-        return Ok(vec![Scanned { place, inventory }]);
+        return Ok(vec![Scanned {
+            place,
+            inventory,
+            datastores: None,
+        }]);
     }
     // A configuration: it alone.
     let dir = path.parent().unwrap_or(Path::new("")).to_path_buf();
@@ -368,7 +378,17 @@ pub fn scan(spec: &SourceSpec) -> Result<Vec<Scanned>> {
             vms: vec![vm],
             ..Inventory::default()
         };
-        return Ok(vec![Scanned { place, inventory }]);
+        return Ok(vec![Scanned {
+            place,
+            inventory,
+            datastores: None,
+        }]);
+    }
+    if !spec.datastores.is_empty() {
+        return Err(DiskError::unsupported("looking for virtual machines")
+            .file(spec.path.display())
+            .expected("a directory or a configuration (.vmx)")
+            .found("another file"));
     }
     // A disk may be a datastore.
     let device = Device {
@@ -389,13 +409,7 @@ pub fn scan(spec: &SourceSpec) -> Result<Vec<Scanned>> {
         with: Vec::new(),
         ..spec.clone()
     };
-    match spec.datastores.is_empty() {
-        true => scan(&as_datastore),
-        false => Err(DiskError::unsupported("looking for virtual machines")
-            .file(spec.path.display())
-            .expected("a directory or a configuration (.vmx)")
-            .found("another file")),
-    }
+    scan(&as_datastore)
 }
 
 impl Scanned {
@@ -404,7 +418,13 @@ impl Scanned {
         Machine {
             vm: vm.clone(),
             place: self.place.clone(),
-            spec: spec.clone(),
+            spec: SourceSpec {
+                datastores: match &self.datastores {
+                    Some(datastores) => datastores.clone(),
+                    None => spec.datastores.clone(),
+                },
+                ..spec.clone()
+            },
         }
     }
 

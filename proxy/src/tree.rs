@@ -2,7 +2,7 @@
 
 use crate::{
     inode,
-    machine::{Machine, Machines},
+    machine::{self, Machine, Machines},
     names,
     own::{LazyDisk, Own, OwnFile, OwnId, OwnTree},
     source::{Source, SourceSpec},
@@ -45,6 +45,9 @@ pub struct Entry {
 pub struct TreeOptions {
     /// List the metafiles of file systems (`--meta`). They are found by name without it.
     pub meta: bool,
+    /// Show the machines that SOURCE holds too, below `/guests`: of a datastore, or of a
+    /// directory with many of them.
+    pub guests: bool,
     /// Told what should be known of a disk that is opened later, with its path.
     pub warn: Option<Warn>,
 }
@@ -107,6 +110,28 @@ impl Tree {
     /// The tree of whatever SOURCE is: a disk, a machine with its restore points, dated
     /// backups of one. Disks of machines are opened when they are entered.
     pub fn of(spec: &SourceSpec, options: TreeOptions) -> Result<Self> {
+        if !options.guests {
+            return Self::of_source(spec, options);
+        }
+        let mut tree = match Self::of_source(spec, options.clone()) {
+            Ok(tree) => tree,
+            // A directory of many machines is none of them.
+            Err(e) if spec.path.is_dir() && e.kind() != ErrorKind::Io => Self::empty(options),
+            Err(e) => return Err(e),
+        };
+        let guests = tree.own.directory(OwnTree::ROOT, &Name::from("guests"));
+        for scanned in machine::scan(spec)? {
+            tree.warnings.extend_from_slice(&scanned.inventory.warnings);
+            for vm in &scanned.inventory.vms {
+                let name = Name::from(vm.name().as_str());
+                let dir = tree.own.add(guests, &name, Own::Directory);
+                tree.add_machine(dir, &scanned.machine(vm, spec));
+            }
+        }
+        Ok(tree)
+    }
+
+    fn of_source(spec: &SourceSpec, options: TreeOptions) -> Result<Self> {
         let Some(machines) = spec.machines()? else {
             return Self::new(Arc::new(Source::open_disk(spec)?), options);
         };

@@ -7,7 +7,7 @@ use crate::{
     args::{Global, SourceArgs},
     exit::{Exit, Failure},
     guard, output,
-    source::open_tree,
+    source::open_tree_with,
 };
 use clap::{Args, ValueEnum};
 use disk_io::DiskError;
@@ -29,6 +29,8 @@ Examples:
   vmdkit mount web01-000002.vmdk /mnt && ls /mnt/p1
   vmdkit mount --layout raw web01.vmdk /mnt && fsck.ext4 -n /mnt/p1.img
   vmdkit mount --foreground web01.vmdk /mnt        until Ctrl-C
+  vmdkit mount --guests lun.img /mnt && ls /mnt/guests/web01/current/scsi0-0/p1
+  vmdkit mount --guests /backups /mnt              every machine below a directory
   vmdkit umount /mnt
 
 No root is needed, only the fuse3 package. Nothing can be written through the mount.")]
@@ -47,6 +49,9 @@ pub(crate) struct Mount {
     /// Show the file systems' metafiles too ($MFT, …)
     #[arg(long)]
     meta: bool,
+    /// Show the machines of a datastore or directory too, below guests, down to their files
+    #[arg(long)]
+    guests: bool,
     /// Let other users in
     #[arg(long)]
     allow_other: bool,
@@ -92,7 +97,7 @@ impl Mount {
     }
 
     fn serve(&self, global: &Global) -> Result<Exit, Failure> {
-        let tree = open_tree(&self.source, global, self.meta)?;
+        let tree = open_tree_with(&self.source, global, self.meta, self.guests)?;
         let options = MountOptions {
             layout: match self.layout {
                 LayoutArg::Tree => Layout::Tree,

@@ -30,6 +30,16 @@ fn descriptor(cid: u32, parent: Option<(u32, &str)>, kind: &str, line: String) -
     text.encode().into_bytes()
 }
 
+/// The machine of those disks, with a snapshot of each state before the last.
+const VMX: &str = "config.version = \"8\"\nvirtualHW.version = \"14\"\n\
+    displayName = \"web 01\"\nscsi0:0.fileName = \"web01-000002.vmdk\"\n";
+const VMSD: &str = "snapshot.numSnapshots = \"2\"\nsnapshot.current = \"2\"\n\
+    snapshot0.uid = \"1\"\nsnapshot0.displayName = \"first\"\nsnapshot0.numDisks = \"1\"\n\
+    snapshot0.disk0.fileName = \"web01.vmdk\"\nsnapshot0.disk0.node = \"scsi0:0\"\n\
+    snapshot1.uid = \"2\"\nsnapshot1.parent = \"1\"\nsnapshot1.displayName = \"second\"\n\
+    snapshot1.numDisks = \"1\"\nsnapshot1.disk0.node = \"scsi0:0\"\n\
+    snapshot1.disk0.fileName = \"/vmfs/volumes/store1/web01/web01-000001.vmdk\"\n";
+
 /// `lun.img` with the datastore `store1`: `web01/web01.vmdk` (flat), `web01-000001.vmdk` over
 /// it (COWD), `web01-000002.vmdk` over that (seSparse). `a.txt` says hello, HELLO, third.
 fn lun(f: &Fixture, in_use: bool) {
@@ -76,6 +86,8 @@ fn lun(f: &Fixture, in_use: bool) {
                 extent(sectors, "SESPARSE", "web01-000002-sesparse.vmdk"),
             ),
         )
+        .bytes("web01/web01.vmx", VMX.as_bytes())
+        .bytes("web01/web01.vmsd", VMSD.as_bytes())
         .bytes("web01/web01-000001-delta.vmdk", &cowd)
         .bytes("web01/web01-000002-sesparse.vmdk", &sesparse)
         .file(
@@ -169,6 +181,75 @@ fn a_guest_file_out_of_a_chain_on_a_lun() {
     // The LUN as SOURCE shows the datastore's own files.
     let listing = f.run(&["ls", "lun.img", "/p1/web01"]).code(0);
     assert!(listing.text().contains("web01-000002-sesparse.vmdk"));
+}
+
+/// A machine on a LUN: listed, every state of it read, backed up, verified, restored, and
+/// browsed through a mount.
+#[test]
+fn a_machine_on_a_lun() {
+    let f = Fixture::new();
+    lun(&f, false);
+    fs::remove_file(f.path("disk.vmdk")).unwrap();
+    for args in [
+        &["vm", "--json", "-D", "lun.img"][..],
+        &["vm", "--json", "lun.img"],
+    ] {
+        let vm = f.run(args).code(0).json();
+        let place = &vm["places"][0];
+        assert_eq!(place["place"], "[store1]");
+        assert_eq!(place["unused"].as_array().unwrap().len(), 0, "{place}");
+        let web = &place["vms"][0];
+        assert_eq!(web["name"], "web 01");
+        let chain = web["points"][0]["disks"][0]["chain"].as_array().unwrap();
+        assert_eq!(chain.len(), 3, "{web}");
+    }
+    let states = [
+        ("/snapshots/first/scsi0-0/p0/a.txt", "hello\n"),
+        ("/snapshots/second/scsi0-0/p0/a.txt", "HELLO\n"),
+        ("/current/scsi0-0/p0/a.txt", "third\n"),
+    ];
+    for source in ["web01", "web01/web01.vmx", "[store1] web01/web01.vmx"] {
+        for (path, says) in states {
+            let cat = f.run(&["cat", "-D", "lun.img", source, path]).code(0);
+            assert_eq!(cat.text(), says, "{source} {path}");
+        }
+    }
+    let history = ["history", "--json", "-D", "lun.img", "web01", "/a.txt"];
+    let history = f.run(&history).code(0).json();
+    let changed = history["versions"].as_array().unwrap().iter();
+    assert!(
+        changed.into_iter().all(|v| v["changed"] == true),
+        "{history}"
+    );
+
+    f.run(&["check", "-D", "lun.img", "web01"]).code(0);
+    f.run(&["export", "-D", "lun.img", "web01", "out"]).code(0);
+    f.run(&["verify", "out"]).code(0);
+    f.run(&["verify", "out", "--against", "out"]).code(0);
+    f.run(&["restore", "out", "back"]).code(0);
+    let cat = f.run(&["cat", "back", "/a.txt"]).code(0);
+    assert_eq!(cat.text(), "third\n");
+
+    if crate::mount::no_fuse() {
+        return;
+    }
+    fs::create_dir(f.path("mnt")).unwrap();
+    f.run(&["mount", "--guests", "lun.img", "mnt"]).code(0);
+    let results: Vec<_> = states
+        .iter()
+        .map(|(path, says)| {
+            let path = f
+                .path("mnt/guests/web 01")
+                .join(path.trim_start_matches('/'));
+            (fs::read_to_string(path), *says)
+        })
+        .collect();
+    let own = fs::metadata(f.path("mnt/p1/web01/web01.vmx"));
+    f.run(&["umount", "mnt"]).code(0);
+    for (read, says) in results {
+        assert_eq!(read.unwrap(), says);
+    }
+    assert_eq!(own.unwrap().len(), VMX.len() as u64);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The benches themselves.
 
 mod chain;
+mod check;
 pub(crate) mod child;
 mod convert;
 mod copy;
@@ -55,6 +56,16 @@ pub(crate) const ALL: &[Case] = &[
         name: "small-file",
         what: "cp of one small file out of many",
         run: copy::small,
+    },
+    Case {
+        name: "check",
+        what: "structure of a monolithicSparse disk",
+        run: check::structure,
+    },
+    Case {
+        name: "diff",
+        what: "changed blocks between two snapshots of a chain",
+        run: check::changed,
     },
     Case {
         name: "chain-rewritten",
