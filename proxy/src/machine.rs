@@ -50,15 +50,16 @@ impl SourceSpec {
                 path: path.to_path_buf(),
             }))
         };
-        if self.path.is_dir() {
-            return spot(&self.path, Path::new(""));
-        }
-        let parent = match self.path.parent() {
-            Some(dir) if !dir.as_os_str().is_empty() => dir,
-            _ => Path::new("."),
+        // SOURCE's own symbolic link is followed; one that names nothing is for the opening
+        // of a disk to refuse.
+        let Ok(path) = self.path.canonicalize() else {
+            return Ok(None);
         };
-        match self.path.file_name() {
-            Some(name) if self.path.is_file() => spot(parent, Path::new(name)),
+        if path.is_dir() {
+            return spot(&path, Path::new(""));
+        }
+        match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) if path.is_file() => spot(parent, Path::new(name)),
             _ => Ok(None),
         }
     }
@@ -248,7 +249,8 @@ impl Machine {
         self.vm.point(wanted.unwrap_or("current"))
     }
 
-    /// Files of the host that belong to it: those of its directory.
+    /// Files of the host that belong to it: those of its directory, and disks that it names
+    /// elsewhere.
     pub fn files(&self) -> Vec<PathBuf> {
         if !self.spec.datastores.is_empty() {
             let devices = self.spec.datastores.iter().flat_map(|d| &d.devices);
@@ -256,11 +258,10 @@ impl Machine {
         }
         let listing = self.place.list(&self.vm.dir).unwrap_or_default();
         let dir = Path::new(&self.place.describe()).join(&self.vm.dir);
-        listing
-            .files
-            .iter()
-            .map(|(name, _)| dir.join(name))
-            .collect()
+        let disks = self.vm.points.iter().flat_map(|p| &p.disks);
+        let elsewhere = disks.filter_map(|d| Some(self.locate(d).ok()?.path));
+        let own = listing.files.iter().map(|(name, _)| dir.join(name));
+        own.chain(elsewhere).collect()
     }
 
     /// The file of a disk, through the gate.

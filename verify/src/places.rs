@@ -54,7 +54,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// At most `most` ranges in memory (24 bytes each), 16 at least.
+    /// At most `most` ranges in memory (32 bytes each), 16 at least.
     pub fn new(most: usize) -> Self {
         Self {
             runs: Vec::new(),
