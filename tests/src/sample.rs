@@ -159,6 +159,8 @@ pub fn make(dir: &Path) -> Result<Sample> {
         bail!("not installed: {missing:?}");
     }
     fs::create_dir_all(dir)?;
+    // The tools are run in it, so a relative name would lead elsewhere.
+    let dir = &dir.canonicalize()?;
     let expected = dir.join("expected");
     fs::create_dir_all(&expected)?;
     let scratch = tempfile::tempdir_in(dir)?;
