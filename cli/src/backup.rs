@@ -6,7 +6,8 @@ use crate::{
     output, source,
 };
 use convert::backup::{
-    Changes, DigestEntry, DiskPart, MachinePart, Manifest, Parts, PointEntry, VmEntry,
+    Changes, DigestEntry, DiskPart, MachinePart, Manifest, Parts, PointEntry, VmEntry, compare,
+    digest_of,
 };
 use disk_io::{Disk, DiskError};
 use inventory::{FileKind, Slot, vm::rfc3339};
@@ -133,6 +134,15 @@ fn machine_parts(
             expected,
         });
     }
+    // The configuration is today's: a disk that the snapshot does not have is taken out of it.
+    for disk in vm.config.disks.iter().filter(|_| only.is_none()) {
+        if !point.disks.iter().any(|d| d.slot == disk.slot) {
+            taken.left_out.push(format!(
+                "{} ({}): is not part of the snapshot",
+                disk.slot, disk.file
+            ));
+        }
+    }
     let mut files: Vec<(String, Arc<dyn Disk>)> = Vec::new();
     for file in &vm.files {
         let wanted = matches!(
@@ -143,7 +153,16 @@ fn machine_parts(
             continue;
         };
         match machine.file(&file.name) {
-            Ok(opened) => files.push((name.to_owned(), opened.disk)),
+            Ok(opened) => {
+                let mut named = manifest.iter().flat_map(|m| &m.files);
+                if let Some(entry) = named.find(|f| f.name == name)
+                    && let Some(kind) = entry.digest.kind()
+                {
+                    let found = digest_of(&opened.disk, kind, 0, &convert::NoProgress)?;
+                    compare(&found, &entry.digest, name)?;
+                }
+                files.push((name.to_owned(), opened.disk));
+            }
             Err(e) => taken.left_out.push(format!("{name}: {e}")),
         }
     }

@@ -276,6 +276,20 @@ impl Machine {
         self.place.gate(&self.vm.dir)?.open(name, Purpose::Member)
     }
 
+    /// The machine alone as SOURCE, wherever it was found among others.
+    pub fn as_source(&self) -> SourceSpec {
+        let config = self.vm.dir.join(&self.vm.config_file);
+        let mut spec = self.spec.clone();
+        if spec.datastores.is_empty() {
+            spec.path = Path::new(&self.place.describe()).join(config);
+            // What lay in SOURCE may still be named.
+            spec.allow_dirs.push(self.place.describe().into());
+        } else {
+            spec.path = config;
+        }
+        spec
+    }
+
     /// The directory of the host that it lies in; `None` in a datastore.
     pub fn host_dir(&self) -> Option<PathBuf> {
         let is_host = self.spec.datastores.is_empty();

@@ -111,7 +111,7 @@ pub fn verify(
     };
     let mut unproven = Vec::new();
     let files = match (&manifest, &dir) {
-        (Some(manifest), Some(dir)) => files(manifest, dir, progress)?,
+        (Some(manifest), Some(dir)) => files(manifest, dir, progress, &mut unproven)?,
         _ => Vec::new(),
     };
     let specs = disks(spec, manifest.as_ref(), dir.as_deref())?;
@@ -167,7 +167,12 @@ fn is_package(structure: &Report) -> bool {
 }
 
 /// Every file that the manifest names.
-fn files(manifest: &Manifest, dir: &Path, progress: &dyn Progress) -> Result<Vec<Item>> {
+fn files(
+    manifest: &Manifest,
+    dir: &Path,
+    progress: &dyn Progress,
+    unproven: &mut Vec<String>,
+) -> Result<Vec<Item>> {
     let mut items = Vec::new();
     for file in &manifest.files {
         let path = dir.join(&file.name);
@@ -201,15 +206,8 @@ fn files(manifest: &Manifest, dir: &Path, progress: &dyn Progress) -> Result<Vec
     for entry in names.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name != manifest::NAME && !manifest.files.iter().any(|f| f.name == name) {
-            items.push(Item {
-                what: format!("file {name}"),
-                problem: Some(
-                    DiskError::corrupt("comparing with the manifest")
-                        .file(entry.path().display())
-                        .expected("the files that the manifest names")
-                        .found("one more: it is no part of the backup"),
-                ),
-            });
+            // It harms nothing, and nothing says what it should hold.
+            unproven.push(format!("file {name}: is no part of the backup"));
         }
     }
     Ok(items)
@@ -349,8 +347,12 @@ fn read_guests(
 ) -> Result<()> {
     let tree = Tree::new(source.clone(), TreeOptions::default())?;
     let called = format!("files of {name}");
+    let mut closed: Vec<Vec<u8>> = Vec::new();
     for volume in tree.volumes() {
         let path = volume.path.to_string();
+        if volume.why_not.is_some() {
+            closed.push(path.clone().into_bytes());
+        }
         let path = if several {
             format!("{name} {path}")
         } else {
@@ -382,10 +384,14 @@ fn read_guests(
     let _ = tree.find(tree.root(), b"", &|_, _| true, &mut |below| {
         let below = match below {
             Ok(below) => below,
+            Err(e) if e.kind() == ErrorKind::Io => {
+                stop = Some(e);
+                return ControlFlow::Break(());
+            }
             Err(e) => {
+                let file = e.file_name().unwrap_or_default().as_bytes().to_vec();
                 // A volume that cannot be entered was named above.
-                if e.kind() == ErrorKind::Corrupt {
-                    let file = e.file_name().unwrap_or_default().as_bytes().to_vec();
+                if !closed.contains(&file) {
                     guests.fail(file, e);
                 }
                 return ControlFlow::Continue(());
@@ -395,8 +401,9 @@ fn read_guests(
             return ControlFlow::Continue(());
         }
         let mut streams = vec![None];
-        if let Ok(named) = tree.streams(below.node) {
-            streams.extend(named.into_iter().map(|s| Some(s.name)));
+        match tree.streams(below.node) {
+            Ok(named) => streams.extend(named.into_iter().map(|s| Some(s.name))),
+            Err(e) => guests.fail(below.path.clone(), e),
         }
         for stream in streams {
             let read = tree

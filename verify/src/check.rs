@@ -104,7 +104,7 @@ pub fn check(
         Some(machines) if spec.disk.is_none() => {
             let (machine, date_used) = machines.only(spec.snapshot.as_deref())?;
             let wanted = spec.snapshot.as_deref().filter(|_| !date_used);
-            machine_disks(spec, machine, wanted, options, step)
+            machine_disks(machine, wanted, options, step)
         }
         _ => one(spec, options, step),
     }
@@ -113,7 +113,6 @@ pub fn check(
 /// Every disk of a machine, as of one restore point or of all; what one chain has shown is
 /// not checked again for the next.
 fn machine_disks(
-    spec: &SourceSpec,
     machine: &Machine,
     wanted: Option<&str>,
     options: &Options,
@@ -151,7 +150,7 @@ fn machine_disks(
                     Some(uid) => format!("id:{uid}"),
                     None => "current".into(),
                 }),
-                ..spec.clone()
+                ..machine.as_source()
             };
             let report = one(&spec, options, step)?;
             all.format = report.format;

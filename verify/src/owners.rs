@@ -174,7 +174,9 @@ impl Search<'_> {
             Err(_) if kind != NodeKind::File => {}
             Err(_) => self.lost += 1,
         }
-        for stream in self.fs.streams(node).unwrap_or_default() {
+        let streams = self.fs.streams(node);
+        self.lost += u64::from(streams.is_err());
+        for stream in streams.unwrap_or_default() {
             if let Ok(extents) = self.fs.extents(node, Some(&stream.name)) {
                 self.take(node, path, Some(&stream.name), &extents);
             }

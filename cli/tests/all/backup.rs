@@ -87,6 +87,36 @@ fn what_differs_leaves_nothing() {
         .says("something else");
 }
 
+/// A file that is only copied is compared as well.
+#[test]
+fn a_copied_file_that_differs() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    fs::write(f.path("web/web.nvram"), [7; 100]).unwrap();
+    f.run(&["export", "web", "out"]).code(0);
+    fs::write(f.path("out/web.nvram"), [8; 100]).unwrap();
+    f.run(&["restore", "out", "back"]).code(1).says("web.nvram");
+    assert!(!f.path("back").exists());
+}
+
+/// A disk that was added after the snapshot, or that no snapshot covers.
+#[test]
+fn a_disk_that_the_snapshot_has_not_is_said() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    f.run(&["create", "web/added.vmdk", "1M"]).code(0);
+    let vmx = fs::read_to_string(f.path("web/web.vmx")).unwrap();
+    fs::write(
+        f.path("web/web.vmx"),
+        vmx + "scsi0:1.fileName = \"added.vmdk\"\n",
+    )
+    .unwrap();
+    f.run(&["export", "web", "all"]).code(0);
+    f.run(&["export", "web", "--snapshot", "id:1", "old"])
+        .code(3)
+        .says("scsi0:1 (added.vmdk): is not part of the snapshot");
+}
+
 #[test]
 fn one_disk_out_and_back() {
     let f = Fixture::new();

@@ -173,6 +173,10 @@ fn inventories() {
         .run(&["ls", "all", "--snapshot", "date:2024-01", "/"])
         .code(0);
     assert_eq!(ls.text(), "current\nsnapshots\n");
+    f.run(&["check", "all", "--snapshot", "date:2024-01"])
+        .code(0);
+    f.run(&["verify", "all", "--snapshot", "date:2024-01"])
+        .code(3);
     // A datastore that is a directory, by the names that hosts use.
     for source in ["web-20240201/web.vmx", "[ds1] web-20240201/web.vmx"] {
         let ls = f

@@ -70,7 +70,7 @@ pub(crate) fn check(source: &Opened, visit: Visit<'_>) -> Result<()> {
     };
     count.add(0, 1);
     count.tables(&header)?;
-    count.compare(f.u64_be(48)?, f.u32_be(56)?, order, header.version)
+    count.compare(f.u64_be(48)?, f.u32_be(56)?, order)
 }
 
 struct Count<'a> {
@@ -199,7 +199,7 @@ impl Count<'_> {
     }
 
     /// Reads the stored counts and compares.
-    fn compare(&mut self, table: u64, table_clusters: u32, order: u32, version: u32) -> Result<()> {
+    fn compare(&mut self, table: u64, table_clusters: u32, order: u32) -> Result<()> {
         let cluster = 1u64 << self.bits;
         let table_len = u64::from(table_clusters).saturating_mul(cluster);
         self.add(table, table_len);
@@ -263,7 +263,6 @@ impl Count<'_> {
                 }
             }
         }
-        let _ = version;
         let name = self.name.clone();
         let total = |what: String| {
             DiskError::corrupt("counting references")
