@@ -370,6 +370,10 @@ pub fn scan(spec: &SourceSpec) -> Result<Vec<Scanned>> {
             .collect();
     }
     let Some(Spot { place, path }) = spec.spot()? else {
+        if spec.datastores.is_empty() {
+            // One that is not there says so itself.
+            host_file(spec)?;
+        }
         return Err(DiskError::not_found("looking for virtual machines")
             .file(spec.path.display())
             .expected("a directory, a datastore (-D) or a configuration (.vmx)"));
