@@ -181,6 +181,22 @@ pub(crate) struct SourceArgs {
     pub(crate) how: HowArgs,
 }
 
+/// What of guest file systems is shown that is hidden otherwise.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct GuestArgs {
+    /// The file systems' metafiles too ($MFT, …), and deleted files of NTFS and FAT below
+    /// $deleted in each volume
+    #[arg(help_heading = "How guest files are read", long)]
+    pub(crate) meta: bool,
+    /// Take what is there of files whose contents are elsewhere (deduplicated, cloud, SIS …);
+    /// their reparse points are streams $REPARSE_POINT
+    #[arg(help_heading = "How guest files are read", long)]
+    pub(crate) raw_reparse: bool,
+    /// Take the cipher text of files encrypted by EFS; their keys are streams $EFS
+    #[arg(help_heading = "How guest files are read", long)]
+    pub(crate) efs_raw: bool,
+}
+
 /// The options of SOURCE.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct HowArgs {

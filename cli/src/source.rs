@@ -1,7 +1,7 @@
 //! SOURCE, opened as a verb needs it.
 
 use crate::{
-    args::{Global, SourceArgs},
+    args::{Global, GuestArgs, SourceArgs},
     exit::Failure,
     output,
     times::Zone,
@@ -30,6 +30,7 @@ fn spec(args: &SourceArgs, global: &Global) -> Result<SourceSpec> {
         guest: guest_fs::OpenOptions {
             zone_offset: global.tz.as_ref().and_then(Zone::fixed),
             oem_code_page: how.code_page,
+            ..guest_fs::OpenOptions::default()
         },
         ..SourceSpec::default()
     })
@@ -79,25 +80,28 @@ pub(crate) fn files(source: &Source) -> Vec<PathBuf> {
     files
 }
 
-/// The tree of SOURCE, its warnings told; `meta` lists metafiles.
+/// The tree of SOURCE, its warnings told.
 pub(crate) fn open_tree(
     args: &SourceArgs,
     global: &Global,
-    meta: bool,
+    guest: GuestArgs,
 ) -> Result<Arc<Tree>, Failure> {
-    open_tree_with(args, global, meta, false)
+    open_tree_with(args, global, guest, false)
 }
 
 /// The same; `guests` shows the machines that SOURCE holds.
 pub(crate) fn open_tree_with(
     args: &SourceArgs,
     global: &Global,
-    meta: bool,
+    guest: GuestArgs,
     guests: bool,
 ) -> Result<Arc<Tree>, Failure> {
-    let spec = spec_of(args, global)?;
+    let mut spec = spec_of(args, global)?;
+    spec.guest.raw_reparse = guest.raw_reparse;
+    spec.guest.efs_raw = guest.efs_raw;
+    spec.guest.deleted = guest.meta;
     let options = TreeOptions {
-        meta,
+        meta: guest.meta,
         guests,
         warn: Some(Warn(Arc::new(|text: &str| output::warn(text)))),
     };

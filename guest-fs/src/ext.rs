@@ -316,6 +316,19 @@ impl Ext {
 }
 
 impl FileSystem for Ext {
+    fn xattrs(&self, node: NodeId) -> Result<Vec<(Name, Vec<u8>)>> {
+        let all = Self::xattrs(self, node)?.into_iter();
+        Ok(all
+            .map(|(name, value)| {
+                let value = match name.starts_with(b"system.posix_acl_") {
+                    true => xattr::acl(&value).unwrap_or(value),
+                    false => value,
+                };
+                (Name::from_bytes(name), value)
+            })
+            .collect())
+    }
+
     fn info(&self) -> VolumeInfo {
         let used = self.sb.blocks_count.saturating_sub(self.sb.free_blocks);
         let u = self.sb.uuid.map(|b| format!("{b:02x}"));

@@ -31,8 +31,8 @@ pub mod oem;
 pub mod table;
 
 use crate::{
-    Extent, FileSystem, FsKind, Metadata, Name, NodeId, NodeKind, OpenOptions, Visit, VolumeInfo,
-    volume::Recognised,
+    Extent, FileSystem, Found, FsKind, Metadata, Name, NodeId, NodeKind, OpenOptions, Visit,
+    VolumeInfo, volume::Recognised,
 };
 use boot::Geometry;
 use chain::{Chain, Wanted};
@@ -42,7 +42,10 @@ use disk_io::{Disk, DiskError, Result};
 use entry::Entry;
 use notes::Notes;
 use quick_cache::{Weighter, sync::Cache};
-use std::sync::{Arc, OnceLock};
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, OnceLock},
+};
 use table::FatTable;
 
 /// Record number of the root directory, which has no entry. No entry lies in the boot sector.
@@ -338,6 +341,8 @@ impl FileSystem for Fat {
     }
 
     fn metadata(&self, node: NodeId) -> Result<Metadata> {
+        let asked = node;
+        let node = NodeId::plain(node.record & !deleted::DELETED);
         if node.record == ROOT {
             return Ok(Metadata {
                 node,
@@ -375,7 +380,7 @@ impl FileSystem for Fat {
         };
         let zone = self.options.zone_offset;
         Ok(Metadata {
-            node,
+            node: asked,
             kind: entry.kind(),
             size,
             allocated: size.div_ceil(cluster).saturating_mul(cluster),
@@ -395,7 +400,15 @@ impl FileSystem for Fat {
 
     fn open(&self, node: NodeId, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {
         no_streams(stream)?;
-        Ok(Arc::new(self.contents(node)?))
+        match node.record & deleted::DELETED {
+            0 => Ok(Arc::new(self.contents(node)?)),
+            _ => self.open_deleted(NodeId::plain(node.record & !deleted::DELETED)),
+        }
+    }
+
+    fn deleted(&self, visit: &mut dyn FnMut(Result<Found>) -> ControlFlow<()>) -> Result<bool> {
+        self.visit_deleted(visit);
+        Ok(true)
     }
 
     fn extents(&self, node: NodeId, stream: Option<&Name>) -> Result<Vec<Extent>> {

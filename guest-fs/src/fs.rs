@@ -268,6 +268,14 @@ pub struct OpenOptions {
     pub zone_offset: Option<i32>,
     /// Code page of 8.3 names (FAT); 437 if `None`.
     pub oem_code_page: Option<u16>,
+    /// Give out what lies in files whose reparse point says that their contents are
+    /// elsewhere, and the reparse point as the stream `$REPARSE_POINT`.
+    pub raw_reparse: bool,
+    /// Give out the cipher text of files that EFS encrypted, in whole 512-byte sectors, and
+    /// their keys (encrypted too) as the stream `$EFS`.
+    pub efs_raw: bool,
+    /// Show deleted files below `$deleted` in the root directory ([`crate::deleted`]).
+    pub deleted: bool,
 }
 
 /// A guest file system, read-only.
@@ -341,6 +349,19 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
+    /// The reparse point as stored: tag, length, data.
+    fn reparse(&self, node: NodeId) -> Result<Option<Vec<u8>>> {
+        let _ = node;
+        Ok(None)
+    }
+
+    /// Visits the changes that the volume's change journal still holds, oldest first; what
+    /// cannot be read is visited as an error. `false`: there is no journal.
+    fn changes(&self, visit: &mut dyn FnMut(Result<Change>) -> ControlFlow<()>) -> Result<bool> {
+        let _ = visit;
+        Ok(false)
+    }
+
     /// Visits every object of the volume in the order of its records, metafiles left out:
     /// the tables are read once, from front to back, which is much faster than walking the
     /// tree. A damaged record is visited as an error. `false`: this file system cannot, and
@@ -374,6 +395,25 @@ pub struct Found {
     pub metadata: Metadata,
     /// Every name as (directory, name), 8.3 names left out.
     pub names: Vec<(NodeId, Name)>,
+}
+
+/// One record of a change journal (NTFS' `$UsnJrnl`).
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Its update sequence number: the place in the journal, in bytes.
+    pub usn: u64,
+    /// When.
+    pub time: Timestamp,
+    /// Which file; its record may have another file by now.
+    pub node: NodeId,
+    /// The directory it was in.
+    pub parent: NodeId,
+    /// The name it had there.
+    pub name: Name,
+    /// Why the record was written: Windows' `USN_REASON_*` bits, all since the file was opened.
+    pub reasons: u32,
+    /// DOS attributes.
+    pub attributes: u32,
 }
 
 /// A Windows security descriptor.

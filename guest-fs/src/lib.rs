@@ -10,9 +10,11 @@
 //! | [`vmfs`] | VMFS datastores |
 //! | [`lvm2`], [`ldm`] | logical volumes over one or more disks |
 //! | [`fs`] | the one trait of every file system, and what it speaks in |
+//! | [`deleted`] | deleted files as a tree beside the others |
 //! | [`name`] | guest file names: bytes that survive what UTF-8 cannot hold |
 //! | [`time`] | guest time stamps, with or without a zone |
 
+pub mod deleted;
 pub mod exfat;
 pub mod ext;
 pub mod fat;
@@ -27,10 +29,10 @@ pub mod vmfs;
 pub mod volume;
 
 pub use disk_io::{DiskError, ErrorKind, Result};
+pub use fs::{Change, Found, Security};
 pub use fs::{
     DirEntry, Extent, FileSystem, FsKind, Link, Metadata, NodeId, NodeKind, OpenOptions, Stream,
     Visit, VolumeInfo,
 };
-pub use fs::{Found, Security};
 pub use name::Name;
 pub use time::Timestamp;

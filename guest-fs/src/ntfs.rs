@@ -20,6 +20,7 @@
 //! | `ea` | extended attributes and object ids |
 //! | `upcase` | folding of case |
 //! | `reparse` | links, and tags that mean that contents are elsewhere |
+//! | `usn` | the change journal |
 //! | `volume` | the shared state of a volume and what `info` tells |
 //! | `node` | the [`crate::FileSystem`] methods |
 #![cfg_attr(
@@ -42,6 +43,7 @@ mod scan;
 mod security;
 mod stream;
 mod upcase;
+mod usn;
 mod volume;
 mod wof;
 

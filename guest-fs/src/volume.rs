@@ -20,7 +20,8 @@ pub mod probe;
 mod windows;
 
 use crate::{
-    FileSystem, FsKind, Name, OpenOptions, exfat::ExFat, ext::Ext, fat::Fat, ntfs::Ntfs, vmfs::Vmfs,
+    FileSystem, FsKind, Name, OpenOptions, deleted::WithDeleted, exfat::ExFat, ext::Ext, fat::Fat,
+    ntfs::Ntfs, vmfs::Vmfs,
 };
 use disk_io::{Disk, DiskError, Result};
 use probe::Probe;
@@ -123,10 +124,10 @@ pub fn open(disk: &Arc<dyn Disk>, options: &OpenOptions) -> Result<Arc<dyn FileS
     };
     match found.kind {
         FsKind::Fat12 | FsKind::Fat16 | FsKind::Fat32 => {
-            Ok(Arc::new(Fat::open(disk.clone(), options)?))
+            with_deleted(Arc::new(Fat::open(disk.clone(), options)?), options)
         }
         FsKind::ExFat => Ok(Arc::new(ExFat::open(disk.clone(), options)?)),
-        FsKind::Ntfs => Ok(Arc::new(Ntfs::open(disk.clone(), options)?)),
+        FsKind::Ntfs => with_deleted(Arc::new(Ntfs::open(disk.clone(), options)?), options),
         FsKind::Ext2 | FsKind::Ext3 | FsKind::Ext4 => {
             Ok(Arc::new(Ext::open(disk.clone(), options)?))
         }
@@ -140,6 +141,14 @@ pub fn open(disk: &Arc<dyn Disk>, options: &OpenOptions) -> Result<Arc<dyn FileS
             })
         }
     }
+}
+
+/// Deleted files beside the others, where they are asked for.
+fn with_deleted(fs: Arc<dyn FileSystem>, options: &OpenOptions) -> Result<Arc<dyn FileSystem>> {
+    Ok(match options.deleted {
+        true => Arc::new(WithDeleted::new(fs)),
+        false => fs,
+    })
 }
 
 /// How a kind that is not read is named, and what helps.

@@ -251,7 +251,7 @@ fn names_are_found_however_they_are_spelt() {
 fn deleted_files_are_named_and_read_while_nobody_has_their_clusters() {
     let Some(made) = small() else { return };
     let fs = open(disk(&made.image()));
-    let gone = fs.deleted(fs.root()).unwrap();
+    let gone = fs.deleted_in(fs.root()).unwrap();
     let gone = gone.iter().find(|d| d.size == 2000).unwrap();
     assert!(gone.name.to_string().ends_with("one.txt"), "{}", gone.name);
     let file = fs.open_deleted(gone.node).unwrap();
@@ -262,7 +262,9 @@ fn deleted_files_are_named_and_read_while_nobody_has_their_clusters() {
         fs.open(gone.node, None).unwrap_err().kind(),
         ErrorKind::Refused
     );
-    let many = fs.deleted(node(&fs, "Many files with long names")).unwrap();
+    let many = fs
+        .deleted_in(node(&fs, "Many files with long names"))
+        .unwrap();
     assert!(
         many.iter()
             .any(|d| d.name.to_string().starts_with("file number 0"))
@@ -520,7 +522,7 @@ proptest! {
                 let (found, _) = walk(&fs);
                 prop_assert!(found.len() < 100_000);
                 let _ = fs.info();
-                let _ = fs.deleted(fs.root());
+                let _ = fs.deleted_in(fs.root());
             }
         }
     }

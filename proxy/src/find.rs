@@ -83,13 +83,56 @@ impl Finder<'_, '_> {
                     paths: HashMap::new(),
                 };
                 match scan.run(self.visit) {
-                    Some(flow) => flow,
+                    Some(flow) => {
+                        flow?;
+                        self.metafiles(number, fs, path)
+                    }
                     None => self.walk(dir, path),
                 }
             }
             Ok(_) => self.walk(dir, path),
             Err(e) => (self.visit)(Err(at(e, path))),
         }
+    }
+
+    /// What a scan leaves out and a walk meets, where it is asked for.
+    fn metafiles(&mut self, number: u16, fs: &Arc<dyn FileSystem>, path: &[u8]) -> ControlFlow<()> {
+        if !self.tree.shows_metafiles() {
+            return ControlFlow::Continue(());
+        }
+        for entry in fs.metafiles() {
+            let node = Node {
+                volume: number,
+                id: entry.node,
+            };
+            self.one(
+                join(path, &names::shown(entry.name.clone())),
+                &entry.name,
+                node,
+                entry.kind,
+            )?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn one(&mut self, path: Vec<u8>, name: &Name, node: Node, kind: NodeKind) -> ControlFlow<()> {
+        match self.tree.metadata(node) {
+            Ok(metadata) => {
+                if (self.wanted)(name, &metadata) {
+                    (self.visit)(Ok(Below {
+                        path: path.clone(),
+                        node,
+                        metadata,
+                    }))?;
+                }
+            }
+            Err(e) => (self.visit)(Err(at(e, &path)))?,
+        }
+        if kind == NodeKind::Directory {
+            // A volume's own root is scanned where that is possible.
+            self.below(node, &path)?;
+        }
+        ControlFlow::Continue(())
     }
 
     fn walk(&mut self, dir: Node, path: &[u8]) -> ControlFlow<()> {
@@ -112,22 +155,7 @@ impl Finder<'_, '_> {
         }
         for entry in entries {
             let path = join(path, &entry.name);
-            match self.tree.metadata(entry.node) {
-                Ok(metadata) => {
-                    if (self.wanted)(&entry.name, &metadata) {
-                        (self.visit)(Ok(Below {
-                            path: path.clone(),
-                            node: entry.node,
-                            metadata,
-                        }))?;
-                    }
-                }
-                Err(e) => (self.visit)(Err(at(e, &path)))?,
-            }
-            if entry.kind == NodeKind::Directory {
-                // A volume's own root is scanned where that is possible.
-                self.below(entry.node, &path)?;
-            }
+            self.one(path, &entry.name, entry.node, entry.kind)?;
         }
         self.above.remove(&dir);
         ControlFlow::Continue(())

@@ -310,6 +310,11 @@ impl Tree {
         Ok(number)
     }
 
+    /// Whether metafiles are listed.
+    pub fn shows_metafiles(&self) -> bool {
+        self.options.meta
+    }
+
     /// What the tree was made of, where it is one disk.
     pub fn source(&self) -> Option<&Arc<Source>> {
         self.source.as_ref()
@@ -362,15 +367,20 @@ impl Tree {
         ))
     }
 
+    /// The number of the volume that a node is, or lies in.
+    pub fn number_of(&self, node: Node) -> Option<u16> {
+        match node.volume {
+            0 => match self.own.get(own_id(node)?)? {
+                Own::Volume(number) => Some(*number),
+                _ => None,
+            },
+            number => Some(number),
+        }
+    }
+
     /// The volume that a node is, or lies in.
     pub fn volume_of(&self, node: Node) -> Option<&Arc<Volume>> {
-        let number = match node.volume {
-            0 => match self.own.get(own_id(node)?)? {
-                Own::Volume(number) => *number,
-                _ => return None,
-            },
-            number => number,
-        };
+        let number = self.number_of(node)?;
         self.volume(number).map(|(volume, _)| volume)
     }
 

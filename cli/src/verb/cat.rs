@@ -1,7 +1,7 @@
 //! `cat`: bytes to standard output.
 
 use crate::{
-    args::{Global, SourceArgs},
+    args::{Global, GuestArgs, SourceArgs},
     exit::{Exit, Failure, STDOUT},
     guard,
     names::check_path,
@@ -30,6 +30,8 @@ Examples:
 pub(crate) struct Cat {
     #[command(flatten)]
     source: SourceArgs,
+    #[command(flatten)]
+    guest: GuestArgs,
     /// Paths in the tree, as ls prints them
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<OsString>,
@@ -42,9 +44,6 @@ pub(crate) struct Cat {
     /// At most so many bytes
     #[arg(long, value_name = "BYTES")]
     len: Option<u64>,
-    /// List the volumes' metafiles too ($MFT, …)
-    #[arg(long, hide = true)]
-    meta: bool,
 }
 
 /// Where the guest does not say which of them.
@@ -55,7 +54,7 @@ impl Cat {
         for path in &self.paths {
             check_path(path)?;
         }
-        let tree = open_tree(&self.source, global, self.meta)?;
+        let tree = open_tree(&self.source, global, self.guest)?;
         guard::check_stdout_tree(&tree)?;
         let several = self.paths.len() > 1;
         let mut missing = false;

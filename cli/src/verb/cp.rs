@@ -1,7 +1,7 @@
 //! `cp`: files and trees out of a guest.
 
 use crate::{
-    args::{FilterArgs, Global, SourceArgs},
+    args::{FilterArgs, Global, GuestArgs, SourceArgs},
     exit::{Exit, Failure, split_hint, tell_path_error},
     guard,
     names::{NameJson, check_path, hex_if_needed, shown},
@@ -50,6 +50,8 @@ ls prints them (or their ends), any other against the last component; * and ? do
 pub(crate) struct Cp {
     #[command(flatten)]
     source: SourceArgs,
+    #[command(flatten)]
+    guest: GuestArgs,
     /// Paths in the tree, as ls prints them, and at last the destination
     #[arg(value_name = "PATH DEST", required = true, num_args = 1.., trailing_var_arg = false)]
     paths: Vec<OsString>,
@@ -97,9 +99,6 @@ pub(crate) struct Cp {
     /// Name every file
     #[arg(long, short)]
     verbose: bool,
-    /// Metafiles are found by name without it
-    #[arg(long, hide = true)]
-    meta: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -283,7 +282,7 @@ impl Cp {
         let filter = self.filter.filter()?;
         let place =
             Destination::new(&dest, self.paths.len(), self.parents).map_err(|e| usage(&e))?;
-        let tree = open_tree(&self.source, global, self.meta)?;
+        let tree = open_tree(&self.source, global, self.guest)?;
         signals::watch();
         allow_many_files();
 

@@ -1,7 +1,7 @@
 //! `find`: objects by name, size, time and type.
 
 use crate::{
-    args::{Global, SourceArgs},
+    args::{Global, GuestArgs, SourceArgs},
     exit::{Exit, Failure, tell_error},
     names::check_path,
     output::{Out, warn},
@@ -42,6 +42,8 @@ alone what takes N units, the last begun one counted. The spellings of find(1) w
 pub(crate) struct Find {
     #[command(flatten)]
     source: SourceArgs,
+    #[command(flatten)]
+    guest: GuestArgs,
     /// A directory in the tree
     #[arg(value_name = "PATH", default_value = "/")]
     path: OsString,
@@ -195,7 +197,7 @@ impl Find {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
         check_path(&self.path)?;
         let conditions = self.conditions(global)?;
-        let tree = open_tree(&self.source, global, false)?;
+        let tree = open_tree(&self.source, global, self.guest)?;
         let found = tree.resolve(self.path.as_bytes())?;
         for remark in &found.remarks {
             warn(remark);

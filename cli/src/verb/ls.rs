@@ -1,7 +1,8 @@
 //! `ls`: what is in a directory of the tree.
 
+use super::journal;
 use crate::{
-    args::{Global, SourceArgs},
+    args::{Global, GuestArgs, SourceArgs},
     exit::{Exit, Failure, tell_path_error},
     names::{check_path, hex_if_needed, shown},
     output::{Out, human, table},
@@ -27,12 +28,16 @@ Examples:
   vmdkit ls -l web01.vmdk /p1/Users
   vmdkit ls -R web01.vmdk /p1 | grep -i '\\.docx$'
   vmdkit ls -R --json web01.vmdk /p1 | jq -r 'select(.size > 1e9) | .path'
+  vmdkit ls -R --meta web01.vmdk '/p1/$deleted'
+  vmdkit ls --journal web01.vmdk /p1          what happened to files lately
 
 Names that are not text are escaped on a terminal and in JSON (with name_hex beside), and
 given out as they are to a pipe.")]
 pub(crate) struct Ls {
     #[command(flatten)]
     source: SourceArgs,
+    #[command(flatten)]
+    guest: GuestArgs,
     /// A path in the tree
     #[arg(value_name = "PATH", default_value = "/")]
     path: OsString,
@@ -45,16 +50,16 @@ pub(crate) struct Ls {
     /// As in ls; hidden files are always shown
     #[arg(short, hide = true)]
     all: bool,
-    /// The file system's metafiles too ($MFT, …)
-    #[arg(long)]
-    meta: bool,
     /// The 8.3 names beside the long ones
     #[arg(long)]
     short_names: bool,
     /// Named streams under each file
     #[arg(long)]
     streams: bool,
-    /// Print JSON: one document, with -R one object a line
+    /// What the change journal of PATH's volume still tells (NTFS' $UsnJrnl), oldest first
+    #[arg(long, conflicts_with_all = ["long", "recursive", "short_names", "streams"])]
+    journal: bool,
+    /// Print JSON: one document, with -R or --journal one object a line
     #[arg(long)]
     json: bool,
 }
@@ -122,10 +127,13 @@ struct Lister<'a> {
 impl Ls {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
         check_path(&self.path)?;
-        let tree = open_tree(&self.source, global, self.meta)?;
+        let tree = open_tree(&self.source, global, self.guest)?;
         let found = tree.resolve(self.path.as_bytes())?;
         for remark in &found.remarks {
             crate::output::warn(remark);
+        }
+        if self.journal {
+            return journal::list(&tree, found.node, self.json, global);
         }
         let mut lister = Lister {
             ls: &self,

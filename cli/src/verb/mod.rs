@@ -12,6 +12,7 @@ pub(crate) mod export;
 pub(crate) mod find;
 pub(crate) mod history;
 pub(crate) mod info;
+mod journal;
 pub(crate) mod ls;
 pub(crate) mod map;
 pub(crate) mod mount;

@@ -4,7 +4,7 @@
 //! process to say on a pipe that the mount is ready; its errors are shown as one's own.
 
 use crate::{
-    args::{Global, SourceArgs},
+    args::{Global, GuestArgs, SourceArgs},
     exit::{Exit, Failure},
     guard, output,
     source::open_tree_with,
@@ -37,6 +37,8 @@ No root is needed, only the fuse3 package. Nothing can be written through the mo
 pub(crate) struct Mount {
     #[command(flatten)]
     source: SourceArgs,
+    #[command(flatten)]
+    guest: GuestArgs,
     /// An existing directory; what is in it is hidden while the mount lasts
     #[arg(value_name = "DIR")]
     dir: PathBuf,
@@ -46,9 +48,6 @@ pub(crate) struct Mount {
     /// What the mount shows
     #[arg(long, value_enum, default_value_t = LayoutArg::Tree)]
     layout: LayoutArg,
-    /// Show the file systems' metafiles too ($MFT, …)
-    #[arg(long)]
-    meta: bool,
     /// Show the machines of a datastore or directory too, below guests, down to their files
     #[arg(long)]
     guests: bool,
@@ -67,6 +66,10 @@ pub(crate) struct Mount {
     /// Past the page cache, for bulk copies
     #[arg(long)]
     direct_io: bool,
+    /// Names are found only as they are written; otherwise as the guest finds them: exactly
+    /// first, then in any case where its file system does so
+    #[arg(long)]
+    exact_case: bool,
     /// Append what goes wrong while it is mounted to FILE
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -97,7 +100,7 @@ impl Mount {
     }
 
     fn serve(&self, global: &Global) -> Result<Exit, Failure> {
-        let tree = open_tree_with(&self.source, global, self.meta, self.guests)?;
+        let tree = open_tree_with(&self.source, global, self.guest, self.guests)?;
         let options = MountOptions {
             layout: match self.layout {
                 LayoutArg::Tree => Layout::Tree,
@@ -108,6 +111,7 @@ impl Mount {
             gid: self.gid,
             umask: self.umask,
             direct_io: self.direct_io,
+            exact_case: self.exact_case,
             zone: global.tz.clone().map(|zone| {
                 proxy::Zone::new(move |time: guest_fs::Timestamp| zone.settle(time, true))
             }),

@@ -1,7 +1,7 @@
 //! `stat`: everything that is known of one object.
 
 use crate::{
-    args::{Global, SourceArgs},
+    args::{Global, GuestArgs, SourceArgs},
     exit::{Exit, Failure, tell_path_error},
     names::{NameJson, check_path},
     output::{Out, human},
@@ -14,15 +14,15 @@ use crate::{
     },
 };
 use clap::Args;
-use guest_fs::{Extent, Link, Metadata, Name, NodeKind, Stream};
+use guest_fs::{Extent, Link, Metadata, Name, NodeKind, Security, Stream};
 use proxy::{Node, Tree};
 use serde::Serialize;
 use std::{ffi::OsString, os::unix::ffi::OsStrExt};
 
 /// Show everything that is known of a file or directory
 ///
-/// Times to 100 ns, attributes, streams, link target, every hard link, and where the
-/// contents lie on the volume.
+/// Times to 100 ns, attributes, streams, extended attributes, the security descriptor as
+/// SDDL, link target, every hard link, and where the contents lie on the volume.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -31,6 +31,8 @@ Examples:
 pub(crate) struct Stat {
     #[command(flatten)]
     source: SourceArgs,
+    #[command(flatten)]
+    guest: GuestArgs,
     /// A path in the tree
     #[arg(value_name = "PATH")]
     path: OsString,
@@ -49,7 +51,57 @@ struct Json {
     #[serde(skip_serializing_if = "Option::is_none")]
     link_sort: Option<&'static str>,
     hard_links: Vec<NameJson>,
+    /// The security descriptor as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sddl: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object_id: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    xattrs: Vec<XattrJson>,
     extents: Vec<ExtentJson>,
+}
+
+#[derive(Serialize)]
+struct XattrJson {
+    #[serde(flatten)]
+    name: NameJson,
+    /// The value as text, where it is text without control characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    value_hex: String,
+}
+
+impl XattrJson {
+    fn new((name, value): &(Name, Vec<u8>)) -> Self {
+        Self {
+            name: NameJson::new(name.as_bytes()),
+            value: printable(value).map(str::to_owned),
+            value_hex: value.iter().map(|b| format!("{b:02x}")).collect(),
+        }
+    }
+}
+
+fn printable(value: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(value).ok()?;
+    (!text.is_empty() && !text.chars().any(char::is_control)).then_some(text)
+}
+
+/// A GUID as Windows writes it, from its mixed-endian bytes.
+fn guid(b: &[u8; 16]) -> String {
+    let [b0, b1, b2, b3, b4, b5, b6, b7, rest @ ..] = b;
+    let mut text = format!(
+        "{:08x}-{:04x}-{:04x}-",
+        u32::from_le_bytes([*b0, *b1, *b2, *b3]),
+        u16::from_le_bytes([*b4, *b5]),
+        u16::from_le_bytes([*b6, *b7])
+    );
+    for (at, byte) in rest.iter().enumerate() {
+        if at == 2 {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
 }
 
 #[derive(Serialize)]
@@ -65,6 +117,9 @@ struct Facts {
     link: Option<Link>,
     names: Vec<Vec<u8>>,
     extents: Vec<Extent>,
+    security: Option<Security>,
+    object_id: Option<[u8; 16]>,
+    xattrs: Vec<(Name, Vec<u8>)>,
     missing: bool,
 }
 
@@ -84,6 +139,9 @@ impl Facts {
                 link: None,
                 names: Vec::new(),
                 extents: Vec::new(),
+                security: None,
+                object_id: None,
+                xattrs: Vec::new(),
                 missing: true,
             });
         }
@@ -122,7 +180,19 @@ impl Facts {
             },
             _ => Vec::new(),
         };
+        let (mut security, mut object_id, mut xattrs) = (None, None, Vec::new());
+        // They are the file's, not the stream's.
+        if stream.is_none()
+            && let Ok(Some((fs, id))) = tree.guest(node)
+        {
+            security = fs.security(id).inspect_err(&mut note).ok().flatten();
+            object_id = fs.object_id(id).inspect_err(&mut note).ok().flatten();
+            xattrs = fs.xattrs(id).inspect_err(&mut note).unwrap_or_default();
+        }
         Ok(Self {
+            security,
+            object_id,
+            xattrs,
             metadata,
             streams,
             link,
@@ -139,7 +209,7 @@ impl Facts {
 impl Stat {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
         check_path(&self.path)?;
-        let tree = open_tree(&self.source, global, true)?;
+        let tree = open_tree(&self.source, global, self.guest)?;
         let found = tree.resolve(self.path.as_bytes())?;
         for remark in &found.remarks {
             crate::output::warn(remark);
@@ -168,6 +238,9 @@ impl Stat {
                 stream: stream.map(|s| NameJson::new(s.as_bytes())),
                 link_sort: facts.link.as_ref().map(|l| l.sort),
                 hard_links: facts.names.iter().map(|n| NameJson::new(n)).collect(),
+                sddl: facts.security.as_ref().map(|s| s.sddl.clone()),
+                object_id: facts.object_id.as_ref().map(guid),
+                xattrs: facts.xattrs.iter().map(XattrJson::new).collect(),
                 extents: facts
                     .extents
                     .iter()
@@ -256,6 +329,19 @@ impl Stat {
         }
         for stream in &facts.streams {
             row("stream", format!("{} ({} bytes)", stream.name, stream.size))?;
+        }
+        for (name, value) in &facts.xattrs {
+            let shown = match printable(value) {
+                Some(text) => format!("\"{text}\""),
+                None => value.iter().take(32).map(|b| format!("{b:02x}")).collect(),
+            };
+            row("xattr", format!("{name} = {shown} ({} bytes)", value.len()))?;
+        }
+        if let Some(id) = &facts.object_id {
+            row("object id", guid(id))?;
+        }
+        if let Some(security) = &facts.security {
+            row("sddl", security.sddl.clone())?;
         }
         for e in facts.extents.iter().take(64) {
             let place = match e.place {

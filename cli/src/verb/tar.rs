@@ -1,7 +1,7 @@
 //! `tar`: files and trees out of a guest, as a stream.
 
 use crate::{
-    args::{FilterArgs, Global, SourceArgs},
+    args::{FilterArgs, Global, GuestArgs, SourceArgs},
     exit::{Exit, Failure, STDOUT, tell_path_error},
     guard,
     names::check_path,
@@ -11,7 +11,7 @@ use crate::{
     source::{Restorable, open_tree},
     verb::cp,
 };
-use clap::Args;
+use clap::{Args, ValueEnum};
 use convert::{
     Progress,
     archive::{self, Item},
@@ -26,17 +26,18 @@ use std::{
     os::unix::ffi::OsStrExt,
 };
 
-/// Write files and directories as a tar archive to standard output
+/// Write files and directories as an archive to standard output: tar, or zip
 ///
 /// The same files that cp -r restores, as one stream in the pax format: times to 100 ns,
 /// holes (as GNU tar and libarchive read them), hard and symbolic links, streams as extended
-/// attributes. Each PATH becomes a member of its last component, with everything in it.
+/// attributes; or as a zip with 64-bit sizes and times to 100 ns. Each PATH becomes a member of its last component, with everything in it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   vmdkit tar web01.vmdk /p1/Users/anna > anna.tar
   vmdkit tar --zstd web01-000002.vmdk /p1/Users > users.tar.zst
   vmdkit tar web01.vmdk /p1/etc | ssh host 'tar -xf - -C /srv/restored'
+  vmdkit tar --as zip web01.vmdk /p1/Users/anna > anna.zip
   vmdkit tar --streams xattr web01.vmdk /p1/data | tar -xf - --xattrs
 
 A file that turns out to be unreadable after it was begun has zeros from there on; it is
@@ -44,9 +45,14 @@ named, and listed in a last member of the archive, vmdkit-failures.txt. Exit cod
 pub(crate) struct Tar {
     #[command(flatten)]
     source: SourceArgs,
+    #[command(flatten)]
+    guest: GuestArgs,
     /// Paths in the tree, as ls prints them
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<OsString>,
+    /// The archive's format; zip has no holes and no hard links, and is deflated
+    #[arg(long = "as", value_enum, value_name = "FORMAT", default_value_t = Format::Tar)]
+    format: Format,
     /// Compress with Zstandard; levels 1 to 19
     #[arg(
         long,
@@ -72,6 +78,12 @@ struct Teller {
     bar: Bar,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Tar,
+    Zip,
+}
+
 impl Progress for Teller {
     fn advance(&self, bytes: u64) {
         self.bar.advance(bytes);
@@ -91,6 +103,13 @@ impl Observer for Teller {
             Event::Restored { path, .. } if self.verbose => {
                 self.bar.above(|| say(Name::from_bytes(path)));
             }
+            Event::Renamed { path, name } => self.bar.above(|| {
+                say(format_args!(
+                    "renamed {} to {}",
+                    Name::from_bytes(path),
+                    Name::from_bytes(name)
+                ));
+            }),
             Event::Failed { path, error } => self.bar.above(|| tell_path_error(path, error)),
             _ => {}
         }
@@ -147,8 +166,21 @@ impl Tar {
                 "redirect it to a file or pipe",
             ));
         }
+        if self.format == Format::Zip {
+            if self.zstd.is_some() {
+                return Err(Failure::usage(
+                    "--zstd compresses tar; zip is compressed by itself",
+                ));
+            }
+            if self.streams == Streams::Xattr {
+                return Err(Failure::usage_with(
+                    "zip has no extended attributes",
+                    "--streams files makes streams members FILE:NAME",
+                ));
+            }
+        }
         let filter = self.filter.filter()?;
-        let tree = open_tree(&self.source, global, false)?;
+        let tree = open_tree(&self.source, global, self.guest)?;
         guard::check_stdout_tree(&tree)?;
         signals::watch();
         let teller = Teller {
@@ -159,6 +191,10 @@ impl Tar {
         let options = archive::Options {
             filter,
             streams: self.streams,
+            format: match self.format {
+                Format::Tar => archive::Format::Tar,
+                Format::Zip => archive::Format::Zip,
+            },
         };
         let source = Restorable {
             tree: &tree,
@@ -167,7 +203,8 @@ impl Tar {
         };
         let failed = |e: &io::Error| DiskError::io("writing the archive", e).file(STDOUT);
         let out = Output::new(self.zstd).map_err(|e| failed(&e))?;
-        let (mut summary, written) = archive::tar(&source, &items, out, STDOUT, &options, &teller);
+        let (mut summary, written) =
+            archive::archive(&source, &items, out, STDOUT, &options, &teller);
         drop(teller);
         written?.finish().map_err(|e| failed(&e))?;
         summary.failed += lost;

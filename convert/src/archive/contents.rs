@@ -28,7 +28,8 @@ pub(super) struct Contents<'a> {
 }
 
 impl<'a> Contents<'a> {
-    pub(super) fn new(disk: &'a dyn Disk, progress: &'a dyn Progress) -> Self {
+    /// `holes`: leave them out, where that is worth it.
+    pub(super) fn new(disk: &'a dyn Disk, progress: &'a dyn Progress, holes: bool) -> Self {
         let mut this = Self {
             disk,
             progress,
@@ -40,7 +41,7 @@ impl<'a> Contents<'a> {
             used: 0,
             error: None,
         };
-        if let Some(ranges) = data(disk) {
+        if holes && let Some(ranges) = data(disk) {
             this.make_sparse(ranges);
         }
         this
@@ -61,6 +62,11 @@ impl<'a> Contents<'a> {
         self.stored = self.map.len() as u64 + ranges.iter().map(|(_, len)| len).sum::<u64>();
         ranges.reverse();
         self.ranges = ranges;
+    }
+
+    /// Length of the file.
+    pub(super) fn len(&self) -> u64 {
+        self.disk.len()
     }
 
     /// Bytes of the member.

@@ -1,4 +1,4 @@
-//! Files and trees of a guest as a tar archive, streamed.
+//! Files and trees of a guest as an archive, streamed: tar or zip.
 //!
 //! Memory does not grow with the tree: each object is written as it is met. A file's header
 //! says its length before its contents have been read, so one that turns out to be unreadable
@@ -7,20 +7,20 @@
 
 mod contents;
 mod pax;
+mod tar;
 #[cfg(test)]
 mod tests;
+mod zip;
 
 use crate::restore::{Event, Filter, Observer, Source, Streams, Summary};
 use contents::Contents;
 use disk_io::{Disk, DiskError, Result};
 use guest_fs::{Metadata, Name, NodeKind, fs::attributes};
-use pax::Pax;
 use std::{
     collections::{HashMap, HashSet},
     io::{self, Write},
     ops::ControlFlow,
 };
-use tar::{Builder, EntryType, Header};
 
 /// Directories in each other that are followed.
 const DEEPEST: usize = 512;
@@ -49,12 +49,25 @@ pub struct Options {
     pub filter: Filter,
     /// What becomes of named streams: extended attributes, members `FILE:NAME`, or nothing.
     pub streams: Streams,
+    /// The format.
+    pub format: Format,
+}
+
+/// The format of an archive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// pax, the tar format of POSIX.
+    #[default]
+    Tar,
+    /// zip with 64-bit sizes, deflated. Holes, further hard links and streams as attributes
+    /// are beyond it: holes compress to nothing, links are files again.
+    Zip,
 }
 
 /// Writes `items`, with everything in them, to `out`; `name` is the output's, for messages.
 /// What cannot be read is told to `observer` and the rest goes on; only the output's own
 /// failure, or the wish to stop, ends it. The writer comes back, to be finished.
-pub fn tar<S: Source, W: Write>(
+pub fn archive<S: Source, W: Write>(
     source: &S,
     items: &[Item<S::Node>],
     out: W,
@@ -62,12 +75,25 @@ pub fn tar<S: Source, W: Write>(
     options: &Options,
     observer: &dyn Observer,
 ) -> (Summary, Result<W>) {
-    let builder = Builder::new(out);
+    match options.format {
+        Format::Tar => run(source, items, tar::Tar::new(out), name, options, observer),
+        Format::Zip => run(source, items, zip::Zip::new(out), name, options, observer),
+    }
+}
+
+fn run<S: Source, A: Archive>(
+    source: &S,
+    items: &[Item<S::Node>],
+    archive: A,
+    name: &str,
+    options: &Options,
+    observer: &dyn Observer,
+) -> (Summary, Result<A::Output>) {
     let mut run = Run {
         source,
         options,
         observer,
-        builder,
+        archive,
         output: name,
         links: HashMap::new(),
         above: HashSet::new(),
@@ -76,7 +102,7 @@ pub fn tar<S: Source, W: Write>(
     };
     let done = run.all(items);
     let summary = run.summary;
-    let written = done.and_then(|()| run.builder.into_inner().map_err(|e| failed(name, &e)));
+    let written = done.and_then(|()| run.archive.finish().map_err(|e| failed(name, &e)));
     (summary, written)
 }
 
@@ -84,11 +110,11 @@ fn failed(output: &str, e: &io::Error) -> DiskError {
     DiskError::io("writing the archive", e).file(output)
 }
 
-struct Run<'a, S: Source, W: Write> {
+struct Run<'a, S: Source, A: Archive> {
     source: &'a S,
     options: &'a Options,
     observer: &'a dyn Observer,
-    builder: Builder<W>,
+    archive: A,
     output: &'a str,
     /// Names in the archive of files that have several.
     links: HashMap<S::Node, Vec<u8>>,
@@ -97,7 +123,7 @@ struct Run<'a, S: Source, W: Write> {
     failures: Vec<u8>,
 }
 
-impl<S: Source, W: Write> Run<'_, S, W> {
+impl<S: Source, A: Archive> Run<'_, S, A> {
     fn all(&mut self, items: &[Item<S::Node>]) -> Result<()> {
         for item in items {
             if !self.options.filter.excludes(&item.path) {
@@ -108,16 +134,8 @@ impl<S: Source, W: Write> Run<'_, S, W> {
             return Ok(());
         }
         let text = std::mem::take(&mut self.failures);
-        let mut header = Header::new_ustar();
-        header.set_entry_type(EntryType::Regular);
-        header.set_mode(0o644);
-        header.set_size(text.len() as u64);
-        self.append(
-            &mut header,
-            FAILURES.as_bytes(),
-            Pax::default(),
-            &mut &*text,
-        )
+        let written = self.archive.text(FAILURES, &text);
+        written.map_err(|e| failed(self.output, &e))
     }
 
     /// Something could not be read, or not wholly.
@@ -160,10 +178,10 @@ impl<S: Source, W: Write> Run<'_, S, W> {
     }
 
     fn directory(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<()> {
-        let mut header = header(EntryType::Directory, metadata, 0o755);
-        let mut full = name.to_vec();
-        full.push(b'/');
-        self.append(&mut header, &full, Pax::of(metadata), &mut io::empty())?;
+        let written = self.archive.directory(name, metadata);
+        if !self.done(path, written)? {
+            return Ok(());
+        }
         self.summary.directories += 1;
         self.observer.event(Event::Restored { path, bytes: 0 });
         Ok(())
@@ -206,11 +224,10 @@ impl<S: Source, W: Write> Run<'_, S, W> {
 
     fn file(&mut self, path: &[u8], name: &[u8], node: S::Node, metadata: &Metadata) -> Result<()> {
         if metadata.links > 1 {
-            if let Some(first) = self.links.get(&node).cloned() {
-                let mut header = header(EntryType::Link, metadata, 0o644);
-                let mut pax = Pax::of(metadata);
-                pax.link(&mut header, &first);
-                self.append(&mut header, name, pax, &mut io::empty())?;
+            if let Some(first) = self.links.get(&node).cloned()
+                && let Some(written) = self.archive.hard_link(name, metadata, &first)
+            {
+                self.done(path, written)?;
                 self.summary.files += 1;
                 self.observer.event(Event::Restored { path, bytes: 0 });
                 return Ok(());
@@ -225,10 +242,10 @@ impl<S: Source, W: Write> Run<'_, S, W> {
                 return Ok(());
             }
         };
-        let mut pax = Pax::of(metadata);
-        let streams = self.streams(path, node, &mut pax);
+        let mut xattrs = Vec::new();
+        let streams = self.streams(path, node, &mut xattrs);
         self.observer.found(disk.len());
-        if self.contents(path, name, &*disk, metadata, pax)? {
+        if self.contents(path, name, &*disk, metadata, &xattrs)? {
             self.summary.files += 1;
             self.summary.bytes += disk.len();
             let bytes = disk.len();
@@ -242,7 +259,7 @@ impl<S: Source, W: Write> Run<'_, S, W> {
             let (path, name) = ([path, &suffix].concat(), [name, &suffix].concat());
             match self.source.open(node, Some(&stream)) {
                 Ok(disk) => {
-                    self.contents(&path, &name, &*disk, metadata, Pax::of(metadata))?;
+                    self.contents(&path, &name, &*disk, metadata, &[])?;
                 }
                 Err(e) => self.fail(&path, &e),
             }
@@ -251,7 +268,12 @@ impl<S: Source, W: Write> Run<'_, S, W> {
     }
 
     /// Puts the streams of a file into its attributes, or gives those that become members.
-    fn streams(&mut self, path: &[u8], node: S::Node, pax: &mut Pax) -> Vec<Name> {
+    fn streams(
+        &mut self,
+        path: &[u8],
+        node: S::Node,
+        xattrs: &mut Vec<(Name, Vec<u8>)>,
+    ) -> Vec<Name> {
         let streams = match self.source.streams(node) {
             Ok(streams) => streams,
             Err(e) => {
@@ -260,6 +282,10 @@ impl<S: Source, W: Write> Run<'_, S, W> {
             }
         };
         match self.options.streams {
+            Streams::Xattr if !self.archive.keeps_xattrs() => {
+                self.summary.streams_left += streams.len() as u64;
+                Vec::new()
+            }
             Streams::None => {
                 self.summary.streams_left += streams.len() as u64;
                 Vec::new()
@@ -279,7 +305,7 @@ impl<S: Source, W: Write> Run<'_, S, W> {
                         Ok(bytes)
                     });
                     match read {
-                        Ok(bytes) => pax.xattr(stream.name.as_bytes(), &bytes),
+                        Ok(bytes) => xattrs.push((stream.name, bytes)),
                         Err(e) => {
                             let path = [path, b":", stream.name.as_bytes()].concat();
                             self.fail(&path, &e);
@@ -298,23 +324,15 @@ impl<S: Source, W: Write> Run<'_, S, W> {
         name: &[u8],
         disk: &dyn Disk,
         metadata: &Metadata,
-        mut pax: Pax,
+        xattrs: &[(Name, Vec<u8>)],
     ) -> Result<bool> {
-        let mut contents = Contents::new(disk, self.observer);
-        let mut header = header(EntryType::Regular, metadata, 0o644);
-        header.set_size(contents.stored());
-        let mut shown = name.to_vec();
-        if contents.is_sparse() {
-            pax.sparse(name, disk.len());
-            // What readers that do not know sparse members call it.
-            shown = [
-                b"GNUSparseFile.0/",
-                name.rsplit(|b| *b == b'/').next().unwrap_or(name),
-            ]
-            .concat();
+        let mut contents = Contents::new(disk, self.observer, self.archive.keeps_holes());
+        let written = self.archive.file(name, metadata, &mut contents, xattrs);
+        let error = contents.error();
+        if !self.done(path, written)? {
+            return Ok(false);
         }
-        self.append(&mut header, &shown, pax, &mut contents)?;
-        match contents.error() {
+        match error {
             None => Ok(true),
             Some(e) => {
                 let hint = "in the archive the file has zeros from there on";
@@ -338,58 +356,91 @@ impl<S: Source, W: Write> Run<'_, S, W> {
                 return Ok(());
             }
         };
-        let mut header = header(EntryType::Symlink, metadata, 0o777);
-        let mut pax = Pax::of(metadata);
-        pax.link(&mut header, link.target.as_bytes());
-        self.append(&mut header, name, pax, &mut io::empty())?;
+        let written = self.archive.symlink(name, metadata, link.target.as_bytes());
+        if !self.done(path, written)? {
+            return Ok(());
+        }
         self.summary.symlinks += 1;
         self.observer.event(Event::Restored { path, bytes: 0 });
         Ok(())
     }
 
-    /// Writes a member: its extended header, its header, its bytes.
-    fn append(
-        &mut self,
-        header: &mut Header,
-        name: &[u8],
-        mut pax: Pax,
-        bytes: &mut dyn io::Read,
-    ) -> Result<()> {
-        pax.name(header, name);
-        header.set_cksum();
-        let records = pax.records();
-        let records = records.iter().map(|(k, v)| (k.as_str(), v.as_slice()));
-        let written = self
-            .builder
-            .append_pax_extensions(records)
-            .and_then(|()| self.builder.append(header, bytes));
+    /// What became of a member: whether it is there, and under which name.
+    fn done(&mut self, path: &[u8], written: io::Result<Given>) -> Result<bool> {
         match written {
+            Ok(Given::AsIs) => Ok(true),
+            Ok(Given::Renamed(name)) => {
+                self.summary.renamed += 1;
+                self.observer.event(Event::Renamed { path, name: &name });
+                Ok(true)
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                let e = DiskError::refused("archiving")
+                    .expected("names that are not in the archive yet")
+                    .found("a second member of that name");
+                self.fail(path, &e);
+                Ok(false)
+            }
             // The reader stopped because it was asked to.
             Err(_) if self.observer.cancelled() => Err(crate::pipeline::cancelled()),
-            other => other.map_err(|e| failed(self.output, &e)),
+            Err(e) => Err(failed(self.output, &e)),
         }
     }
 }
 
-/// A header with what it can say of an object; `mode` where the guest has none.
-fn header(kind: EntryType, metadata: &Metadata, mode: u32) -> Header {
-    let mut header = Header::new_ustar();
-    header.set_entry_type(kind);
+/// The name that a member got.
+enum Given {
+    AsIs,
+    Renamed(Vec<u8>),
+}
+
+/// A format of archives. An error is the output's.
+trait Archive {
+    /// What the output is.
+    type Output;
+
+    /// Whether holes are left out; they are zeros otherwise.
+    fn keeps_holes(&self) -> bool;
+
+    /// Whether extended attributes are kept.
+    fn keeps_xattrs(&self) -> bool;
+
+    fn directory(&mut self, name: &[u8], metadata: &Metadata) -> io::Result<Given>;
+
+    fn file(
+        &mut self,
+        name: &[u8],
+        metadata: &Metadata,
+        contents: &mut Contents<'_>,
+        xattrs: &[(Name, Vec<u8>)],
+    ) -> io::Result<Given>;
+
+    fn symlink(&mut self, name: &[u8], metadata: &Metadata, target: &[u8]) -> io::Result<Given>;
+
+    /// A further name of a file that is in the archive as `first`; `None` if the format has
+    /// no such thing, and nothing was written.
+    fn hard_link(
+        &mut self,
+        name: &[u8],
+        metadata: &Metadata,
+        first: &[u8],
+    ) -> Option<io::Result<Given>>;
+
+    /// A member that is no file of the guest.
+    fn text(&mut self, name: &str, text: &[u8]) -> io::Result<()>;
+
+    fn finish(self) -> io::Result<Self::Output>;
+}
+
+/// The mode that a member gets; `mode` where the guest has none.
+fn mode(metadata: &Metadata, mode: u32) -> u32 {
     let read_only = metadata.attributes.unwrap_or(0) & attributes::READONLY != 0;
-    let mode = match metadata.mode {
+    match metadata.mode {
         Some(mode) => mode & 0o7777,
         // Of a directory Windows' bit does not mean that nothing can be written there.
-        None if read_only && kind == EntryType::Regular => mode & !0o222,
+        None if read_only && metadata.kind == NodeKind::File => mode & !0o222,
         None => mode,
-    };
-    header.set_mode(mode);
-    let (uid, gid) = metadata.owner.unwrap_or((0, 0));
-    header.set_uid(uid.into());
-    header.set_gid(gid.into());
-    let seconds = metadata.modified.map_or(0, |t| t.seconds);
-    header.set_mtime(u64::try_from(seconds).unwrap_or(0));
-    header.set_size(0);
-    header
+    }
 }
 
 fn join(path: &[u8], name: &[u8]) -> Vec<u8> {

@@ -108,6 +108,10 @@ impl Source for Guest {
 }
 
 fn write(streams: Streams) -> (Summary, Vec<u8>) {
+    write_as(streams, Format::Tar)
+}
+
+fn write_as(streams: Streams, format: Format) -> (Summary, Vec<u8>) {
     let item = Item {
         path: b"/p1/tree".to_vec(),
         name: b"tree".to_vec(),
@@ -115,9 +119,15 @@ fn write(streams: Streams) -> (Summary, Vec<u8>) {
     };
     let options = Options {
         streams,
+        format,
+        // Two GiB of zeros take their time where holes are none.
+        filter: match format {
+            Format::Tar => Filter::default(),
+            Format::Zip => Filter::new(&[], &["sparse".into()], false).unwrap(),
+        },
         ..Options::default()
     };
-    let (summary, out) = tar(&Guest, &[item], Vec::new(), "out", &options, &NoProgress);
+    let (summary, out) = archive(&Guest, &[item], Vec::new(), "out", &options, &NoProgress);
     (summary, out.unwrap())
 }
 
@@ -168,7 +178,7 @@ fn what_is_written_is_what_was_there() {
             }
             b"tree/broken" => assert_eq!(contents.len(), 3 << 20),
             b"tree/twin2" => {
-                assert_eq!(entry.header().entry_type(), EntryType::Link);
+                assert_eq!(entry.header().entry_type(), ::tar::EntryType::Link);
                 assert_eq!(&*entry.link_name_bytes().unwrap(), b"tree/twin1");
             }
             b"tree/link" => assert_eq!(&*entry.link_name_bytes().unwrap(), b"plain"),
@@ -227,4 +237,39 @@ fn gnu_tar_reads_it() {
     );
     use std::os::unix::ffi::OsStrExt;
     assert!(tree.join(std::ffi::OsStr::from_bytes(&long())).exists());
+}
+
+/// Python's zipfile and Info-ZIP's unzip read it: contents, times, links, failures.
+#[test]
+fn others_read_the_zip() {
+    let (summary, bytes) = write_as(Streams::Files, Format::Zip);
+    assert_eq!((summary.files, summary.failed, summary.symlinks), (4, 1, 1));
+    assert_eq!(summary.renamed, 1);
+    let mut archive = ::zip::ZipArchive::new(std::io::Cursor::new(&bytes)).unwrap();
+    let mut read = |name: &str| {
+        let mut member = archive.by_name(name).unwrap();
+        let mut bytes = Vec::new();
+        member.read_to_end(&mut bytes).unwrap();
+        (member.unix_mode().unwrap(), bytes)
+    };
+    assert_eq!(read("tree/plain"), (0o100444, vec![1; 1000]));
+    assert_eq!(read("tree/plain:s").1, b"of the stream");
+    assert_eq!(read("tree/link"), (0o120777, b"plain".to_vec()));
+    assert_eq!(read("tree/twin2").1, vec![5; 1000]);
+    assert_eq!(read("tree/broken").1.len(), 3 << 20);
+    assert!(read(FAILURES).1.starts_with(b"/p1/tree/broken: "));
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.zip"), bytes).unwrap();
+    let code = "import zipfile,sys; z=zipfile.ZipFile('a.zip'); assert z.testzip() is None; \
+                print(len(z.namelist()), z.getinfo('tree/plain').date_time)";
+    let Ok(done) = std::process::Command::new("python3")
+        .args(["-c", code])
+        .current_dir(dir.path())
+        .output()
+    else {
+        return;
+    };
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert_eq!(text.trim(), "9 (2001, 9, 9, 1, 46, 40)", "{done:?}");
 }

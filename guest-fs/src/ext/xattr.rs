@@ -97,3 +97,47 @@ fn list(area: &Fields<'_>, mut at: usize) -> Result<Vec<Attribute>> {
     }
     Ok(out)
 }
+
+/// An access control list as getxattr(2) gives it, from the shorter form on the disk;
+/// `None` if it is none.
+pub(super) fn acl(stored: &[u8]) -> Option<Vec<u8>> {
+    /// Only entries of users and groups by number have a number on the disk.
+    const NAMED: [u16; 2] = [0x02, 0x08];
+    let f = Fields::new(stored, 0, "access control list");
+    if f.u32_le(0).ok()? != 1 {
+        return None;
+    }
+    let mut out = 2u32.to_le_bytes().to_vec();
+    let mut at = 4usize;
+    while at < stored.len() {
+        let tag = f.u16_le(at).ok()?;
+        let permissions = f.u16_le(at.saturating_add(2)).ok()?;
+        at = at.saturating_add(4);
+        let mut id = u32::MAX;
+        if NAMED.contains(&tag) {
+            id = f.u32_le(at).ok()?;
+            at = at.saturating_add(4);
+        }
+        out.extend(tag.to_le_bytes());
+        out.extend(permissions.to_le_bytes());
+        out.extend(id.to_le_bytes());
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::acl;
+
+    #[test]
+    fn lists_are_as_the_kernel_gives_them() {
+        let mut stored = vec![1, 0, 0, 0, 1, 0, 6, 0];
+        stored.extend([2, 0, 4, 0, 0xe8, 3, 0, 0]);
+        let mut given = vec![2, 0, 0, 0, 1, 0, 6, 0, 0xff, 0xff, 0xff, 0xff];
+        given.extend([2, 0, 4, 0, 0xe8, 3, 0, 0]);
+        assert_eq!(acl(&stored), Some(given));
+        stored.truncate(14);
+        assert_eq!(acl(&stored), None);
+        assert_eq!(acl(&[2, 0, 0, 0]), None);
+    }
+}

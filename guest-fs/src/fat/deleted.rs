@@ -2,9 +2,13 @@
 //! clusters, what a file held.
 
 use super::{Fat, chain::Chain, contents::Contents, entry::Entry, long, names};
-use crate::{Name, NodeId, NodeKind};
+use crate::{FileSystem, Found, Name, NodeId, NodeKind};
 use disk_io::{Disk, DiskError, Result};
-use std::sync::Arc;
+use std::{collections::HashSet, ops::ControlFlow, sync::Arc};
+
+/// Set in the number of a node that stands for a deleted entry: those of others are below
+/// 2^36 (32-byte entries of at most 2 TiB).
+pub(crate) const DELETED: u64 = 1 << 47;
 
 /// A deleted entry.
 #[derive(Clone, Debug)]
@@ -22,8 +26,38 @@ pub struct Deleted {
 }
 
 impl Fat {
+    /// Visits the deleted entries of every directory that is still there.
+    pub(crate) fn visit_deleted(&self, visit: &mut dyn FnMut(Result<Found>) -> ControlFlow<()>) {
+        let mut seen = HashSet::new();
+        let mut rest = vec![self.root()];
+        while let Some(dir) = rest.pop() {
+            if !seen.insert(dir.record) {
+                continue;
+            }
+            // What cannot be listed is told where the directory itself is listed.
+            let _ = self.read_dir(dir, &mut |entry| {
+                if let Ok(entry) = entry
+                    && entry.kind == NodeKind::Directory
+                {
+                    rest.push(entry.node);
+                }
+                ControlFlow::Continue(())
+            });
+            for deleted in self.deleted_in(dir).unwrap_or_default() {
+                let node = NodeId::plain(deleted.node.record | DELETED);
+                let found = FileSystem::metadata(self, node).map(|metadata| Found {
+                    metadata,
+                    names: vec![(dir, deleted.name)],
+                });
+                if visit(found).is_break() {
+                    return;
+                }
+            }
+        }
+    }
+
     /// The deleted entries of a directory, in order. Parts that cannot be read are left out.
-    pub fn deleted(&self, dir: NodeId) -> Result<Vec<Deleted>> {
+    pub fn deleted_in(&self, dir: NodeId) -> Result<Vec<Deleted>> {
         let chain = self.dir_chain(dir)?;
         let mut regions = Vec::new();
         match &chain {

@@ -8,13 +8,13 @@ use super::{
     reparse::{self, Meaning, Reparse, tag},
     runs::Where,
     scan::DELETED,
-    security, stream,
+    security, stream, usn,
     volume::{FIRST_USER, Ntfs, ROOT},
     wof,
 };
 use crate::{
-    DirEntry, Extent, FileSystem, Found, Link, Metadata, Name, NodeId, NodeKind, Security, Stream,
-    Timestamp, Visit, VolumeInfo, fs::attributes,
+    Change, DirEntry, Extent, FileSystem, Found, Link, Metadata, Name, NodeId, NodeKind, Security,
+    Stream, Timestamp, Visit, VolumeInfo, fs::attributes,
 };
 use disk_io::{Disk, DiskError, Fields, Result};
 use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
@@ -82,7 +82,10 @@ impl FileSystem for Ntfs {
                 }
                 file.content(kind::DATA, &[])?
             }
-            Some(_) => self.named(&file, stream)?,
+            Some(name) => match self.raw_attribute_named(&file, name)? {
+                Some(value) => Some(Content::Resident(value)),
+                None => self.named(&file, stream)?,
+            },
         };
         match content {
             Some(content) if node.record & DELETED != 0 => {
@@ -106,6 +109,15 @@ impl FileSystem for Ntfs {
             .flatten()
             .and_then(|v| Reparse::parse(&v).ok())
             .is_some_and(|r| matches!(r.meaning(), Ok(Meaning::Wof(_))));
+        for (name, kind) in self.raw_attributes() {
+            if let Some(value) = raw_attribute(&file, name, kind)? {
+                streams.push(Stream {
+                    name: name.into(),
+                    size: value.len() as u64,
+                    allocated: 0,
+                });
+            }
+        }
         for piece in found.iter().filter(|p| !p.name.is_empty()) {
             if compact && super::units(&piece.name).eq(wof::STREAM.encode_utf16()) {
                 continue;
@@ -179,6 +191,15 @@ impl FileSystem for Ntfs {
 
     fn object_id(&self, node: NodeId) -> Result<Option<[u8; 16]>> {
         ea::object_id(&self.volume.file(node)?)
+    }
+
+    fn reparse(&self, node: NodeId) -> Result<Option<Vec<u8>>> {
+        let file = self.volume.file(node)?;
+        file.value(kind::REPARSE_POINT, &[], reparse::MAX_LEN)
+    }
+
+    fn changes(&self, visit: &mut dyn FnMut(Result<Change>) -> ControlFlow<()>) -> Result<bool> {
+        usn::read(self, visit)
     }
 
     fn scan(&self, visit: &mut dyn FnMut(Result<Found>) -> ControlFlow<()>) -> Result<bool> {
@@ -400,6 +421,9 @@ impl Ntfs {
                     Form::NonResident(n) => {
                         refusal = stream::coding(&self.volume, a.flags, n.unit, &what()).err();
                         m.size = n.size;
+                        if self.volume.options.efs_raw {
+                            m.size = stream::raw_size(a.flags, n.size);
+                        }
                         m.allocated = n.stored;
                     }
                 },
@@ -426,6 +450,7 @@ impl Ntfs {
             }
         };
         let mut wof = None;
+        let raw = self.volume.options.raw_reparse;
         if let Some(reparse) = &reparse {
             m.reparse_tag = Some(reparse.tag);
             match reparse.meaning() {
@@ -443,6 +468,7 @@ impl Ntfs {
                     }
                     wof = Some(w);
                 }
+                Ok(Meaning::Elsewhere(..) | Meaning::Perhaps(_)) | Err(_) if raw => {}
                 Ok(Meaning::Elsewhere(feature, hint)) if !directory => {
                     m.refusal = Some(
                         DiskError::unsupported(format!("reading {}", what()))
@@ -535,6 +561,37 @@ impl Ntfs {
             _ => false,
         })
     }
+}
+
+/// The attributes that are no streams, and are given out as such when they are asked for.
+const REPARSE: (&str, u32) = ("$REPARSE_POINT", kind::REPARSE_POINT);
+const EFS: (&str, u32) = ("$EFS", kind::LOGGED_UTILITY_STREAM);
+
+/// Longest set of keys of an encrypted file.
+const MAX_EFS: u64 = 256 << 10;
+
+impl Ntfs {
+    fn raw_attributes(&self) -> impl Iterator<Item = (&'static str, u32)> + use<> {
+        let options = &self.volume.options;
+        let reparse = options.raw_reparse.then_some(REPARSE);
+        reparse.into_iter().chain(options.efs_raw.then_some(EFS))
+    }
+
+    fn raw_attribute_named(&self, file: &File<'_>, wanted: &Name) -> Result<Option<Vec<u8>>> {
+        let mut all = self.raw_attributes();
+        match all.find(|(name, _)| name.as_bytes() == wanted.as_bytes()) {
+            Some((name, kind)) => raw_attribute(file, name, kind),
+            None => Ok(None),
+        }
+    }
+}
+
+fn raw_attribute(file: &File<'_>, name: &str, attribute: u32) -> Result<Option<Vec<u8>>> {
+    if attribute == kind::REPARSE_POINT {
+        return file.value(attribute, &[], reparse::MAX_LEN);
+    }
+    let name: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    file.value(attribute, &name, MAX_EFS)
 }
 
 /// All names of a file.

@@ -18,6 +18,7 @@ pub(crate) mod kind {
     pub(crate) const INDEX_ALLOCATION: u32 = 0xa0;
     pub(crate) const BITMAP: u32 = 0xb0;
     pub(crate) const REPARSE_POINT: u32 = 0xc0;
+    pub(crate) const LOGGED_UTILITY_STREAM: u32 = 0x100;
 }
 
 /// Attribute flags.

@@ -25,10 +25,12 @@ pub(crate) enum Coding {
 /// How a stream is coded, or why it cannot be given out.
 pub(crate) fn coding(volume: &Volume, flags: u16, unit: u8, what: &str) -> Result<Coding> {
     let doing = || format!("reading {what}");
-    if flags & flag::ENCRYPTED != 0 {
+    if flags & flag::ENCRYPTED != 0 && !volume.options.efs_raw {
         return Err(DiskError::unsupported(doing())
             .found("a file encrypted by EFS: only its owner's keys open it")
-            .hint("export it in the guest as its owner"));
+            .hint(
+                "export it in the guest as its owner; --efs-raw takes the cipher text and its keys",
+            ));
     }
     let bytes = volume
         .boot
@@ -46,12 +48,25 @@ pub(crate) fn coding(volume: &Volume, flags: u16, unit: u8, what: &str) -> Resul
     }
 }
 
+/// Length of what is stored of a stream: cipher text comes in whole sectors.
+pub(crate) fn raw_size(flags: u16, size: u64) -> u64 {
+    match flags & flag::ENCRYPTED {
+        0 => size,
+        _ => size.checked_next_multiple_of(512).unwrap_or(size),
+    }
+}
+
 /// Opens a value as a disk. `what` names it in errors.
 pub(crate) fn open(volume: &Arc<Volume>, content: Content, what: String) -> Result<Arc<dyn Disk>> {
     match content {
         Content::Resident(bytes) => Ok(Arc::new(MemDisk::new(bytes))),
-        Content::Clusters(clusters) => {
-            match coding(volume, clusters.flags, clusters.unit, &what)? {
+        Content::Clusters(mut clusters) => {
+            let coding = coding(volume, clusters.flags, clusters.unit, &what)?;
+            if volume.options.efs_raw {
+                clusters.size = raw_size(clusters.flags, clusters.size);
+                clusters.initialized = raw_size(clusters.flags, clusters.initialized);
+            }
+            match coding {
                 Coding::Plain => Ok(Arc::new(Plain {
                     volume: volume.clone(),
                     what,

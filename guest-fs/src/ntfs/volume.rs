@@ -49,6 +49,7 @@ pub(crate) struct Volume {
     upcase: OnceLock<UpCase>,
     used: OnceLock<Option<u64>>,
     remarks: Vec<String>,
+    pub(crate) options: OpenOptions,
 }
 
 impl fmt::Debug for Volume {
@@ -103,7 +104,7 @@ impl Ntfs {
     /// # Errors
     /// `Corrupt` where neither the boot sector nor its backup, or neither the $MFT's record
     /// nor its copy, can be used.
-    pub fn open(disk: Arc<dyn Disk>, _options: &OpenOptions) -> Result<Self> {
+    pub fn open(disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<Self> {
         let (boot, remark) = Boot::read(&*disk)?;
         let mut volume = Volume {
             chunks: Cache::with_weighter(128, CHUNKS, ByBytes),
@@ -117,6 +118,7 @@ impl Ntfs {
             remarks: Vec::from_iter(remark),
             disk,
             boot,
+            options: options.clone(),
         };
         if boot.size() > volume.disk.len() {
             volume.remarks.push(format!(

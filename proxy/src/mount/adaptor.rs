@@ -7,6 +7,7 @@ use super::{
     errno::errno,
     readahead::{Pool, Stream},
     report::Reporter,
+    xattr,
 };
 use crate::{
     inode::{self, Sequences},
@@ -75,12 +76,19 @@ struct OpenFile {
     stream: Arc<Stream>,
 }
 
+/// What [`super::MountOptions`] chooses of how requests are answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ways {
+    pub(super) direct_io: bool,
+    pub(super) exact_case: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Adaptor {
     tree: Arc<Tree>,
     who: Ownership,
     zone: Option<Zone>,
-    direct_io: bool,
+    ways: Ways,
     sequences: Sequences,
     files: Handles<OpenFile>,
     dirs: Handles<OpenDir>,
@@ -99,14 +107,14 @@ impl Adaptor {
         tree: Arc<Tree>,
         who: Ownership,
         zone: Option<Zone>,
-        direct_io: bool,
+        ways: Ways,
         threads: usize,
     ) -> Self {
         Self {
             tree,
             who,
             zone,
-            direct_io,
+            ways,
             sequences: Sequences::default(),
             files: Handles::new(),
             dirs: Handles::new(),
@@ -205,13 +213,36 @@ impl Adaptor {
             b".." => Ok(self.tree.parent(parent)),
             _ => {
                 let name = Name::from(name);
-                let found = self.tree.lookup(parent, &name)?;
+                let mut found = self.tree.lookup(parent, &name)?;
+                if let Some(node) = found
+                    && self.ways.exact_case
+                    && !self.is_listed(parent, &name, node)?
+                {
+                    found = None;
+                }
                 if let Some(node) = found {
                     self.reporter.reached(&self.tree, parent, &name, node);
                 }
                 Ok(found)
             }
         }
+    }
+
+    /// Whether a directory has exactly this name.
+    fn is_listed(&self, dir: Node, name: &Name, node: Node) -> Result<bool> {
+        let mut names = self.tree.names(node)?.into_iter();
+        if names.any(|(above, n)| above == dir && n == *name) {
+            return Ok(true);
+        }
+        let mut found = false;
+        self.tree.read_dir(dir, &mut |entry| {
+            found = entry.is_ok_and(|e| e.name == *name);
+            match found {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        })?;
+        Ok(found)
     }
 
     fn open_file(&self, node: Node) -> Result<u64> {
@@ -290,6 +321,19 @@ impl Adaptor {
     }
 }
 
+/// A value, or its length where only that is asked for.
+fn give(value: &[u8], size: u32, reply: ReplyXattr) {
+    // Both callers hold it to 64 KiB, but for what a guest's own list may be.
+    let Ok(len) = u32::try_from(value.len()) else {
+        return reply.error(Errno::E2BIG);
+    };
+    match size {
+        0 => reply.size(len),
+        size if size < len => reply.error(Errno::ERANGE),
+        _ => reply.data(value),
+    }
+}
+
 enum Listed<'a> {
     Dot(Node),
     DotDot(Node),
@@ -364,7 +408,7 @@ impl Filesystem for Adaptor {
         match self.answer(node, "opening", || self.open_file(node)) {
             Ok(number) => {
                 let mut how = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
-                if self.direct_io {
+                if self.ways.direct_io {
                     how |= FopenFlags::FOPEN_DIRECT_IO;
                 }
                 reply.opened(FileHandle(number), how);
@@ -538,14 +582,38 @@ impl Filesystem for Adaptor {
         reply.statfs(blocks, free, 0, 0, 0, block, 255, block);
     }
 
-    /// Streams and security descriptors become extended attributes later; until then the
-    /// kernel is told once that there are none.
-    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let node = self.node(ino);
+        let found = self.answer(node, "reading an extended attribute", || {
+            xattr::get(&self.tree, node, name.as_encoded_bytes())
+        });
+        match found {
+            Ok(xattr::Value::Is(value)) => give(&value, size, reply),
+            Ok(xattr::Value::TooLong) => reply.error(Errno::E2BIG),
+            Ok(xattr::Value::None) => reply.error(Errno::NO_XATTR),
+            Err(e) => reply.error(e),
+        }
     }
 
-    fn listxattr(&self, _: &Request, _: INodeNo, _: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let node = self.node(ino);
+        let found = self.answer(node, "listing extended attributes", || {
+            xattr::list(&self.tree, node)
+        });
+        match found {
+            Ok(names) => {
+                let mut list = Vec::new();
+                for name in names {
+                    list.extend(name);
+                    list.push(0);
+                }
+                match list.len() as u64 > xattr::LONGEST {
+                    true => reply.error(Errno::E2BIG),
+                    false => give(&list, size, reply),
+                }
+            }
+            Err(e) => reply.error(e),
+        }
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {

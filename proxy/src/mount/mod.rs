@@ -5,6 +5,7 @@
 //! | `adaptor` | kernel requests in, bytes or an errno out |
 //! | `attr`, `dir` | metadata as `stat` shows it; open directories |
 //! | `readahead` | what is fetched before it is asked for |
+//! | `xattr` | streams and access control as extended attributes |
 //! | `errno`, `report` | the one table of errors, and each told once |
 //! | `state`, `table`, [`mod@umount`] | what is mounted, and how it goes away |
 
@@ -17,9 +18,10 @@ mod report;
 pub mod state;
 mod table;
 pub mod umount;
+mod xattr;
 
 use crate::tree::Tree;
-use adaptor::Adaptor;
+use adaptor::{Adaptor, Ways};
 use attr::Ownership;
 use disk_io::{DiskError, ErrorKind, Result};
 use fuser::{Config, MountOption, Session, SessionACL};
@@ -90,6 +92,8 @@ pub struct MountOptions {
     pub umask: u32,
     /// Past the page cache: for bulk copies.
     pub direct_io: bool,
+    /// Names are found as they are written only, not as the guest would fold them.
+    pub exact_case: bool,
     /// The zone of times that the guest stores without one; shown as UTC if `None`.
     pub zone: Option<Zone>,
     /// Event loops; by the number of processors if `None`.
@@ -378,7 +382,10 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
         tree,
         who,
         options.zone.clone(),
-        options.direct_io,
+        Ways {
+            direct_io: options.direct_io,
+            exact_case: options.exact_case,
+        },
         processors,
     );
     // fuser asserts that standard input, output and error are open.
