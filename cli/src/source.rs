@@ -150,6 +150,13 @@ impl convert::restore::Source for Restorable<'_> {
         self.tree.streams(node)
     }
 
+    fn security(&self, node: Node) -> Result<Option<guest_fs::Security>> {
+        match self.tree.guest(node)? {
+            Some((fs, id)) => fs.security(id),
+            None => Ok(None),
+        }
+    }
+
     fn read_link(&self, node: Node) -> Result<Link> {
         self.tree.read_link(node)
     }

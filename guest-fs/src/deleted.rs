@@ -218,9 +218,8 @@ impl Builder<'_> {
         let Some((_, _, parent, name)) = known.filter(|_| depth < DEEPEST) else {
             return self.orphans();
         };
-        // Against directories that were in each other.
-        let orphans = self.orphans();
-        self.made.insert(node, orphans);
+        // Against directories that were in each other: what is asked for meanwhile is on top.
+        self.made.insert(node, 0);
         let above = self.parent(parent, depth.saturating_add(1));
         let index = self.tree.directory(above, name, Some(node));
         self.made.insert(node, index);

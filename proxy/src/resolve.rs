@@ -386,6 +386,9 @@ impl Tree {
             .file(Name::from_bytes(typed));
         let near = self.near(dir, name);
         match near.as_slice() {
+            [] if name.as_bytes() == b"$deleted" && !self.shows_metafiles() => {
+                error.hint("--meta shows deleted files of NTFS and FAT there")
+            }
             [] if dir == self.root() => error.hint(format!("it has {}", self.list_volumes())),
             [] => error,
             near => error.hint(format!("did you mean {}?", near.join(" or "))),

@@ -10,6 +10,7 @@
 //! | `hostile` | descriptors that ask for what they may not have are refused at once, with a reason |
 //! | `find` | one scan of a volume's tables lists what a walk lists |
 //! | `formats` | what is written is read by qemu-img, 7-Zip, libvmdk and libvhdi |
+//! | `restores` | what a restore keeps beside the bytes, read back by other tools |
 //! | `chains` | deep and mixed chains, against qemu-img |
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
@@ -21,6 +22,7 @@ mod hostile;
 mod images;
 mod layering;
 mod oracles;
+mod restores;
 mod three_ways;
 mod tsk;
 mod walk;

@@ -9,12 +9,14 @@ use crate::{
     progress::Bar,
     signals,
     source::{Restorable, open_tree},
-    verb::entry::ErrorJson,
+    verb::{entry::ErrorJson, kept::Kept},
 };
-use clap::Args;
+use clap::{Args, ValueEnum};
 use convert::{
     Progress, Sparse,
-    restore::{self, Destination, Event, Observer, Options, Overwrite, Streams, Summary},
+    restore::{
+        self, Acl, Destination, Event, Observer, Options, Overwrite, Record, Streams, Summary,
+    },
 };
 use disk_io::{DiskError, ErrorKind};
 use guest_fs::Name;
@@ -42,6 +44,7 @@ Examples:
   vmdkit cp -r web01-000002.vmdk /p1/Users/anna ./restored
   vmdkit cp -r --include '*.docx' --ignore-case web01.vmdk /p1/Users ./docs
   vmdkit cp -r --dry-run --overwrite if-changed web01.vmdk /p1/data /srv/data
+  vmdkit cp -a --acl sddl --streams files --manifest files.json web01.vmdk /p1/data /srv
   vmdkit ls -R web01.vmdk /p1 | grep invoice | vmdkit cp --files-from - web01.vmdk ./out
 
 A PATH is literal, never a pattern. A pattern with a '/' is matched against whole paths as
@@ -70,6 +73,13 @@ pub(crate) struct Cp {
     /// NTFS streams: as extended attributes user.NAME, as files FILE:NAME, or left behind
     #[arg(long, value_name = "xattr|files|none", default_value = "none", value_parser = streams)]
     streams: Streams,
+    /// NTFS access control: left behind; written as SDDL and for icacls /restore into DEST
+    /// (vmdkit-acl.jsonl and .icacls); or set, where DEST is mounted by ntfs-3g
+    #[arg(long, value_enum, value_name = "none|sddl|xattr", default_value_t = AclArg::None, hide_default_value = true, hide_possible_values = true)]
+    acl: AclArg,
+    /// Write what was restored to FILE as JSON: SHA-256, all times to 100 ns, attributes …
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
     #[command(flatten)]
     filter: FilterArgs,
     /// Paths from FILE, one a line; - is standard input
@@ -102,6 +112,13 @@ pub(crate) struct Cp {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AclArg {
+    None,
+    Sddl,
+    Xattr,
 }
 
 fn sparse(text: &str) -> Result<Sparse, String> {
@@ -174,6 +191,7 @@ struct Teller<'a> {
     quiet: bool,
     bar: Bar,
     lists: Mutex<Lists>,
+    kept: Option<Mutex<Kept>>,
 }
 
 #[derive(Default)]
@@ -198,6 +216,12 @@ impl Progress for Teller<'_> {
 impl Observer for Teller<'_> {
     fn found(&self, bytes: u64) {
         self.bar.grow(bytes);
+    }
+
+    fn kept(&self, record: &Record<'_>) {
+        if let Some(kept) = &self.kept {
+            kept.lock().unwrap_or_else(|e| e.into_inner()).add(record);
+        }
     }
 
     fn event(&self, event: Event<'_>) {
@@ -286,7 +310,32 @@ impl Cp {
         signals::watch();
         allow_many_files();
 
+        let protected = guard::protected_tree(&tree);
+        if let Some(manifest) = &self.manifest {
+            guard::check_tree(manifest, &tree)?;
+        }
+        if self.acl == AclArg::Xattr && !is_fuse(&place.root) {
+            return Err(Failure::usage_with(
+                format!(
+                    "{} is not on a file system that ntfs-3g mounted: it takes no access control of Windows",
+                    place.root.display()
+                ),
+                "--acl sddl writes it to a file instead",
+            ));
+        }
+        let sddl = self.acl == AclArg::Sddl;
+        let kept = match (self.manifest.is_some() || sddl) && !self.dry_run {
+            true => Some(Mutex::new(Kept::create(
+                self.manifest.as_deref(),
+                &self.source.source,
+                &place.root,
+                sddl,
+                global.zone(),
+            )?)),
+            false => None,
+        };
         let teller = Teller {
+            kept,
             quiet: global.quiet,
             bar: Bar::new(global, 0),
             lists: Mutex::default(),
@@ -310,7 +359,13 @@ impl Cp {
             preserve: self.preserve || self.archive,
             filter,
             workers: self.jobs,
-            protected: guard::protected_tree(&tree),
+            acl: match self.acl {
+                AclArg::None => Acl::None,
+                AclArg::Sddl => Acl::Told,
+                AclArg::Xattr => Acl::Xattr,
+            },
+            records: teller.kept.is_some(),
+            protected,
         };
         let source = Restorable {
             tree: &tree,
@@ -321,8 +376,15 @@ impl Cp {
             restore::restore(&source, &place.root, &items, &options, &teller);
         let was_told = summary.failed > 0;
         summary.failed += unresolved + left.len() as u64;
-        let Teller { bar, lists, .. } = teller;
+        let Teller {
+            bar, lists, kept, ..
+        } = teller;
         drop(bar);
+        // What could not be kept is a failure of its own, after all others are told.
+        let kept = kept.filter(|_| signals::caught().is_none()).map(|kept| {
+            let kept = kept.into_inner().unwrap_or_else(|e| e.into_inner());
+            kept.finish(&summary)
+        });
         let mut lists = lists.into_inner().unwrap_or_else(|e| e.into_inner());
         let lost = lists.output.take();
         self.tell(global, &dest, &summary, lists, tree.warnings())?;
@@ -339,6 +401,9 @@ impl Cp {
         }
         if let Some(n) = signals::caught() {
             return Ok(Exit::Signal(n));
+        }
+        if let Some(Err(e)) = kept {
+            return Err(e.into());
         }
         let explicit = self.overwrite.is_some() || self.no_clobber || self.update;
         let partial = summary.failed > 0 || (summary.skipped > 0 && !explicit);
@@ -461,6 +526,12 @@ impl Cp {
         }
         Ok(())
     }
+}
+
+/// Whether a directory may be ntfs-3g's.
+fn is_fuse(dir: &std::path::Path) -> bool {
+    const FUSE: i64 = 0x6573_5546;
+    rustix::fs::statfs(dir).is_ok_and(|s| i64::from(s.f_type) == FUSE)
 }
 
 /// Directories that files still go into are held open: as many as the system allows.

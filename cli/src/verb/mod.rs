@@ -13,6 +13,7 @@ pub(crate) mod find;
 pub(crate) mod history;
 pub(crate) mod info;
 mod journal;
+mod kept;
 pub(crate) mod ls;
 pub(crate) mod map;
 pub(crate) mod mount;

@@ -52,7 +52,7 @@ pub(crate) struct Tar {
     paths: Vec<OsString>,
     /// The archive's format; zip has no holes and no hard links, and is deflated
     #[arg(long = "as", value_enum, value_name = "FORMAT", default_value_t = Format::Tar)]
-    format: Format,
+    kind: Format,
     /// Compress with Zstandard; levels 1 to 19
     #[arg(
         long,
@@ -166,7 +166,7 @@ impl Tar {
                 "redirect it to a file or pipe",
             ));
         }
-        if self.format == Format::Zip {
+        if self.kind == Format::Zip {
             if self.zstd.is_some() {
                 return Err(Failure::usage(
                     "--zstd compresses tar; zip is compressed by itself",
@@ -191,7 +191,7 @@ impl Tar {
         let options = archive::Options {
             filter,
             streams: self.streams,
-            format: match self.format {
+            format: match self.kind {
                 Format::Tar => archive::Format::Tar,
                 Format::Zip => archive::Format::Zip,
             },

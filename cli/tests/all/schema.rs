@@ -135,6 +135,26 @@ fn documents() {
 }
 
 #[test]
+fn files_that_cp_writes() {
+    let f = Fixture::new();
+    let args = [
+        "cp",
+        "-r",
+        "--manifest",
+        "m.json",
+        "disk.vmdk",
+        "/p0",
+        "out",
+    ];
+    f.run(&args).code(0);
+    let value = serde_json::from_slice(&fs::read(f.path("m.json")).unwrap()).unwrap();
+    let schema = schema("files");
+    check(&schema, &schema, &value, "files");
+    // It is refused where it exists.
+    f.run(&args).code(1);
+}
+
+#[test]
 fn lines() {
     let f = Fixture::new();
     for (name, args) in [

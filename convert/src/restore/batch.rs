@@ -10,6 +10,7 @@ use crate::{
     target::write_error,
 };
 use disk_io::{DiskError, Result};
+use guest_fs::{Metadata, Security};
 use rustix::{
     fs::{AtFlags, fsync, syncfs, unlinkat},
     io::Errno,
@@ -43,6 +44,16 @@ pub(crate) struct Pending<N> {
     pub(crate) file: Option<File>,
     /// Which file of the host it is, where files are replaced.
     pub(crate) id: Option<FileId>,
+    /// To be told once it has its name.
+    pub(crate) kept: Option<Box<Kept>>,
+}
+
+/// What is told of a file that is restored.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) metadata: Metadata,
+    pub(crate) sha256: Option<String>,
+    pub(crate) security: Option<Security>,
 }
 
 /// Gathers finished files.

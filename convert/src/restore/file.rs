@@ -5,15 +5,15 @@ use crate::{
     pipeline::{self, CopyOptions},
     place::{FileId, create_temp, default_mode, is_source, keep_access, rename_in, temp_name},
     restore::{
-        Options, Overwrite, Source, Streams,
-        batch::Pending,
+        Options, Overwrite, Record, Source, Streams, access,
+        batch::{Kept, Pending},
         host::HostDir,
         walk::{Job, Run},
     },
     target::{RawFile, write_error},
 };
 use disk_io::{Disk, DiskError, ErrorKind, Result};
-use guest_fs::{Metadata, Name, NodeKind, Timestamp, fs::attributes};
+use guest_fs::{Metadata, Name, NodeKind, Security, Timestamp, fs::attributes};
 use rustix::{
     fd::AsFd,
     fs::{
@@ -176,11 +176,23 @@ impl<S: Source> Run<'_, S> {
             self.restored(&job.path, disk.len());
             return Ok(true);
         }
-        let (temp, file) = self.write_temp(&job.dir, &job.name, &*disk)?;
+        let (temp, file, sha256) = self.write_temp(&job.dir, &job.name, &*disk)?;
+        let security = self.security_of(job.node);
         // The contents are complete: nothing that fails from here on takes them away.
         let streams = self.streams_of(job, metadata, Some(&file));
-        let finished = finish_file(&file, metadata, replaced.as_deref(), self.options);
-        for e in [streams, finished].into_iter().filter_map(Result::err) {
+        let (security, secured) = match security {
+            Ok(security) => (security, Ok(())),
+            Err(e) => (None, Err(e)),
+        };
+        let finished = finish_file(
+            &file,
+            metadata,
+            replaced.as_deref(),
+            security.as_ref(),
+            self.options,
+        );
+        let all = [streams, secured, finished];
+        for e in all.into_iter().filter_map(Result::err) {
             let e = match pipeline::is_cancelled(&e) {
                 true => e,
                 false => e.context("restored, but not wholly"),
@@ -197,6 +209,13 @@ impl<S: Source> Run<'_, S> {
             node: linked.then_some(job.node),
             id: self.id_of(&file),
             file: Some(file),
+            kept: self.options.records.then(|| {
+                Box::new(Kept {
+                    metadata: metadata.clone(),
+                    sha256,
+                    security,
+                })
+            }),
         });
         Ok(true)
     }
@@ -215,7 +234,7 @@ impl<S: Source> Run<'_, S> {
         dir: &Arc<HostDir>,
         name: &OsStr,
         disk: &dyn Disk,
-    ) -> Result<(OsString, File)> {
+    ) -> Result<(OsString, File, Option<String>)> {
         let path = dir.shown().join(name);
         let fd = dir.fd()?;
         let (temp, file) =
@@ -226,13 +245,16 @@ impl<S: Source> Run<'_, S> {
             } else {
                 1
             },
-            digest: DigestKind::None,
+            digest: match self.options.records {
+                true => DigestKind::Sha256,
+                false => DigestKind::None,
+            },
             sparse: self.options.sparse,
         };
         let copied = RawFile::new(&file, &path, disk.len())
             .and_then(|target| pipeline::copy(disk, &target, options, self.observer));
         match copied {
-            Ok(_) => Ok((temp, file)),
+            Ok(copied) => Ok((temp, file, copied.digest.map(|d| d.hex()))),
             Err(e) => {
                 let _ = unlinkat(fd, &temp, AtFlags::empty());
                 Err(e)
@@ -304,9 +326,9 @@ impl<S: Source> Run<'_, S> {
                 }
                 There::File(stat) => Some(stat),
             };
-            let (temp, open) = self.write_temp(dir, &name, &*disk)?;
+            let (temp, open, sha256) = self.write_temp(dir, &name, &*disk)?;
             let finished = match file {
-                Some(_) => finish_file(&open, metadata, replaced.as_deref(), self.options),
+                Some(_) => finish_file(&open, metadata, replaced.as_deref(), None, self.options),
                 None => {
                     let _ = fchmod(&open, default_mode());
                     Ok(())
@@ -322,6 +344,16 @@ impl<S: Source> Run<'_, S> {
                 node: None,
                 id: self.id_of(&open),
                 file: Some(open),
+                kept: self.options.records.then(|| {
+                    Box::new(Kept {
+                        metadata: Metadata {
+                            size: disk.len(),
+                            ..metadata.clone()
+                        },
+                        sha256,
+                        security: None,
+                    })
+                }),
             });
             return finished;
         }
@@ -408,6 +440,17 @@ impl<S: Source> Run<'_, S> {
             if let Err(e) = owned {
                 self.failed(&job.path, &e.context("restored, but not wholly"));
             }
+            if self.options.records {
+                self.observer.kept(&Record {
+                    path: &job.path,
+                    place: &job.dir.path().join(&job.name),
+                    metadata,
+                    sha256: None,
+                    target: Some(&link.target),
+                    first: None,
+                    security: None,
+                });
+            }
         }
         self.made_symlink(&job.path);
         Ok(())
@@ -451,6 +494,7 @@ fn finish_file(
     file: &File,
     metadata: &Metadata,
     replaced: Option<&Stat>,
+    security: Option<&Security>,
     options: &Options,
 ) -> Result<()> {
     let doing = |doing: &'static str| move |e: Errno| DiskError::io(doing, &e.into());
@@ -479,9 +523,12 @@ fn finish_file(
             Ok(())
         }
     };
+    let kept_access = access::keep(file.as_fd(), metadata, security, options);
     let timed = futimens(file, &times(metadata));
     kept.map_err(doing("setting the mode"))?;
     owned?;
     moded.map_err(doing("setting the mode"))?;
-    timed.map_err(doing("setting the times"))
+    kept_access?;
+    timed.map_err(doing("setting the times"))?;
+    access::keep_times(file.as_fd(), metadata, options)
 }

@@ -3,7 +3,7 @@
 use crate::{
     place::{rename_in, temp_name},
     restore::{
-        Source,
+        Record, Source, access,
         file::{There, give_owner, mode, times},
         host::open_dir_beneath,
         walk::{Job, Run, guarded},
@@ -11,8 +11,9 @@ use crate::{
     target::write_error,
 };
 use disk_io::{DiskError, Result};
-use guest_fs::Metadata;
+use guest_fs::{Metadata, Security};
 use rustix::{
+    fd::AsFd,
     fs::{AtFlags, fchmod, fchown, futimens, linkat, unlinkat},
     io::Errno,
 };
@@ -39,6 +40,7 @@ pub(crate) struct DirRecord {
     pub(crate) guest_path: Vec<u8>,
     pub(crate) metadata: Metadata,
     pub(crate) made: Arc<AtomicBool>,
+    pub(crate) security: Option<Security>,
 }
 
 impl<S: Source> Run<'_, S> {
@@ -101,6 +103,17 @@ impl<S: Source> Run<'_, S> {
             };
             match self.link(&at, &job, replace) {
                 Ok(()) => {
+                    if self.options.records {
+                        self.observer.kept(&Record {
+                            path: &link.path,
+                            place: &link.dir.join(&link.name),
+                            metadata: &metadata,
+                            sha256: None,
+                            target: None,
+                            first: Some(&at),
+                            security: None,
+                        });
+                    }
                     self.restored(&link.path, 0);
                     return Ok(());
                 }
@@ -151,6 +164,17 @@ impl<S: Source> Run<'_, S> {
         let records =
             std::mem::take(&mut *self.directories.lock().unwrap_or_else(|e| e.into_inner()));
         for record in records.iter().rev() {
+            if self.options.records {
+                self.observer.kept(&Record {
+                    path: &record.guest_path,
+                    place: &record.path,
+                    metadata: &record.metadata,
+                    sha256: None,
+                    target: None,
+                    first: None,
+                    security: record.security.as_ref(),
+                });
+            }
             if !record.made.load(std::sync::atomic::Ordering::Relaxed) {
                 continue;
             }
@@ -167,7 +191,11 @@ impl<S: Source> Run<'_, S> {
                 if let Some(mode) = mode(&record.metadata, self.options, is_owned) {
                     fchmod(&dir, mode).map_err(fail)?;
                 }
+                let security = record.security.as_ref();
+                let kept = access::keep(dir.as_fd(), &record.metadata, security, self.options);
                 futimens(&dir, &times(&record.metadata)).map_err(fail)?;
+                access::keep_times(dir.as_fd(), &record.metadata, self.options)?;
+                kept?;
                 owned.map(|_| ()).map_err(|e| e.file(record.path.display()))
             };
             if let Err(e) = finish() {

@@ -11,6 +11,7 @@
 //! | [`names`] | names that the host's file system does not take |
 //! | [`walk`] | the tree in order: directories made, files handed to workers |
 //! | [`file`](mod@file) | one file: contents, holes, streams, times |
+//! | `access` | access control and attributes of Windows |
 //! | [`batch`] | complete files waiting for one sync and their names |
 //! | [`links`] | hard links, and what directories get last |
 //!
@@ -18,6 +19,7 @@
 //! symbolic link is ever followed, so nothing in a guest, and nothing already lying in the
 //! destination, can lead a write elsewhere.
 
+mod access;
 pub mod batch;
 pub mod destination;
 pub mod file;
@@ -33,7 +35,7 @@ pub mod walk;
 pub use destination::{Destination, Item};
 pub use filter::Filter;
 pub use policy::Overwrite;
-pub use report::{Event, Observer, Summary};
+pub use report::{Event, Observer, Record, Summary};
 pub use source::{Entry, Source};
 pub use walk::restore;
 
@@ -51,6 +53,18 @@ pub enum Streams {
     Files,
 }
 
+/// What becomes of access control (NTFS security descriptors).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Acl {
+    /// Left behind.
+    #[default]
+    None,
+    /// Told with each [`Record`].
+    Told,
+    /// Set as the extended attribute `system.ntfs_acl`, which ntfs-3g takes.
+    Xattr,
+}
+
 /// How to restore.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -66,6 +80,10 @@ pub struct Options {
     pub streams: Streams,
     /// Keep owners (as root), set-id bits and the read-only attribute too.
     pub preserve: bool,
+    /// What becomes of access control.
+    pub acl: Acl,
+    /// Tell [`Observer::kept`] of everything that is restored, files with their SHA-256.
+    pub records: bool,
     /// What to take and what to leave.
     pub filter: Filter,
     /// Threads; 0 means one for every core.

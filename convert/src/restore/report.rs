@@ -2,7 +2,11 @@
 
 use crate::progress::Progress;
 use disk_io::DiskError;
-use std::sync::atomic::{AtomicU64, Ordering};
+use guest_fs::{Metadata, Name, Security};
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// Something that happened to one path of the tree (bytes as in the guest).
 #[derive(Clone, Copy, Debug)]
@@ -37,11 +41,35 @@ pub enum Event<'a> {
     },
 }
 
+/// Something that is restored and has its name, with what is known of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Its path in the tree, of the object or (`PATH:NAME`) of one of its streams.
+    pub path: &'a [u8],
+    /// Its place, relative to the destination.
+    pub place: &'a Path,
+    /// What is known of the guest's object.
+    pub metadata: &'a Metadata,
+    /// Of the contents.
+    pub sha256: Option<&'a str>,
+    /// Where a link leads.
+    pub target: Option<&'a Name>,
+    /// Of a further hard link: the place of the first.
+    pub first: Option<&'a Path>,
+    /// Access control, where it is wanted.
+    pub security: Option<&'a Security>,
+}
+
 /// Told of every event, from any thread.
 pub trait Observer: Progress {
     /// Something happened.
     fn event(&self, event: Event<'_>) {
         let _ = event;
+    }
+
+    /// Something is restored, where [`super::Options::records`] asks for it.
+    fn kept(&self, record: &Record<'_>) {
+        let _ = record;
     }
 
     /// A file of so many bytes was found and will be copied: for a progress bar.

@@ -1,7 +1,7 @@
 //! What is copied from.
 
 use disk_io::{Disk, Result};
-use guest_fs::{Link, Metadata, Name, NodeKind, Stream};
+use guest_fs::{Link, Metadata, Name, NodeKind, Security, Stream};
 use std::{fmt::Debug, hash::Hash, ops::ControlFlow, sync::Arc};
 
 /// One name in a directory.
@@ -35,6 +35,12 @@ pub trait Source: Sync {
 
     /// Named streams.
     fn streams(&self, node: Self::Node) -> Result<Vec<Stream>>;
+
+    /// Who may do what with an object, where Windows' descriptors are kept.
+    fn security(&self, node: Self::Node) -> Result<Option<Security>> {
+        let _ = node;
+        Ok(None)
+    }
 
     /// Where a link leads.
     fn read_link(&self, node: Self::Node) -> Result<Link>;

@@ -773,6 +773,7 @@ fn a_file_that_cannot_be_opened_again_is_synced() {
         let (temp, file) = crate::place::create_temp(host.fd().unwrap()).unwrap();
         fs::remove_file(dir.path().join(&temp)).unwrap();
         batch::Pending::<u64> {
+            kept: None,
             dir: host.clone(),
             temp,
             name: "f".into(),

@@ -4,7 +4,7 @@ use crate::{
     pipeline,
     place::FileId,
     restore::{
-        Entry, Event, Item, Observer, Options, Source, Summary,
+        Acl, Entry, Event, Item, Observer, Options, Record, Source, Summary,
         batch::{self, Batch, Pending},
         file::{There, look},
         host::HostDir,
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 use disk_io::{DiskError, Result};
-use guest_fs::{Name, NodeKind};
+use guest_fs::{Name, NodeKind, Security};
 use rustix::{
     fs::{AtFlags, statat},
     io::Errno,
@@ -328,10 +328,15 @@ impl<S: Source> Run<'_, S> {
             }
         })?;
         if !dir.path().as_os_str().is_empty() {
+            let security = self.security_of(node).unwrap_or_else(|e| {
+                self.failed(path, &e.context("restored, but not wholly"));
+                None
+            });
             let mut directories = self.directories.lock().unwrap_or_else(|e| e.into_inner());
             directories.push(DirRecord {
                 path: dir.path().to_path_buf(),
                 guest_path: path.to_vec(),
+                security,
                 metadata,
                 made: dir.made(),
             });
@@ -394,6 +399,14 @@ impl<S: Source> Run<'_, S> {
         }
     }
 
+    /// Access control of an object, where it is wanted.
+    pub(crate) fn security_of(&self, node: S::Node) -> Result<Option<Security>> {
+        match self.options.acl {
+            Acl::None => Ok(None),
+            _ => self.source.security(node),
+        }
+    }
+
     /// Hands over a complete file.
     pub(crate) fn push(&self, pending: Pending<S::Node>) {
         if let Some(full) = self.batch.push(pending) {
@@ -417,9 +430,20 @@ impl<S: Source> Run<'_, S> {
             let (dir, name, id) = (&file.dir, &file.name, file.id);
             match self.once(dir, name, id, file.replace, || batch::give_name(&file)) {
                 Ok(other) => {
-                    let name = other.as_ref().unwrap_or(&file.name);
+                    let place = file.dir.path().join(other.as_ref().unwrap_or(&file.name));
+                    if let Some(kept) = &file.kept {
+                        self.observer.kept(&Record {
+                            path: &file.path,
+                            place: &place,
+                            metadata: &kept.metadata,
+                            sha256: kept.sha256.as_deref(),
+                            target: None,
+                            first: None,
+                            security: kept.security.as_ref(),
+                        });
+                    }
                     if let Some(node) = file.node {
-                        self.first_link_is(node, Some(file.dir.path().join(name)));
+                        self.first_link_is(node, Some(place));
                     }
                     if let Some(other) = &other {
                         self.renamed(&file.path, other.as_bytes());

@@ -4,6 +4,7 @@
 mod damage;
 mod images;
 mod made;
+mod raw;
 mod support;
 mod tools;
 mod wof;

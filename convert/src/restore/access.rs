@@ -1,0 +1,97 @@
+//! What Windows keeps beside a file, on a host that can hold it.
+
+use crate::restore::{Acl, Options};
+use disk_io::{DiskError, Result};
+use guest_fs::{Metadata, Security, Timestamp};
+use rustix::{
+    fd::BorrowedFd,
+    fs::{XattrFlags, fsetxattr},
+    io::Errno,
+};
+use std::ffi::OsStr;
+
+/// Seconds between 1601 and 1970.
+const SECONDS: i64 = 11_644_473_600;
+
+/// Keeps what the host's own metadata cannot: with `preserve` the time of creation and the
+/// attributes, as `user.vmdkit.created` and `user.vmdkit.attributes`, where the host's file
+/// system takes them; with [`Acl::Xattr`] the security descriptor and the attributes as
+/// ntfs-3g takes them.
+pub(crate) fn keep(
+    file: BorrowedFd<'_>,
+    metadata: &Metadata,
+    security: Option<&Security>,
+    options: &Options,
+) -> Result<()> {
+    if options.preserve && options.acl != Acl::Xattr {
+        // They are for those who look for them; where they cannot be, the manifest has them.
+        if let Some(time) = metadata.created.and_then(text) {
+            let _ = set(file, "user.vmdkit.created", time.as_bytes());
+        }
+        if let Some(bits) = metadata.attributes {
+            let _ = set(
+                file,
+                "user.vmdkit.attributes",
+                format!("{bits:#x}").as_bytes(),
+            );
+        }
+    }
+    if options.acl != Acl::Xattr {
+        return Ok(());
+    }
+    if let Some(security) = security {
+        ntfs(file, "system.ntfs_acl", &security.raw)?;
+    }
+    if let Some(bits) = metadata.attributes {
+        // What can be set: read-only, hidden, system, archive, not indexed, …
+        ntfs(file, "system.ntfs_attrib", &(bits & 0x31a7).to_le_bytes())?;
+    }
+    Ok(())
+}
+
+/// All three times that ntfs-3g takes, the creation's among them: after everything else,
+/// since each attribute that is set changes them.
+pub(crate) fn keep_times(
+    file: BorrowedFd<'_>,
+    metadata: &Metadata,
+    options: &Options,
+) -> Result<()> {
+    let times = [metadata.created, metadata.modified, metadata.accessed];
+    let ticks: Option<Vec<[u8; 8]>> = times
+        .iter()
+        .map(|t| t.and_then(filetime).map(u64::to_le_bytes))
+        .collect();
+    match ticks {
+        Some(ticks) if options.acl == Acl::Xattr => {
+            ntfs(file, "system.ntfs_times", &ticks.concat())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn set(file: BorrowedFd<'_>, name: &str, value: &[u8]) -> std::result::Result<(), Errno> {
+    fsetxattr(file, OsStr::new(name), value, XattrFlags::empty())
+}
+
+fn ntfs(file: BorrowedFd<'_>, name: &str, value: &[u8]) -> Result<()> {
+    set(file, name, value).map_err(|e| {
+        DiskError::io(format!("setting {name}"), &e.into())
+            .expected("a destination that ntfs-3g mounted, and the right to set it")
+            .hint("--acl sddl writes access control to a file instead")
+    })
+}
+
+fn text(time: Timestamp) -> Option<String> {
+    let moment = jiff::Timestamp::new(time.seconds, i32::try_from(time.nanos).ok()?).ok()?;
+    let text = format!("{moment:.9}");
+    // The guest's local time has no zone.
+    Some(match time.zoned {
+        true => text,
+        false => text.trim_end_matches('Z').to_owned(),
+    })
+}
+
+fn filetime(time: Timestamp) -> Option<u64> {
+    let ticks = time.seconds.checked_add(SECONDS)?.checked_mul(10_000_000)?;
+    u64::try_from(ticks.checked_add(i64::from(time.nanos / 100))?).ok()
+}

@@ -1,0 +1,330 @@
+//! What a restore keeps beside the bytes, read back by other tools: access control and
+//! times on ntfs-3g, streams as attributes of the mount, manifests, zip, deleted files.
+
+use serde_json::Value;
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+use tests::{
+    mount::{Mount, ntfs_3g},
+    tools,
+};
+
+fn vmdkit<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
+    let vmdkit = tools::vmdkit().unwrap();
+    let out = Command::new(vmdkit).args(args).output().unwrap();
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    out
+}
+
+fn args<'a>(words: &[&'a str], paths: &[&'a Path]) -> Vec<&'a OsStr> {
+    let words = words.iter().map(|w| OsStr::new(*w));
+    let mut paths = paths.iter();
+    words
+        .map(|w| match w.to_str() {
+            Some("@") => paths.next().unwrap().as_os_str(),
+            _ => w,
+        })
+        .collect()
+}
+
+/// A value as getfattr prints it in hexadecimal.
+fn attribute(file: &Path, name: &str) -> Option<String> {
+    let out = Command::new("getfattr")
+        .args(["--absolute-names", "-e", "hex", "-n", name])
+        .arg(file)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    text.lines()
+        .find_map(|l| l.strip_prefix(&format!("{name}=")).map(str::to_owned))
+}
+
+struct Guest {
+    dir: tempfile::TempDir,
+}
+
+/// A volume with owners, a stream, a hidden file, and what was deleted.
+fn guest() -> Option<Guest> {
+    if !tools::have(&["mkntfs", "ntfs-3g", "setfattr", "getfattr"]) || !tools::have_fuse() {
+        return None;
+    }
+    let guest = Guest {
+        dir: tempfile::tempdir().unwrap(),
+    };
+    guest.format("guest.img");
+    let mount = guest.mount("guest.img", "permissions");
+    let at = mount.path();
+    fs::create_dir_all(at.join("data/sub")).unwrap();
+    for (name, uid) in [("one.txt", 1000), ("sub/two.txt", 1001)] {
+        let path = at.join("data").join(name);
+        fs::write(&path, name).unwrap();
+        std::os::unix::fs::chown(&path, Some(uid), Some(100)).unwrap();
+    }
+    fs::hard_link(at.join("data/one.txt"), at.join("data/again.txt")).unwrap();
+    for (file, name, value) in [
+        ("sub/two.txt", "system.ntfs_attrib", "0x22000000"),
+        ("one.txt", "user.mark", "of the stream"),
+    ] {
+        let file = at.join("data").join(file);
+        let words = ["-n", name, "-v", value].map(OsStr::new);
+        tools::run("setfattr", words.into_iter().chain([file.as_os_str()])).unwrap();
+    }
+    mount.unmount().unwrap();
+    Some(guest)
+}
+
+impl Guest {
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn format(&self, name: &str) {
+        let image = self.path(name);
+        fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
+        let image = image.to_str().unwrap();
+        tools::run("mkntfs", ["-F", "-q", "-Q", image]).unwrap();
+    }
+
+    fn mount(&self, image: &str, options: &str) -> Mount {
+        let at = self.path("mnt");
+        fs::create_dir_all(&at).unwrap();
+        ntfs_3g(&self.path(image), &at, options).unwrap()
+    }
+}
+
+/// Onto a volume of ntfs-3g and read from there by ntfs-3g: descriptors, attributes, times.
+#[test]
+fn access_control_reaches_ntfs_3g() {
+    let Some(guest) = guest() else { return };
+    guest.format("target.img");
+    let target = guest.mount("target.img", "permissions");
+    vmdkit(args(
+        &[
+            "cp",
+            "-a",
+            "--acl",
+            "xattr",
+            "--streams",
+            "xattr",
+            "@",
+            "/p0/data",
+            "@",
+        ],
+        &[&guest.path("guest.img"), target.path()],
+    ));
+    let facts = |at: &Path| {
+        ["data/one.txt", "data/sub/two.txt", "data/sub", "data"].map(|name| {
+            let path = at.join(name);
+            let names = ["ntfs_acl", "ntfs_attrib", "ntfs_crtime"];
+            let all = names.map(|n| attribute(&path, &format!("system.{n}")).unwrap());
+            let m = fs::metadata(&path).unwrap();
+            (name, all, m.mtime(), m.mtime_nsec(), m.uid())
+        })
+    };
+    let restored = facts(target.path());
+    assert_eq!(
+        attribute(&target.path().join("data/one.txt"), "user.mark").unwrap(),
+        "0x6f66207468652073747265616d"
+    );
+    target.unmount().unwrap();
+    let source = guest.mount("guest.img", "permissions");
+    assert_eq!(restored, facts(source.path()));
+    source.unmount().unwrap();
+}
+
+#[test]
+fn the_mount_has_streams_and_access_control_as_attributes() {
+    let Some(guest) = guest() else { return };
+    let source = guest.mount("guest.img", "permissions");
+    let theirs = |name: &str| attribute(&source.path().join("data/one.txt"), name);
+    let at = guest.path("ours");
+    fs::create_dir(&at).unwrap();
+    let mut command = Command::new(tools::vmdkit().unwrap());
+    command.args(args(
+        &["mount", "-f", "@", "@"],
+        &[&guest.path("guest.img"), &at],
+    ));
+    let ours = Mount::start(command, &at).unwrap();
+    let file = at.join("p0/data/one.txt");
+    for name in [
+        "system.ntfs_acl",
+        "system.ntfs_attrib",
+        "system.ntfs_crtime",
+        "user.mark",
+    ] {
+        assert_eq!(attribute(&file, name), theirs(name), "{name}");
+        assert!(theirs(name).is_some(), "{name}");
+    }
+    assert_eq!(attribute(&file, "user.other"), None);
+    let listed = tools::run("getfattr", ["--absolute-names".as_ref(), file.as_os_str()]).unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(
+        listed.contains("user.mark") && listed.lines().count() <= 3,
+        "{listed}"
+    );
+    // Names in another case are found, as in the guest.
+    assert!(at.join("p0/DATA/One.TXT").exists());
+    ours.unmount().unwrap();
+    let mut command = Command::new(tools::vmdkit().unwrap());
+    command.args(args(
+        &["mount", "-f", "--exact-case", "@", "@"],
+        &[&guest.path("guest.img"), &at],
+    ));
+    let exact = Mount::start(command, &at).unwrap();
+    assert!(!at.join("p0/DATA").exists() && at.join("p0/data/one.txt").exists());
+    exact.unmount().unwrap();
+    source.unmount().unwrap();
+}
+
+#[test]
+fn manifest_and_access_control_as_text() {
+    let Some(guest) = guest() else { return };
+    let (out, manifest) = (guest.path("out"), guest.path("files.json"));
+    fs::create_dir(&out).unwrap();
+    vmdkit(args(
+        &[
+            "cp",
+            "-r",
+            "--acl",
+            "sddl",
+            "--manifest",
+            "@",
+            "--streams",
+            "files",
+            "@",
+            "/p0/data",
+            "@",
+        ],
+        &[&manifest, &guest.path("guest.img"), &out],
+    ));
+    let said: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    let entries = said["entries"].as_array().unwrap();
+    let mut seen = 0;
+    for entry in entries {
+        let place = out.join(entry["place"].as_str().unwrap());
+        assert!(place.symlink_metadata().is_ok(), "{entry}");
+        if let Some(sha256) = entry["sha256"].as_str() {
+            let out = tools::run("sha256sum", [place.as_os_str()]).unwrap();
+            assert!(
+                String::from_utf8_lossy(&out.stdout).starts_with(sha256),
+                "{entry}"
+            );
+            seen += 1;
+        }
+        assert!(entry["created"].as_str().unwrap().ends_with('Z'));
+    }
+    // Two files and the stream; one further link; two directories.
+    assert_eq!((seen, entries.len()), (3, 6));
+    assert!(entries.iter().any(|e| e["hard_link_to"].is_string()));
+    let hidden = entries
+        .iter()
+        .find(|e| e["place"] == "data/sub/two.txt")
+        .unwrap();
+    assert_eq!(
+        hidden["attributes"],
+        serde_json::json!(["hidden", "archive"])
+    );
+
+    let lines = fs::read_to_string(out.join("vmdkit-acl.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), 4);
+    let bytes = fs::read(out.join("vmdkit-acl.icacls")).unwrap();
+    let units: Vec<u16> = bytes
+        .chunks(2)
+        .map(|c| u16::from_le_bytes([c[0], c[1]]))
+        .collect();
+    let text = String::from_utf16(&units).unwrap();
+    let lines: Vec<_> = text.split("\r\n").collect();
+    assert_eq!(lines.len(), 9);
+    let at = lines
+        .iter()
+        .position(|l| *l == r"data\sub\two.txt")
+        .unwrap();
+    assert!(lines[at + 1].starts_with("D:") && !lines[at + 1].contains("S:"));
+    // A second restore leaves the first one's files alone.
+    vmdkit(args(
+        &[
+            "cp",
+            "-r",
+            "--acl",
+            "sddl",
+            "--overwrite",
+            "always",
+            "@",
+            "/p0/data",
+            "@",
+        ],
+        &[&guest.path("guest.img"), &out],
+    ));
+    assert!(out.join("vmdkit-acl-2.icacls").exists());
+}
+
+#[test]
+fn zip_is_read_by_unzip_and_7zz() {
+    let Some(guest) = guest() else { return };
+    if !tools::have(&["7zz"]) {
+        return;
+    }
+    let out = vmdkit(args(
+        &["tar", "--as", "zip", "@", "/p0/data"],
+        &[&guest.path("guest.img")],
+    ));
+    let zip = guest.path("data.zip");
+    fs::write(&zip, out.stdout).unwrap();
+    let to = guest.path("unzipped");
+    tools::run("7zz", ["t".as_ref(), zip.as_os_str()]).unwrap();
+    let option = format!("-o{}", to.display());
+    tools::run("7zz", ["x".as_ref(), option.as_ref(), zip.as_os_str()]).unwrap();
+    assert_eq!(fs::read(to.join("data/one.txt")).unwrap(), b"one.txt");
+    assert_eq!(fs::read(to.join("data/again.txt")).unwrap(), b"one.txt");
+    let source = guest.mount("guest.img", "ro");
+    let time = |p: &Path| {
+        fs::metadata(p)
+            .map(|m| (m.mtime(), m.mtime_nsec()))
+            .unwrap()
+    };
+    assert_eq!(
+        time(&to.join("data/sub/two.txt")),
+        time(&source.path().join("data/sub/two.txt"))
+    );
+    source.unmount().unwrap();
+}
+
+/// FAT forgets the first letter and where the clusters are; both are guessed.
+#[test]
+fn deleted_files_of_fat() {
+    if !tools::have(&["mkfs.fat", "mmd", "mcopy", "mdel"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("fat.img");
+    fs::File::create(&image).unwrap().set_len(4 << 20).unwrap();
+    let img = image.to_str().unwrap();
+    tools::run("mkfs.fat", ["-F", "12", img]).unwrap();
+    let (long, short) = (dir.path().join("a long name.txt"), dir.path().join("X.TXT"));
+    let bytes: Vec<u8> = (0..9000u32).map(|i| (i * 7) as u8).collect();
+    fs::write(&long, &bytes).unwrap();
+    fs::write(&short, "short").unwrap();
+    tools::run("mmd", ["-i", img, "::dir"]).unwrap();
+    for file in [&long, &short] {
+        tools::run("mcopy", ["-i", img, file.to_str().unwrap(), "::dir/"]).unwrap();
+    }
+    for name in ["::dir/a long name.txt", "::dir/X.TXT"] {
+        tools::run("mdel", ["-i", img, name]).unwrap();
+    }
+    let list = vmdkit(["ls", "-R", "--meta", img, "/p0/$deleted"]);
+    assert_eq!(
+        String::from_utf8(list.stdout).unwrap(),
+        "/p0/$deleted/dir\n/p0/$deleted/dir/_.TXT\n/p0/$deleted/dir/a long name.txt\n"
+    );
+    let cat = vmdkit(["cat", "--meta", img, "/p0/$deleted/dir/a long name.txt"]);
+    assert_eq!(cat.stdout, bytes);
+}
