@@ -6,6 +6,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
+mod background;
 mod backup;
 mod exit;
 mod guard;

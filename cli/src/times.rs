@@ -127,11 +127,7 @@ impl Zone {
     /// RFC 3339 with nine digits; without an offset if the zone is not known.
     pub(crate) fn rfc3339(&self, time: Timestamp) -> String {
         match self.civil(time) {
-            Some((t, offset)) => format!(
-                "{}.{:09}{offset}",
-                t.strftime("%Y-%m-%dT%H:%M:%S"),
-                time.nanos
-            ),
+            Some((t, offset)) => format!("{}.{:09}{offset}", civil_text(&t, 'T'), time.nanos),
             None => format!("@{}.{:09}", time.seconds, time.nanos),
         }
     }
@@ -139,23 +135,49 @@ impl Zone {
     /// For a listing: to the second, with `Z`, an offset, or nothing.
     pub(crate) fn short(&self, time: Timestamp) -> String {
         match self.civil(time) {
-            Some((t, offset)) => format!("{}{offset}", t.strftime("%Y-%m-%d %H:%M:%S")),
+            Some((t, offset)) => civil_text(&t, ' ') + &offset,
             None => format!("@{}", time.seconds),
         }
     }
 
     fn civil(&self, time: Timestamp) -> Option<(DateTime, String)> {
         let moment = jiff::Timestamp::new(time.seconds, 0).ok()?;
-        if !time.zoned {
-            return Some((moment.to_zoned(TimeZone::UTC).datetime(), String::new()));
+        if !time.zoned || self.utc {
+            let offset = if time.zoned { "Z" } else { "" };
+            return Some((TimeZone::UTC.to_datetime(moment), offset.to_owned()));
         }
         let zoned = moment.to_zoned(self.zone.clone());
-        let offset = if self.utc {
-            "Z".to_owned()
-        } else {
-            zoned.strftime("%:z").to_string()
-        };
-        Some((zoned.datetime(), offset))
+        Some((zoned.datetime(), zoned.strftime("%:z").to_string()))
+    }
+}
+
+/// Date and time with `between` between them. Listings of millions of files pay for a
+/// general formatter.
+fn civil_text(t: &DateTime, between: char) -> String {
+    let mut text = String::with_capacity(40);
+    let year = i32::from(t.year());
+    if !(0..=9999).contains(&year) {
+        text = format!("{year:05}");
+    } else {
+        digits(&mut text, year.unsigned_abs() / 100);
+        digits(&mut text, year.unsigned_abs() % 100);
+    }
+    for (before, value) in [
+        ('-', t.month()),
+        ('-', t.day()),
+        (between, t.hour()),
+        (':', t.minute()),
+        (':', t.second()),
+    ] {
+        text.push(before);
+        digits(&mut text, u32::from(value.unsigned_abs()));
+    }
+    text
+}
+
+fn digits(text: &mut String, value: u32) {
+    for digit in [value / 10 % 10, value % 10] {
+        text.push(char::from(b'0' + (digit as u8)));
     }
 }
 

@@ -20,6 +20,7 @@ pub struct Fields<'a> {
 macro_rules! getter {
     ($(#[$doc:meta])* $name:ident, $ty:ty, $order:ident, $read:ident) => {
         $(#[$doc])*
+        #[inline]
         pub fn $name(&self, at: usize) -> Result<$ty> {
             Ok($order::$read(self.bytes(at, size_of::<$ty>())?))
         }
@@ -28,11 +29,13 @@ macro_rules! getter {
 
 impl<'a> Fields<'a> {
     /// `bytes` is the structure called `what`, which begins at `base` in its file.
+    #[inline]
     pub fn new(bytes: &'a [u8], base: u64, what: &'static str) -> Self {
         Self { bytes, base, what }
     }
 
     /// Length of the structure in bytes.
+    #[inline]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -43,32 +46,41 @@ impl<'a> Fields<'a> {
     }
 
     /// All bytes.
+    #[inline]
     pub fn all(&self) -> &'a [u8] {
         self.bytes
     }
 
     /// The file offset of the byte at `at`.
+    #[inline]
     pub fn place(&self, at: usize) -> u64 {
         self.base.saturating_add(at as u64)
     }
 
     /// `len` bytes at `at`.
+    #[inline]
     pub fn bytes(&self, at: usize, len: usize) -> Result<&'a [u8]> {
-        at.checked_add(len)
-            .and_then(|end| self.bytes.get(at..end))
-            .ok_or_else(|| {
-                DiskError::corrupt(format!("reading the {}", self.what))
-                    .offset(self.place(at))
-                    .expected(format!("{len} bytes"))
-                    .found(format!(
-                        "{} left of {}",
-                        self.bytes.len().saturating_sub(at),
-                        self.bytes.len()
-                    ))
-            })
+        match at.checked_add(len).and_then(|end| self.bytes.get(at..end)) {
+            Some(bytes) => Ok(bytes),
+            None => Err(self.short(at, len)),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn short(&self, at: usize, len: usize) -> DiskError {
+        DiskError::corrupt(format!("reading the {}", self.what))
+            .offset(self.place(at))
+            .expected(format!("{len} bytes"))
+            .found(format!(
+                "{} left of {}",
+                self.bytes.len().saturating_sub(at),
+                self.bytes.len()
+            ))
     }
 
     /// A structure inside this one.
+    #[inline]
     pub fn sub(&self, at: usize, len: usize, what: &'static str) -> Result<Fields<'a>> {
         Ok(Fields {
             bytes: self.bytes(at, len)?,
@@ -83,6 +95,7 @@ impl<'a> Fields<'a> {
     }
 
     /// One byte.
+    #[inline]
     pub fn u8(&self, at: usize) -> Result<u8> {
         Ok(self.bytes(at, 1)?.first().copied().unwrap_or_default())
     }

@@ -20,7 +20,12 @@ impl Name {
 
     /// A name from UTF-16 code units, paired or not.
     pub fn from_utf16(units: impl IntoIterator<Item = u16>) -> Self {
-        let mut out = Vec::new();
+        let mut units = units.into_iter().peekable();
+        let mut out = Vec::with_capacity(units.size_hint().0);
+        // Most names are all ASCII.
+        while let Some(unit) = units.next_if(|u| *u < 0x80) {
+            out.push(unit as u8);
+        }
         for decoded in char::decode_utf16(units) {
             match decoded {
                 Ok(c) => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),

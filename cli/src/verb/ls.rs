@@ -15,7 +15,9 @@ use disk_io::{DiskError, Result};
 use guest_fs::{Metadata, Name, NodeKind, Stream};
 use proxy::{Entry, Node, Tree, VolumeReport};
 use serde::Serialize;
-use std::{collections::HashSet, ffi::OsString, ops::ControlFlow, os::unix::ffi::OsStrExt};
+use std::{
+    collections::HashSet, ffi::OsString, fmt::Write, ops::ControlFlow, os::unix::ffi::OsStrExt,
+};
 
 /// List volumes and directories
 ///
@@ -345,12 +347,14 @@ impl Lister<'_> {
                     let time = m
                         .modified
                         .map_or_else(|| "-".into(), |t| self.zone.short(t));
-                    before = format!(
-                        "{:<10} {:>3} {:>14} {time:>20}  ",
-                        mode_text(&m),
-                        m.links,
-                        m.size
+                    before = String::with_capacity(64);
+                    let mode = mode_text(&m);
+                    let written = write!(
+                        before,
+                        "{mode:<10} {:>3} {:>14} {time:>20}  ",
+                        m.links, m.size
                     );
+                    debug_assert!(written.is_ok());
                 }
                 Err(e) => {
                     self.tell(path, &e);

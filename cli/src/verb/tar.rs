@@ -2,6 +2,7 @@
 
 use crate::{
     args::{FilterArgs, Global, GuestArgs, SourceArgs},
+    background::Background,
     exit::{Exit, Failure, STDOUT, tell_path_error},
     guard,
     names::check_path,
@@ -118,23 +119,25 @@ impl Observer for Teller {
 
 /// Standard output, plain or compressed.
 enum Output {
-    Plain(BufWriter<io::Stdout>),
-    Zstd(Box<zstd::Encoder<'static, BufWriter<io::Stdout>>>),
+    Plain(Background<io::Stdout>),
+    Zstd(Background<zstd::Encoder<'static, BufWriter<io::Stdout>>>),
 }
 
 impl Output {
     fn new(zstd: Option<i32>) -> io::Result<Self> {
-        let out = BufWriter::with_capacity(1 << 20, io::stdout());
         Ok(match zstd {
-            None => Self::Plain(out),
-            Some(level) => Self::Zstd(Box::new(zstd::Encoder::new(out, level)?)),
+            None => Self::Plain(Background::new(io::stdout())),
+            Some(level) => {
+                let out = BufWriter::with_capacity(1 << 20, io::stdout());
+                Self::Zstd(Background::new(zstd::Encoder::new(out, level)?))
+            }
         })
     }
 
     fn finish(self) -> io::Result<()> {
         match self {
-            Self::Plain(mut out) => out.flush(),
-            Self::Zstd(encoder) => encoder.finish()?.flush(),
+            Self::Plain(out) => out.finish()?.flush(),
+            Self::Zstd(out) => out.finish()?.finish()?.flush(),
         }
     }
 }

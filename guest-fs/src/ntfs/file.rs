@@ -17,6 +17,10 @@ use std::collections::HashMap;
 pub(crate) struct File<'v> {
     pub(crate) volume: &'v Volume,
     pub(crate) base: Record,
+    /// The base record's attributes, looked through once: offset and type of each, and what
+    /// ended the search.
+    places: Vec<(usize, u32)>,
+    end: Option<DiskError>,
     list: Option<Vec<Entry>>,
     /// Damage met while opening that did not stop it.
     pub(crate) damage: Option<DiskError>,
@@ -106,16 +110,26 @@ impl<'v> File<'v> {
 
     /// The same from a base record that was read and checked already.
     pub(crate) fn from_record(volume: &'v Volume, base: Record, deleted: bool) -> Result<Self> {
+        let mut places = Vec::with_capacity(8);
+        let mut end = None;
+        for item in base.attributes() {
+            match item {
+                Ok((at, a)) => places.push((at, a.kind)),
+                Err(e) => end = Some(e),
+            }
+        }
         let mut file = Self {
             volume,
             base,
+            places,
+            end,
             list: None,
             damage: None,
             deleted,
         };
-        let (found, damage) = file.find(kind::ATTRIBUTE_LIST, Some(&[]), true);
-        file.damage = damage;
-        if !found.is_empty() {
+        file.damage = file.end.clone();
+        if file.has(kind::ATTRIBUTE_LIST) {
+            let (found, _) = file.find(kind::ATTRIBUTE_LIST, Some(&[]), true);
             let number = file.base.number;
             let what = || format!("the attribute list of record {number}");
             let value = join(volume, number, kind::ATTRIBUTE_LIST, &found)
@@ -135,6 +149,24 @@ impl<'v> File<'v> {
         Ok(file)
     }
 
+    /// Whether the base record has an attribute of this type.
+    fn has(&self, kind: u32) -> bool {
+        self.places.iter().any(|(_, k)| *k == kind)
+    }
+
+    /// The attributes of a type without a name, where all of the file's are in its base
+    /// record; `None` where there may be others.
+    pub(crate) fn plain(&self, kind: u32) -> Option<impl Iterator<Item = Attribute<'_>>> {
+        if self.list.is_some() || self.end.is_some() || self.damage.is_some() {
+            return None;
+        }
+        let all = self.places.iter().filter(move |(_, k)| *k == kind);
+        Some(
+            all.filter_map(|(at, _)| self.base.attribute_at(*at).ok())
+                .filter(|a| a.name.is_empty()),
+        )
+    }
+
     /// All attributes, or pieces, of a type, and of a name unless `None`, in the order of
     /// records; `first` leaves out continuations. The error is damage that may hide some.
     pub(crate) fn find(
@@ -148,7 +180,19 @@ impl<'v> File<'v> {
         };
         let mut found = Vec::new();
         let Some(list) = &self.list else {
-            let damage = collect(&self.base, &mut found, &wanted);
+            let base = &self.base;
+            for (at, k) in self.places.iter().filter(|(_, k)| *k == kind) {
+                if let Ok(a) = base.attribute_at(*at)
+                    && wanted(*k, a.name, a.lowest())
+                {
+                    found.push(Found {
+                        name: a.name.to_vec(),
+                        lowest: a.lowest(),
+                        holder: Ok((base.clone(), *at)),
+                    });
+                }
+            }
+            let damage = self.end.clone();
             return (found, damage.or_else(|| self.damage.clone()));
         };
         // By holder, in the order of first mention: a record is searched once.

@@ -4,7 +4,7 @@ use super::{
     ea,
     file::{Content, File},
     index::{FileName, namespace},
-    record::{Form, kind},
+    record::{Attribute, Form, kind},
     reparse::{self, Meaning, Reparse, tag},
     runs::Where,
     scan::DELETED,
@@ -17,7 +17,7 @@ use crate::{
     Stream, Timestamp, Visit, VolumeInfo, fs::attributes,
 };
 use disk_io::{Disk, DiskError, Fields, Result};
-use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, ops::ControlFlow, sync::Arc};
 
 /// DOS attribute: the contents are elsewhere.
 const OFFLINE: u32 = 0x1000;
@@ -32,7 +32,8 @@ impl FileSystem for Ntfs {
     }
 
     fn root(&self) -> NodeId {
-        let sequence = self.volume.record(ROOT).map_or(0, |r| r.sequence());
+        let find = || self.volume.record(ROOT).map_or(0, |r| r.sequence());
+        let sequence = *self.volume.root_sequence.get_or_init(find);
         NodeId {
             record: ROOT,
             sequence,
@@ -383,7 +384,14 @@ impl Ntfs {
             refusal: None,
             remarks: file.damage.iter().map(ToString::to_string).collect(),
         };
-        match file.value(kind::STANDARD_INFORMATION, &[], 4096) {
+        let plain = file.plain(kind::STANDARD_INFORMATION);
+        let standard = match plain.and_then(|mut all| all.next().map(|a| a.form)) {
+            Some(Form::Resident(value)) => Ok(Some(Cow::Borrowed(value))),
+            _ => file
+                .value(kind::STANDARD_INFORMATION, &[], 4096)
+                .map(|v| v.map(Cow::Owned)),
+        };
+        match standard {
             Ok(Some(value)) => {
                 let f = Fields::new(&value, 0, "standard information");
                 let time = |at| f.u64_le(at).ok().map(Timestamp::from_filetime);
@@ -401,32 +409,43 @@ impl Ntfs {
             }
             Err(e) => m.remarks.push(e.to_string()),
         }
-        let (names, damage) = file_names(file);
-        let links = names.iter().filter(|n| n.namespace != namespace::DOS);
-        m.links = u32::try_from(links.count()).unwrap_or(u32::MAX).max(1);
-        if let Some(e) = damage {
-            let text = e.to_string();
-            if !m.remarks.contains(&text) {
-                m.remarks.push(text);
+        m.links = match plain_links(file) {
+            Some(links) => links,
+            None => {
+                let (names, damage) = file_names(file);
+                let links = names.iter().filter(|n| n.namespace != namespace::DOS);
+                if let Some(e) = damage {
+                    let text = e.to_string();
+                    if !m.remarks.contains(&text) {
+                        m.remarks.push(text);
+                    }
+                }
+                u32::try_from(links.count()).unwrap_or(u32::MAX)
             }
         }
+        .max(1);
         let what = || format!("the contents of record {number}");
         // Size and allocation stand in the first piece, whatever became of the others.
-        let (first, _) = file.find(kind::DATA, Some(&[]), true);
         let mut refusal = None;
-        if let Some(piece) = first.first() {
+        let mut size_of = |a: &Attribute<'_>| match a.form {
+            Form::Resident(bytes) => m.size = bytes.len() as u64,
+            Form::NonResident(n) => {
+                refusal = stream::coding(&self.volume, a.flags, n.unit, &what).err();
+                m.size = n.size;
+                if self.volume.options.efs_raw {
+                    m.size = stream::raw_size(a.flags, n.size);
+                }
+                m.allocated = n.stored;
+            }
+        };
+        let plain = file.plain(kind::DATA).and_then(|mut all| all.next());
+        if let Some(a) = plain.filter(|a| a.lowest() == 0) {
+            size_of(&a);
+        } else if let (first, _) = file.find(kind::DATA, Some(&[]), true)
+            && let Some(piece) = first.first()
+        {
             match piece.attribute() {
-                Ok(a) => match a.form {
-                    Form::Resident(bytes) => m.size = bytes.len() as u64,
-                    Form::NonResident(n) => {
-                        refusal = stream::coding(&self.volume, a.flags, n.unit, &what()).err();
-                        m.size = n.size;
-                        if self.volume.options.efs_raw {
-                            m.size = stream::raw_size(a.flags, n.size);
-                        }
-                        m.allocated = n.stored;
-                    }
-                },
+                Ok(a) => size_of(&a),
                 Err(e) => m.refusal = Some(e),
             }
         } else if !directory && let Err(e) = file.content(kind::DATA, &[]) {
@@ -435,7 +454,12 @@ impl Ntfs {
         if directory {
             m.size = 0;
         }
-        let reparse = match file.value(kind::REPARSE_POINT, &[], reparse::MAX_LEN) {
+        let none = file.plain(kind::REPARSE_POINT);
+        let value = match none.is_some_and(|mut all| all.next().is_none()) {
+            true => Ok(None),
+            false => file.value(kind::REPARSE_POINT, &[], reparse::MAX_LEN),
+        };
+        let reparse = match value {
             Ok(Some(value)) => match Reparse::parse(&value) {
                 Ok(r) => Some(r),
                 Err(e) => {
@@ -594,18 +618,46 @@ fn raw_attribute(file: &File<'_>, name: &str, attribute: u32) -> Result<Option<V
     file.value(attribute, &name, MAX_EFS)
 }
 
+/// The number of a file's names but for 8.3 names, told without taking them apart; `None`
+/// where that needs a closer look.
+fn plain_links(file: &File<'_>) -> Option<u32> {
+    let mut links = 0u32;
+    for attribute in file.plain(kind::FILE_NAME)? {
+        let Form::Resident(value) = attribute.form else {
+            return None;
+        };
+        let units = usize::from(*value.get(64)?);
+        let namespace = *value.get(65)?;
+        value.get(..66usize.saturating_add(units.saturating_mul(2)))?;
+        if namespace != namespace::DOS {
+            links = links.saturating_add(1);
+        }
+    }
+    Some(links)
+}
+
 /// All names of a file.
 pub(crate) fn file_names(file: &File<'_>) -> (Vec<FileName>, Option<DiskError>) {
-    let (found, mut damage) = file.find(kind::FILE_NAME, None, true);
     let mut names = Vec::new();
+    let parse = |form: Form<'_>| match form {
+        Form::Resident(value) => FileName::parse(&Fields::new(value, 0, "file name")),
+        Form::NonResident(_) => {
+            Err(DiskError::corrupt("reading a file name").found("a name that is not in the record"))
+        }
+    };
+    if let Some(all) = file.plain(kind::FILE_NAME) {
+        let mut damage = None;
+        for attribute in all {
+            match parse(attribute.form) {
+                Ok(name) => names.push(name),
+                Err(e) => damage = Some(e),
+            }
+        }
+        return (names, damage);
+    }
+    let (found, mut damage) = file.find(kind::FILE_NAME, None, true);
     for piece in &found {
-        let parsed =
-            piece.attribute().and_then(|a| match a.form {
-                Form::Resident(value) => FileName::parse(&Fields::new(value, 0, "file name")),
-                Form::NonResident(_) => Err(DiskError::corrupt("reading a file name")
-                    .found("a name that is not in the record")),
-            });
-        match parsed {
+        match piece.attribute().and_then(|a| parse(a.form)) {
             Ok(name) => names.push(name),
             Err(e) => damage = Some(e),
         }

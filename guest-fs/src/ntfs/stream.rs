@@ -23,8 +23,13 @@ pub(crate) enum Coding {
 }
 
 /// How a stream is coded, or why it cannot be given out.
-pub(crate) fn coding(volume: &Volume, flags: u16, unit: u8, what: &str) -> Result<Coding> {
-    let doing = || format!("reading {what}");
+pub(crate) fn coding(
+    volume: &Volume,
+    flags: u16,
+    unit: u8,
+    what: &dyn Fn() -> String,
+) -> Result<Coding> {
+    let doing = || format!("reading {}", what());
     if flags & flag::ENCRYPTED != 0 && !volume.options.efs_raw {
         return Err(DiskError::unsupported(doing())
             .found("a file encrypted by EFS: only its owner's keys open it")
@@ -61,7 +66,7 @@ pub(crate) fn open(volume: &Arc<Volume>, content: Content, what: String) -> Resu
     match content {
         Content::Resident(bytes) => Ok(Arc::new(MemDisk::new(bytes))),
         Content::Clusters(mut clusters) => {
-            let coding = coding(volume, clusters.flags, clusters.unit, &what)?;
+            let coding = coding(volume, clusters.flags, clusters.unit, &|| what.clone())?;
             if volume.options.efs_raw {
                 clusters.size = raw_size(clusters.flags, clusters.size);
                 clusters.initialized = raw_size(clusters.flags, clusters.initialized);
@@ -274,7 +279,7 @@ impl Volume {
         match content {
             Content::Resident(bytes) => Ok(bytes),
             Content::Clusters(c) => {
-                if coding(self, c.flags, c.unit, &what())? != Coding::Plain {
+                if coding(self, c.flags, c.unit, what)? != Coding::Plain {
                     return Err(DiskError::unsupported(format!("reading {}", what()))
                         .found("a compressed value where none is expected"));
                 }

@@ -48,6 +48,7 @@ pub(crate) struct Volume {
     next: AtomicU64,
     upcase: OnceLock<UpCase>,
     used: OnceLock<Option<u64>>,
+    pub(crate) root_sequence: OnceLock<u16>,
     remarks: Vec<String>,
     pub(crate) options: OpenOptions,
 }
@@ -114,6 +115,7 @@ impl Ntfs {
             next: AtomicU64::new(0),
             upcase: OnceLock::new(),
             used: OnceLock::new(),
+            root_sequence: OnceLock::new(),
             mft: Mft::default(),
             remarks: Vec::from_iter(remark),
             disk,
