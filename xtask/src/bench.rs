@@ -178,6 +178,15 @@ pub(crate) enum Child {
         #[arg(long, default_value_t = 2)]
         passes: u32,
     },
+    /// Read 4 KiB at random places of `/file` on a FAT volume.
+    Fat {
+        /// `ours` or `fatfs`.
+        how: String,
+        /// The volume.
+        volume: PathBuf,
+        /// How often.
+        reads: u32,
+    },
     /// Touch every table of a synthetic disk; prints the peak of resident memory in KiB.
     Tables {
         /// `hosted` or `sesparse`.
@@ -197,6 +206,7 @@ impl Child {
         match self {
             Self::Decode { image } => cases::child::decode(image),
             Self::Read { image, passes } => cases::child::read(image, *passes),
+            Self::Fat { how, volume, reads } => cases::child::fat(how, volume, *reads),
             Self::Tables { kind, links, gib } => cases::child::tables(kind, *links, *gib),
         }
     }

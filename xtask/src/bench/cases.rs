@@ -6,6 +6,7 @@ pub(crate) mod child;
 mod convert;
 mod copy;
 mod formats;
+mod guest;
 mod memory;
 mod mount;
 mod synthetic;
@@ -56,6 +57,26 @@ pub(crate) const ALL: &[Case] = &[
         name: "small-file",
         what: "cp of one small file out of many",
         run: copy::small,
+    },
+    Case {
+        name: "files-100k",
+        what: "listing, searching and copying 100,000 files in NTFS",
+        run: guest::hundred_thousand,
+    },
+    Case {
+        name: "files-1m",
+        what: "listing and searching a million files in NTFS",
+        run: guest::million,
+    },
+    Case {
+        name: "contents",
+        what: "cat of one large file, and of one that LZNT1 compressed",
+        run: guest::contents,
+    },
+    Case {
+        name: "fat-random",
+        what: "random reads in a file on FAT",
+        run: guest::random_fat,
     },
     Case {
         name: "check",

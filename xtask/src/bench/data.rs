@@ -22,6 +22,8 @@ const OURS: &[&str] = &[
     "sparse.vmdk",
     "stream.vmdk",
     "many.vmdk",
+    "million.vmdk",
+    "packed.vmdk",
     "chain",
     "work",
     "scale",
@@ -127,12 +129,7 @@ impl Bench {
         let count = ((100_000.0 * self.scale) as usize).max(1000);
         let name = |i: usize| format!("dir{:03}/sub{:02}/file {i:06}.txt", i / 1000, i / 100 % 10);
         let wanted = name(count * 2 / 3);
-        if path.exists() {
-            return Ok((path, wanted));
-        }
-        eprintln!("   making {}", path.display());
-        let raw = self.dir.join("work.raw");
-        self.make_disk(&raw, 2 << 30, |dir| {
+        self.made(&path, 2 << 30, |dir| {
             for i in 0..count {
                 let file = dir.join(name(i));
                 if i % 100 == 0 {
@@ -142,10 +139,58 @@ impl Bench {
             }
             Ok(())
         })?;
-        let args = ["convert", "-f", "raw", "-O", "vmdk"];
-        tools::output(tools::command("qemu-img").args(args).arg(&raw).arg(&path))?;
-        fs::remove_file(&raw)?;
         Ok((path, wanted))
+    }
+
+    /// A volume of a million files of a few bytes as monolithicSparse, and its length.
+    pub(crate) fn million(&self) -> Result<(PathBuf, u64)> {
+        const LEN: u64 = 4 << 30;
+        let path = self.dir.join("million.vmdk");
+        let count = ((1_000_000.0 * self.scale) as usize).max(1000);
+        self.made(&path, LEN, |dir| {
+            for i in 0..count {
+                let at = dir.join(format!("dir{:04}/sub{:02}", i / 1000, i / 100 % 10));
+                if i % 100 == 0 {
+                    fs::create_dir_all(&at)?;
+                }
+                fs::write(at.join(format!("file {i:07}.txt")), format!("number {i}"))?;
+            }
+            Ok(())
+        })?;
+        Ok((path, LEN))
+    }
+
+    /// A file of text that NTFS compresses, `packed/text`; and the length of its disk.
+    pub(crate) fn packed(&self) -> Result<(PathBuf, u64)> {
+        const LEN: u64 = 1 << 30;
+        let path = self.dir.join("packed.vmdk");
+        let size = self.scaled(256 << 20) as usize;
+        self.made(&path, LEN, |dir| {
+            let dir = dir.join("packed");
+            fs::create_dir(&dir)?;
+            // What is made in a compressed directory is compressed.
+            let words = ["-h", "-n", "system.ntfs_attrib", "-v", "0x00080000"];
+            let words = words.map(std::ffi::OsStr::new).into_iter();
+            tools::run("setfattr", words.chain([dir.as_os_str()]))?;
+            Ok(fs::write(
+                dir.join("text"),
+                contents("packed", size, Fill::Text),
+            )?)
+        })?;
+        Ok((path, LEN))
+    }
+
+    /// A VMDK of one NTFS partition that `fill` fills, unless it is there already.
+    fn made(&self, path: &Path, len: u64, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        if path.exists() {
+            return Ok(());
+        }
+        eprintln!("   making {}", path.display());
+        let raw = self.dir.join("work.raw");
+        self.make_disk(&raw, len, fill)?;
+        let args = ["convert", "-f", "raw", "-O", "vmdk"];
+        tools::output(tools::command("qemu-img").args(args).arg(&raw).arg(path))?;
+        Ok(fs::remove_file(&raw)?)
     }
 
     /// A disk of `len` bytes with one NTFS partition that `fill` fills.
@@ -162,7 +207,7 @@ impl Bench {
         let args = ["-q", "-F", "-Q", "-L", "bench", "-s", "512", "-p", &start];
         tools::output(tools::command("mkntfs").args(args).arg(&volume))?;
         let at = self.work("filling")?;
-        let mount = ntfs_3g(&volume, &at, "big_writes")?;
+        let mount = ntfs_3g(&volume, &at, "big_writes,compression")?;
         let filled = fill(&at);
         mount.unmount()?;
         filled?;

@@ -63,3 +63,42 @@ pub(crate) fn tables(kind: &str, links: u32, gib: u64) -> Result<()> {
     println!("{}", peak.trim().trim_end_matches(" kB"));
     Ok(())
 }
+
+/// The same places for both readers.
+fn places(reads: u32, len: u64) -> impl Iterator<Item = u64> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    (0..reads).map(move |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % len.saturating_sub(4096).max(1)
+    })
+}
+
+/// Reads 4 KiB at random places of the file `file` on a FAT volume.
+pub(crate) fn fat(how: &str, volume: &Path, reads: u32) -> Result<()> {
+    let mut buffer = [0; 4096];
+    if how == "fatfs" {
+        use std::io::{Read, Seek, SeekFrom};
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(volume)?;
+        let fs = fatfs::FileSystem::new(file, fatfs::FsOptions::new())?;
+        let mut file = fs.root_dir().open_file("file")?;
+        let len = file.seek(SeekFrom::End(0))?;
+        for at in places(reads, len) {
+            file.seek(SeekFrom::Start(at))?;
+            file.read_exact(&mut buffer)?;
+        }
+        return Ok(());
+    }
+    let disk = open(volume)?;
+    let fs = guest_fs::volume::open(&disk, &guest_fs::OpenOptions::default())?;
+    let node = fs.lookup(fs.root(), &"file".into())?.context("the file")?;
+    let file = fs.open(node, None)?;
+    for at in places(reads, file.len()) {
+        file.read_exact_at(&mut buffer, at)?;
+    }
+    Ok(())
+}
