@@ -49,11 +49,7 @@ pub fn child(
 ) -> Result<Vec<PathBuf>> {
     let subformat = options.subformat;
     if subformat.is_flat() || subformat == Subformat::StreamOptimized {
-        return Err(DiskError::refused("creating a child")
-            .file(path.display())
-            .expected("a subformat that can leave bytes to its parent")
-            .found(subformat.name())
-            .hint("use monolithicSparse, twoGbMaxExtentSparse, vmfsSparse or seSparse"));
+        return Err(crate::delta::no_child(path, subformat));
     }
     let disk: Arc<dyn Disk> = Arc::new(SparseMemDisk::new(len));
     let options = ImageOptions {

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`create`] | empty images, children, descriptors for flat files |
+//! | [`delta`] | children with what differs from a parent, and the way back into it |
 //! | [`pipeline`] | one reader of runs, workers on every core, holes stay holes |
 //! | [`target`] | what the pipeline writes to: a file, a stream, nothing |
 //! | [`digest`] | digests of virtual contents, computed on the way |
@@ -16,6 +17,7 @@
 pub mod archive;
 pub mod backup;
 pub mod create;
+pub mod delta;
 pub mod digest;
 pub mod pipeline;
 pub mod place;

@@ -174,7 +174,7 @@ impl Create {
 
 /// How the child names its parent: by the name alone where it lies beside it, which every
 /// reader finds also when both are moved.
-fn parent_hint(dest: &Path, parent: &Path) -> Result<String, Failure> {
+pub(crate) fn parent_hint(dest: &Path, parent: &Path) -> Result<String, Failure> {
     let refused = || {
         DiskError::refused("creating a child")
             .file(parent.display())

@@ -16,6 +16,7 @@ mod journal;
 mod kept;
 pub(crate) mod ls;
 pub(crate) mod map;
+pub(crate) mod merge;
 pub(crate) mod mount;
 pub(crate) mod restore;
 pub(crate) mod stat;

@@ -12,6 +12,7 @@ mod guests;
 mod help;
 mod list;
 mod machine;
+mod merge;
 mod mount;
 mod schema;
 mod tar;

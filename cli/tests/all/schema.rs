@@ -121,6 +121,12 @@ fn documents() {
             0,
             &["create", "c.vmdk", "--child-of", "disk.vmdk"],
         ),
+        ("commit", 0, &["commit", "c.vmdk", "whole.vmdk"]),
+        (
+            "rebase",
+            0,
+            &["rebase", "other.vmdk", "--onto", "disk.vmdk", "--verify"],
+        ),
         ("cp", 0, &["cp", "-rv", "disk.vmdk", "/p0", "out"]),
         ("cp", 3, &["cp", "disk.vmdk", "/p0/a.txt", "there"]),
         ("cp", 1, &["cp", "disk.vmdk", "/p0/dir", "new"]),
