@@ -17,6 +17,7 @@ mod progress;
 mod signals;
 mod source;
 mod times;
+mod used;
 mod verb;
 
 use args::Cli;

@@ -8,6 +8,7 @@
 //! | [`target`] | what the pipeline writes to: a file, a stream, nothing |
 //! | [`digest`] | digests of virtual contents, computed on the way |
 //! | [`to_image`](mod@to_image) | a whole disk as an image of another format |
+//! | [`used`] | disks without what their file systems mark as free |
 //! | [`place`] | temporary names, and the rename that makes a result appear |
 //! | [`progress`] | how far a copy is, and whether it should stop |
 //! | [`backup`] | machines and disks into a directory, with a manifest |
@@ -25,6 +26,7 @@ pub mod progress;
 pub mod restore;
 pub mod target;
 pub mod to_image;
+pub mod used;
 
 pub use digest::{Digest, DigestKind};
 pub use pipeline::{Copied, CopyOptions, Sparse};

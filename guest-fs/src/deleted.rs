@@ -432,6 +432,10 @@ impl FileSystem for WithDeleted {
         self.inner.scan(visit)
     }
 
+    fn free(&self, visit: crate::free::Visit<'_>) -> Result<bool> {
+        self.inner.free(visit)
+    }
+
     fn check(&self, visit: disk_io::finding::Visit<'_>) -> Result<bool> {
         self.inner.check(visit)
     }

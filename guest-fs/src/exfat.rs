@@ -276,7 +276,8 @@ impl ExFat {
         })
     }
 
-    fn count_used(&self) -> Option<u64> {
+    /// The bitmap of clusters in use; bit 0 is cluster 2.
+    fn bitmap(&self) -> Option<Vec<u8>> {
         let root = self.dir(NodeId::plain(ROOT)).ok()?;
         let entry = root.bitmap(self.geometry.active)?;
         let need = u64::from(self.geometry.clusters).div_ceil(8);
@@ -285,6 +286,12 @@ impl ExFat {
         }
         let mut bits = vec![0; usize::try_from(need).ok()?];
         self.special(entry).read_exact_at(&mut bits, 0).ok()?;
+        Some(bits)
+    }
+
+    fn count_used(&self) -> Option<u64> {
+        let mut bits = self.bitmap()?;
+        let need = bits.len() as u64;
         let over = need
             .saturating_mul(8)
             .saturating_sub(u64::from(self.geometry.clusters));
@@ -425,6 +432,24 @@ impl FileSystem for ExFat {
             meta.remarks.extend(chain.remarks());
         }
         Ok(meta)
+    }
+
+    fn free(&self, visit: crate::free::Visit<'_>) -> Result<bool> {
+        if self.info().dirty == Some(true) {
+            return Err(
+                DiskError::refused("telling the free space of an exFAT volume")
+                    .expected("a volume that was closed")
+                    .found("one that is marked as dirty"),
+            );
+        }
+        let Some(bits) = self.bitmap() else {
+            return Ok(false);
+        };
+        let (base, cluster) = (self.area.data_start, self.area.cluster);
+        let mut free = crate::free::Free::new(visit, base, cluster);
+        free.bits(&bits, 0, self.geometry.clusters.into());
+        free.close();
+        Ok(true)
     }
 
     fn open(&self, node: NodeId, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {

@@ -329,6 +329,10 @@ impl FileSystem for Ext {
             .collect())
     }
 
+    fn free(&self, visit: crate::free::Visit<'_>) -> Result<bool> {
+        self.sb.free(&*self.volume, visit)
+    }
+
     fn info(&self) -> VolumeInfo {
         let used = self.sb.blocks_count.saturating_sub(self.sb.free_blocks);
         let u = self.sb.uuid.map(|b| format!("{b:02x}"));

@@ -406,6 +406,18 @@ impl FileSystem for Fat {
         }
     }
 
+    fn free(&self, visit: crate::free::Visit<'_>) -> Result<bool> {
+        let mut free = crate::free::Free::new(visit, self.area.data_start, self.area.cluster);
+        for n in 0..self.geometry.clusters {
+            // There is no journal: what the table calls free no file can have.
+            if self.table.is_free(n.saturating_add(2))? {
+                free.add(n.into(), 1);
+            }
+        }
+        free.close();
+        Ok(true)
+    }
+
     fn deleted(&self, visit: &mut dyn FnMut(Result<Found>) -> ControlFlow<()>) -> Result<bool> {
         self.visit_deleted(visit);
         Ok(true)

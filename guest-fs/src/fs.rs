@@ -378,6 +378,17 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
         Ok(false)
     }
 
+    /// Visits the ranges of bytes of the volume that the file system marks as free, in order.
+    /// `false`: it cannot tell, and nothing was visited.
+    ///
+    /// # Errors
+    /// `Refused` where the map of free space cannot be believed, because the volume was not
+    /// closed.
+    fn free(&self, visit: crate::free::Visit<'_>) -> Result<bool> {
+        let _ = visit;
+        Ok(false)
+    }
+
     /// Visits deleted objects whose records are still there. Their nodes are good for
     /// [`Self::metadata`], [`Self::open`], [`Self::streams`] and [`Self::extents`]; reading
     /// what has been given to another file since is an error. `false`: as for

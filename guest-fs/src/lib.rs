@@ -9,6 +9,7 @@
 //! | [`ntfs`] | NTFS |
 //! | [`vmfs`] | VMFS datastores |
 //! | [`lvm2`], [`ldm`] | logical volumes over one or more disks |
+//! | [`free`] | free space as ranges |
 //! | [`fs`] | the one trait of every file system, and what it speaks in |
 //! | [`deleted`] | deleted files as a tree beside the others |
 //! | [`name`] | guest file names: bytes that survive what UTF-8 cannot hold |
@@ -18,6 +19,7 @@ pub mod deleted;
 pub mod exfat;
 pub mod ext;
 pub mod fat;
+pub mod free;
 pub mod fs;
 pub mod ldm;
 pub mod lvm2;

@@ -11,6 +11,7 @@
 //! | `find` | one scan of a volume's tables lists what a walk lists |
 //! | `formats` | what is written is read by qemu-img, 7-Zip, libvmdk and libvhdi |
 //! | `restores` | what a restore keeps beside the bytes, read back by other tools |
+//! | `used` | `convert --used-only` keeps every file |
 //! | `chains` | deep and mixed chains, against qemu-img |
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
@@ -25,4 +26,5 @@ mod oracles;
 mod restores;
 mod three_ways;
 mod tsk;
+mod used;
 mod walk;

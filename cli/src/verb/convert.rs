@@ -8,6 +8,7 @@ use crate::{
     output::{Out, human, say},
     progress::Bar,
     signals, source,
+    used::{LeftOut, used_only},
 };
 use clap::Args;
 use convert::{Destination, DigestKind, ImageOptions, to_image, verify};
@@ -33,6 +34,7 @@ Examples:
   vmdkit convert web01.vmdk web01-disk1.vmdk --to vmdk --subformat streamOptimized
   vmdkit convert web01.vmdk web01.qcow2 --to qcow2 --compress --verify
   vmdkit convert web01.vmdk web01.vhdx --to vhdx
+  vmdkit convert --used-only web01.vmdk small.vmdk --to vmdk --subformat streamOptimized
   vmdkit convert web01.vmdk - --to raw | zstd > web01.zst  to standard output
   vmdkit convert web01.vmdk - --to vmdk | ssh host 'cat > web01.vmdk'
   vmdkit convert web01.vmdk /dev/null --to raw             read everything, write nothing
@@ -59,6 +61,12 @@ pub(crate) struct Convert {
     /// Replace DEST if it exists
     #[arg(long, short)]
     force: bool,
+    /// Leave out what NTFS, FAT, exFAT and ext mark as free: it reads as zeros afterwards
+    #[arg(long)]
+    used_only: bool,
+    /// Leave out the contents of page and hibernation files and of swap space too
+    #[arg(long, requires = "used_only")]
+    no_swap: bool,
     /// Threads; one for every core if not given
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     jobs: usize,
@@ -94,6 +102,9 @@ struct Json<'a> {
     zeros: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<DigestJson>,
+    /// With --used-only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<LeftOut>,
     seconds: f64,
     warnings: &'a [String],
 }
@@ -149,6 +160,16 @@ impl Convert {
         if to_stdout {
             guard::check_stdout(&source)?;
         }
+        let (disk, left_out) = match self.used_only {
+            true => {
+                let (disk, left) = used_only(&source, self.no_swap);
+                for whole in &left.whole {
+                    say(format_args!("{whole}"));
+                }
+                (disk, Some(left))
+            }
+            false => (source.disk().clone(), None),
+        };
         let destination = if to_stdout {
             Destination::Stream(Box::new(io::stdout()), STDOUT.into())
         } else if to_null {
@@ -156,7 +177,7 @@ impl Convert {
         } else {
             Destination::File(&self.dest)
         };
-        let report = to_image(source.disk(), destination, &options, &bar)?;
+        let report = to_image(&disk, destination, &options, &bar)?;
         drop(bar);
         if self.verify
             && let Some(digest) = &report.digest
@@ -196,6 +217,7 @@ impl Convert {
                 kind: d.name(),
                 hash: d.hex(),
             }),
+            left_out,
             seconds,
             warnings: source.warnings(),
         };
@@ -217,6 +239,9 @@ impl Convert {
             out.line(format!("written       {}", size(report.written)))?;
             if let Some(digest) = report.digest {
                 out.line(format!("digest        {digest}"))?;
+            }
+            if let Some(left) = &json.left_out {
+                out.line(format!("left out      {} of free space", size(left.bytes)))?;
             }
             if self.verify {
                 out.line("verified      read back, the same digest")?;

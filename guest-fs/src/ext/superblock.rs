@@ -200,6 +200,45 @@ impl Superblock {
         group == 1 || power_of(3) || power_of(5) || power_of(7)
     }
 
+    /// Visits the blocks that the groups' bitmaps mark as free; `false` where bitmaps count
+    /// clusters of several blocks (bigalloc).
+    pub(super) fn free(&self, disk: &dyn Disk, visit: crate::free::Visit<'_>) -> Result<bool> {
+        const BIGALLOC: u32 = 0x200;
+        const BLOCK_UNINIT: u16 = 2;
+        if self.ro_compat & BIGALLOC != 0 {
+            return Ok(false);
+        }
+        let block = u64::from(self.block_size);
+        let mut free = crate::free::Free::new(visit, 0, block);
+        let mut descriptor = vec![0; self.desc_size.into()];
+        let mut bits = vec![0; self.block_size as usize];
+        for group in 0..self.groups() {
+            let at = self.descriptor_offset(group);
+            disk.read_exact_at(&mut descriptor, at)
+                .map_err(|e| e.context(format!("reading the descriptor of block group {group}")))?;
+            let f = Fields::new(&descriptor, at, "block group descriptor");
+            // What an uninitialised group has is its own and others' metadata: left as it is.
+            if f.u16_le(0x12)? & BLOCK_UNINIT != 0 {
+                continue;
+            }
+            let high = if self.desc_size >= 64 {
+                f.u32_le(0x20)?
+            } else {
+                0
+            };
+            let map = BlockNumber(u64::from(f.u32_le(0)?) | u64::from(high) << 32);
+            disk.read_exact_at(&mut bits, self.offset(map)?)
+                .map_err(|e| e.context(format!("reading the bitmap of block group {group}")))?;
+            let first = group
+                .saturating_mul(self.blocks_per_group.into())
+                .saturating_add(self.first_data_block.into());
+            let count = self.blocks_count.saturating_sub(first);
+            free.bits(&bits, first, count.min(self.blocks_per_group.into()));
+        }
+        free.close();
+        Ok(true)
+    }
+
     /// Byte offset of an inode on the volume.
     pub(super) fn inode_offset(&self, disk: &dyn Disk, inode: InodeNumber) -> Result<u64> {
         let fail = || {

@@ -203,6 +203,11 @@ impl FileSystem for Ntfs {
         usn::read(self, visit)
     }
 
+    fn free(&self, visit: crate::free::Visit<'_>) -> Result<bool> {
+        self.volume.free(visit)?;
+        Ok(true)
+    }
+
     fn scan(&self, visit: &mut dyn FnMut(Result<Found>) -> ControlFlow<()>) -> Result<bool> {
         self.visit_records(false, visit);
         Ok(true)

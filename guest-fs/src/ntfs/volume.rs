@@ -206,6 +206,46 @@ impl Volume {
         })
     }
 
+    /// Visits free clusters, where $Bitmap can be believed: on a volume that was not closed,
+    /// files may have clusters that it does not know of yet.
+    pub(crate) fn free(&self, visit: crate::free::Visit<'_>) -> Result<()> {
+        let info = self.info();
+        let open = match self.log_state()? {
+            Some(state) => Some(state),
+            None if info.dirty == Some(true) => Some("it is marked as dirty".to_owned()),
+            None => self.hibernation(),
+        };
+        let doing = "telling the free space of an NTFS volume";
+        if let Some(why) = open {
+            return Err(DiskError::refused(doing)
+                .expected("a volume that was closed")
+                .found(why));
+        }
+        let clusters = File::open(self, 6, 0, false)?
+            .content(kind::DATA, &[])?
+            .and_then(|c| c.into_runs())
+            .ok_or_else(|| DiskError::corrupt(doing).found("a $Bitmap without clusters"))?;
+        let bits = self.boot.clusters();
+        if clusters.size < bits.div_ceil(8) {
+            return Err(DiskError::corrupt(doing)
+                .expected(format!("{bits} bits in $Bitmap"))
+                .found(format!("{} bytes", clusters.size)));
+        }
+        let mut free = crate::free::Free::new(visit, 0, self.boot.cluster());
+        let mut buf = vec![0u8; 1 << 20];
+        let mut at = 0u64;
+        while at < bits.div_ceil(8) {
+            let n = bits.div_ceil(8).saturating_sub(at).min(buf.len() as u64);
+            let part = buf.get_mut(..n as usize).unwrap_or_default();
+            self.read_runs(&clusters.runs, part, at, &|| "$Bitmap".into())?;
+            let first = at.saturating_mul(8);
+            free.bits(part, first, bits.saturating_sub(first));
+            at = at.saturating_add(n);
+        }
+        free.close();
+        Ok(())
+    }
+
     /// What `info` tells.
     pub(crate) fn info(&self) -> VolumeInfo {
         let mut remarks = self.remarks.clone();
