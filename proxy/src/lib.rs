@@ -16,6 +16,7 @@
 //! | [`tree`] | the tree: names, metadata, contents by node |
 //! | [`find`] | everything below a directory, by one scan where possible |
 //! | [`resolve`] | paths as users type them |
+//! | `letters` | drive letters, from a guest's registry |
 //! | [`path`] | the text of paths: components, drive form |
 //! | [`inode`] | nodes as inode numbers and back |
 //! | [`names`] | guest names that no host directory can hold |
@@ -24,6 +25,7 @@
 pub mod datastore;
 pub mod find;
 pub mod inode;
+mod letters;
 pub mod machine;
 pub mod mount;
 pub mod names;

@@ -450,6 +450,23 @@ impl Tree {
 
     fn no_letter(&self, path: &[u8], letter: u8) -> DiskError {
         let letter = char::from(letter);
+        let known = self.letters();
+        let others: Vec<String> = known
+            .letters
+            .iter()
+            .map(|(l, door)| format!("{}: ({})", char::from(*l), self.own.path(*door)))
+            .collect();
+        if !others.is_empty() {
+            return DiskError::not_found(format!("no volume is known as {letter}:"))
+                .file(Name::from_bytes(path))
+                .hint(format!("the registry knows {}", others.join(", ")));
+        }
+        if let Some(why) = known.remarks.first() {
+            return DiskError::not_found(format!("no volume is known as {letter}:"))
+                .file(Name::from_bytes(path))
+                .found(format!("a registry that cannot be read: {why}"))
+                .hint(format!("name the volume instead: {}", self.list_volumes()));
+        }
         DiskError::not_found(format!("no volume is known as {letter}:"))
             .file(Name::from_bytes(path))
             .hint(format!(

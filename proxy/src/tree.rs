@@ -2,6 +2,7 @@
 
 use crate::{
     inode,
+    letters::{Letters, MountPoints},
     machine::{self, Machine, Machines},
     names,
     own::{LazyDisk, Own, OwnFile, OwnId, OwnTree},
@@ -77,6 +78,8 @@ pub struct Tree {
     warnings: Vec<String>,
     /// Held while volumes are added.
     growing: Mutex<()>,
+    pub(crate) letters: OnceLock<Letters>,
+    pub(crate) mount_points: MountPoints,
 }
 
 /// Room on a volume, in bytes.
@@ -288,6 +291,8 @@ impl Tree {
             files: Vec::new(),
             warnings: Vec::new(),
             growing: Mutex::new(()),
+            letters: OnceLock::new(),
+            mount_points: MountPoints::default(),
         }
     }
 
@@ -300,14 +305,33 @@ impl Tree {
     ///
     /// Only one thread at a time may add volumes.
     pub fn add_volume(&self, parent: OwnId, volume: Arc<Volume>) -> Result<u16> {
+        let name = volume.name().clone();
+        self.add_volume_as(parent, &name, volume)
+    }
+
+    /// The same under another name than the volume's own.
+    pub(crate) fn add_volume_as(
+        &self,
+        parent: OwnId,
+        name: &Name,
+        volume: Arc<Volume>,
+    ) -> Result<u16> {
         let number = u16::try_from(self.volumes.count() + 1).map_err(|_| {
             DiskError::refused("building the tree")
                 .expected("at most 65535 volumes")
                 .found("more")
         })?;
-        let door = self.own.add(parent, volume.name(), Own::Volume(number));
+        let door = self.own.add(parent, name, Own::Volume(number));
         self.volumes.push((volume, door));
         Ok(number)
+    }
+
+    pub(crate) fn options(&self) -> &TreeOptions {
+        &self.options
+    }
+
+    pub(crate) fn warn_more(&mut self, warnings: &[String]) {
+        self.warnings.extend_from_slice(warnings);
     }
 
     /// Whether metafiles are listed.
@@ -335,7 +359,9 @@ impl Tree {
     pub fn volumes(&self) -> Vec<VolumeReport> {
         self.volumes
             .iter()
-            .map(|(_, (volume, door))| VolumeReport::of(volume, self.own.path(*door), None))
+            .map(|(_, (volume, door))| {
+                VolumeReport::of(volume, self.own.path(*door), self.letter_of(*door))
+            })
             .collect()
     }
 
@@ -362,8 +388,10 @@ impl Tree {
         let all = self.volumes.iter().map(|(_, v)| v);
         let mine = all.filter(|(_, door)| below(*door));
         Ok(Some(
-            mine.map(|(volume, door)| VolumeReport::of(volume, self.own.path(*door), None))
-                .collect(),
+            mine.map(|(volume, door)| {
+                VolumeReport::of(volume, self.own.path(*door), self.letter_of(*door))
+            })
+            .collect(),
         ))
     }
 
@@ -382,12 +410,6 @@ impl Tree {
     pub fn volume_of(&self, node: Node) -> Option<&Arc<Volume>> {
         let number = self.number_of(node)?;
         self.volume(number).map(|(volume, _)| volume)
-    }
-
-    /// The root directory of the volume that carries a drive letter. Letters come from a
-    /// guest's registry; this is the one place where they are looked up.
-    pub fn letter(&self, _letter: u8) -> Option<Node> {
-        None
     }
 
     /// Every volume with its number and its root directory.
@@ -623,7 +645,15 @@ impl Tree {
     /// Where a link leads.
     pub fn read_link(&self, node: Node) -> Result<Link> {
         match self.place(node)? {
-            Place::Guest(_, fs, id) => fs.read_link(id),
+            Place::Guest(_, fs, id) => {
+                let mut link = fs.read_link(id)?;
+                if link.sort == "mount point"
+                    && let Some(there) = self.mount_points.target(&self.path_of(node), &link.target)
+                {
+                    link.target = there;
+                }
+                Ok(link)
+            }
             _ => Err(DiskError::unsupported("reading a link").found("no link")),
         }
     }

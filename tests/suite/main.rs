@@ -12,6 +12,7 @@
 //! | `formats` | what is written is read by qemu-img, 7-Zip, libvmdk and libvhdi |
 //! | `restores` | what a restore keeps beside the bytes, read back by other tools |
 //! | `used` | `convert --used-only` keeps every file |
+//! | `letters` | drive letters from a registry, and VCB's layout |
 //! | `chains` | deep and mixed chains, against qemu-img |
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
@@ -22,6 +23,7 @@ mod guests;
 mod hostile;
 mod images;
 mod layering;
+mod letters;
 mod oracles;
 mod restores;
 mod three_ways;

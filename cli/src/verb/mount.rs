@@ -28,6 +28,7 @@ const CHILD: &str = "VMDKIT_MOUNT_READY";
 Examples:
   vmdkit mount web01-000002.vmdk /mnt && ls /mnt/p1
   vmdkit mount --layout raw web01.vmdk /mnt && fsck.ext4 -n /mnt/p1.img
+  vmdkit mount --layout vcb web01.vmdk /mnt && ls /mnt/letters/C/Users
   vmdkit mount --foreground web01.vmdk /mnt        until Ctrl-C
   vmdkit mount --guests lun.img /mnt && ls /mnt/guests/web01/current/scsi0-0/p1
   vmdkit mount --guests /backups /mnt              every machine below a directory
@@ -81,6 +82,8 @@ enum LayoutArg {
     Tree,
     /// The disk and its partitions as files: disk.img, p1.img, …
     Raw,
+    /// As VMware Consolidated Backup did: letters/C, letters/D and digits/1, digits/2, …
+    Vcb,
 }
 
 fn octal(text: &str) -> Result<u32, String> {
@@ -105,6 +108,7 @@ impl Mount {
             layout: match self.layout {
                 LayoutArg::Tree => Layout::Tree,
                 LayoutArg::Raw => Layout::Raw,
+                LayoutArg::Vcb => Layout::Vcb,
             },
             allow_other: self.allow_other,
             uid: self.uid,

@@ -47,6 +47,8 @@ pub enum Layout {
     Tree,
     /// The disk and its partitions as files: `disk.img`, `p1.img` …
     Raw,
+    /// As VMware Consolidated Backup mounted volumes: `letters/C` … and `digits/1` …
+    Vcb,
 }
 
 /// Where the guest's clock stood: turns times without a zone (FAT's) into real ones.
@@ -327,6 +329,9 @@ impl Drop for Mounted {
 pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Mounted> {
     let mut warnings = Vec::new();
     let dir = check_dir(dir, &mut warnings)?;
+    let source = tree
+        .source()
+        .map_or_else(PathBuf::new, |s| s.path().to_path_buf());
     let tree = match (options.layout, tree.source()) {
         (Layout::Raw, Some(source)) => Arc::new(Tree::raw(source.clone())),
         (Layout::Raw, None) => {
@@ -337,11 +342,13 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
                     .hint("say which disk with --disk"),
             );
         }
+        (Layout::Vcb, _) => {
+            let vcb = tree.vcb()?;
+            warnings.extend_from_slice(vcb.warnings());
+            Arc::new(vcb)
+        }
         _ => tree,
     };
-    let source = tree
-        .source()
-        .map_or_else(PathBuf::new, |s| s.path().to_path_buf());
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
     let threads = options.threads.unwrap_or(processors.max(2)).clamp(1, 64);
     let who = Ownership {

@@ -1,0 +1,310 @@
+//! Drive letters: from the registry of a Windows installation on SOURCE.
+//!
+//! `HKLM\SYSTEM\MountedDevices` says for every letter and mount point which partition it
+//! means: by disk signature and offset on MBR disks, by the partition's GUID on GPT disks.
+//! The hive is read by the crate `regf`; letters of what is not here (other disks, CD-ROMs)
+//! are left out.
+
+use crate::{
+    own::{OwnId, OwnTree},
+    tree::{Node, Tree, own_node},
+    volume::Volume,
+};
+use disk_io::{Disk, DiskError, Result};
+use guest_fs::{FileSystem, FsKind, Name, partition::types::guid};
+use regf::RegistryHive;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+/// Longest hive that is read into memory; they are of some 20 MiB.
+const MOST: u64 = 256 << 20;
+/// Where Windows keeps the hive, newest first.
+const PLACES: [&[&str]; 2] = [
+    &["Windows", "System32", "config", "SYSTEM"],
+    &["WINNT", "system32", "config", "system"],
+];
+
+/// What a registry names partitions by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Identity {
+    /// Disk signature, and offset of the partition in bytes.
+    Mbr(u32, u64),
+    /// The partition's GUID.
+    Gpt(String),
+}
+
+/// The names of the volumes that are here.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Letters {
+    pub(crate) letters: Vec<(u8, OwnId)>,
+    /// Mount points: `Volume{guid}`, in lower case.
+    pub(crate) mounts: Vec<(String, OwnId)>,
+    /// Why a registry could not be read, one sentence each.
+    pub(crate) remarks: Vec<String>,
+}
+
+impl Letters {
+    /// Looks through `volumes` for registries.
+    pub(crate) fn find(volumes: &[(Arc<Volume>, OwnId)]) -> Self {
+        let mut found = Self::default();
+        for (volume, _) in volumes {
+            let kind = volume.recognised().as_ref().ok().and_then(Option::as_ref);
+            if kind.is_none_or(|k| k.kind != FsKind::Ntfs) {
+                continue;
+            }
+            let Ok(fs) = volume.file_system() else {
+                continue;
+            };
+            match hive(&**fs) {
+                Ok(Some(bytes)) => match mounted_devices(bytes) {
+                    Ok(entries) => found.take(entries, volumes),
+                    Err(e) => found.remarks.push(format!("/{}: {e}", volume.name())),
+                },
+                Ok(None) => {}
+                Err(e) => found.remarks.push(format!("/{}: {e}", volume.name())),
+            }
+        }
+        found.letters.sort_unstable();
+        found
+    }
+
+    /// Takes over what one registry says, where no other has said it before.
+    fn take(&mut self, entries: Entries, volumes: &[(Arc<Volume>, OwnId)]) {
+        for (name, identity) in entries {
+            let door = volumes
+                .iter()
+                .find(|(v, _)| is(v, &identity))
+                .map(|(_, door)| *door);
+            let Some(door) = door else { continue };
+            match name {
+                Named::Letter(letter) => {
+                    if self.letters.iter().all(|(l, _)| *l != letter) {
+                        self.letters.push((letter, door));
+                    }
+                }
+                Named::Mount(guid) => self.mounts.push((guid, door)),
+            }
+        }
+    }
+}
+
+enum Named {
+    Letter(u8),
+    Mount(String),
+}
+
+type Entries = Vec<(Named, Identity)>;
+
+fn is(volume: &Volume, identity: &Identity) -> bool {
+    let Some(partition) = volume.partition() else {
+        return false;
+    };
+    let Some(uuid) = partition.uuid.as_deref() else {
+        return false;
+    };
+    match identity {
+        Identity::Gpt(guid) => uuid.eq_ignore_ascii_case(guid),
+        Identity::Mbr(signature, offset) => {
+            partition.start == *offset
+                && uuid.split('-').next() == Some(&format!("{signature:08x}"))
+        }
+    }
+}
+
+/// The bytes of the hive, if there is one.
+fn hive(fs: &dyn FileSystem) -> Result<Option<Vec<u8>>> {
+    for place in PLACES {
+        let found = place.iter().try_fold(Some(fs.root()), |at, name| match at {
+            Some(dir) => fs.lookup(dir, &Name::from(*name)),
+            None => Ok(None),
+        });
+        // What is there instead of a directory is no Windows.
+        let Ok(Some(node)) = found else { continue };
+        let file = fs.open(node, None)?;
+        if file.len() > MOST {
+            return Err(DiskError::refused("reading the registry")
+                .expected(format!("a hive of at most {MOST} bytes"))
+                .found(file.len().to_string()));
+        }
+        let mut bytes = vec![0; usize::try_from(file.len()).unwrap_or(0)];
+        file.read_exact_at(&mut bytes, 0)?;
+        return Ok(Some(bytes));
+    }
+    Ok(None)
+}
+
+fn mounted_devices(bytes: Vec<u8>) -> Result<Entries> {
+    let bad =
+        |found: String| DiskError::corrupt("reading the registry for drive letters").found(found);
+    // The hive is the guest's, and the crate is not ours.
+    let read = catch_unwind(AssertUnwindSafe(|| -> regf::Result<Entries> {
+        let hive = RegistryHive::from_bytes(bytes)?;
+        let mut entries = Vec::new();
+        for value in hive.open_key("MountedDevices")?.values()? {
+            let (name, data) = (value.name(), value.raw_data()?);
+            if let (Some(named), Some(identity)) = (named(&name), identity(&data)) {
+                entries.push((named, identity));
+            }
+        }
+        Ok(entries)
+    }));
+    match read {
+        Ok(Ok(entries)) => Ok(entries),
+        Ok(Err(e)) => Err(bad(e.to_string())),
+        Err(_) => Err(bad("a hive that its reader cannot take".into())),
+    }
+}
+
+/// `\DosDevices\C:` or `\??\Volume{guid}`.
+fn named(name: &str) -> Option<Named> {
+    if let Some(rest) = name.strip_prefix(r"\DosDevices\") {
+        return match rest.as_bytes() {
+            [letter, b':'] if letter.is_ascii_alphabetic() => {
+                Some(Named::Letter(letter.to_ascii_uppercase()))
+            }
+            _ => None,
+        };
+    }
+    let volume = name.strip_prefix(r"\??\")?;
+    let is_volume = volume.starts_with("Volume{") && volume.ends_with('}');
+    is_volume.then(|| Named::Mount(volume.to_ascii_lowercase()))
+}
+
+fn identity(data: &[u8]) -> Option<Identity> {
+    if let Some(id) = data.strip_prefix(b"DMIO:ID:") {
+        return (id.len() == 16).then(|| Identity::Gpt(guid(id)));
+    }
+    let (signature, offset) = data.split_first_chunk::<4>()?;
+    let offset: [u8; 8] = offset.try_into().ok()?;
+    Some(Identity::Mbr(
+        u32::from_le_bytes(*signature),
+        u64::from_le_bytes(offset),
+    ))
+}
+
+impl Tree {
+    /// Drive letters and mount points of the volumes that paths without a restore point
+    /// mean. Reads registries the first time.
+    pub(crate) fn letters(&self) -> &Letters {
+        self.letters.get_or_init(|| Letters::find(&self.searched()))
+    }
+
+    /// The root directory of the volume that carries a drive letter, as the registry of a
+    /// guest on SOURCE says.
+    pub fn letter(&self, letter: u8) -> Option<Node> {
+        let letters = &self.letters().letters;
+        let found = letters.iter().find(|(l, _)| *l == letter);
+        found.map(|(_, door)| own_node(*door))
+    }
+
+    /// The letter of the volume behind a door.
+    pub(crate) fn letter_of(&self, door: OwnId) -> Option<char> {
+        let letters = &self.letters().letters;
+        let found = letters.iter().find(|(_, d)| *d == door);
+        found.map(|(letter, _)| char::from(*letter))
+    }
+}
+
+/// What stands where volumes are mounted in others, in the layout of VCB.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MountPoints(Vec<(String, Name)>);
+
+impl MountPoints {
+    /// The link from a mount point at `path` (from the root) to where its volume is, if its
+    /// stored target `Volume{guid}/…` is one that is here.
+    pub(crate) fn target(&self, path: &Name, target: &Name) -> Option<Name> {
+        let text = target.as_str()?;
+        let (volume, rest) = text.split_once('/').unwrap_or((text, ""));
+        let (_, place) = self
+            .0
+            .iter()
+            .find(|(guid, _)| guid.eq_ignore_ascii_case(volume))?;
+        let depth = path.as_bytes().iter().filter(|b| **b == b'/').count();
+        let mut out = "../".repeat(depth.saturating_sub(1)).into_bytes();
+        out.extend_from_slice(place.as_bytes().strip_prefix(b"/").unwrap_or_default());
+        if !rest.is_empty() {
+            out.push(b'/');
+            out.extend_from_slice(rest.as_bytes());
+        }
+        Some(Name::from_bytes(out))
+    }
+}
+
+impl Tree {
+    /// The layout of VMware Consolidated Backup: `letters/C` … where a guest's registry
+    /// tells letters, and every volume as `digits/1` …, in the order of disks and partitions.
+    pub fn vcb(&self) -> Result<Self> {
+        let mut tree = Self::empty(self.options().clone());
+        let digits = tree.add_directory(OwnTree::ROOT, &Name::from("digits"));
+        let letters = tree.add_directory(OwnTree::ROOT, &Name::from("letters"));
+        let known = self.letters();
+        let mut mounts = Vec::new();
+        for (n, (volume, door)) in self.searched().into_iter().enumerate() {
+            let name = Name::from((n + 1).to_string().as_str());
+            tree.add_volume_as(digits, &name, volume.clone())?;
+            for (guid, _) in known.mounts.iter().filter(|(_, d)| *d == door) {
+                mounts.push((guid.clone(), Name::from(format!("/digits/{name}").as_str())));
+            }
+            if let Some(letter) = self.letter_of(door) {
+                let name = Name::from(letter.to_string().as_str());
+                tree.add_volume_as(letters, &name, volume)?;
+            }
+        }
+        tree.mount_points = MountPoints(mounts);
+        tree.warn_more(&known.remarks);
+        Ok(tree)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use regf::{DataType, HiveBuilder};
+
+    /// A SYSTEM hive with these devices.
+    pub(crate) fn system_hive(devices: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        let mut hive = HiveBuilder::new().unwrap();
+        let root = hive.root_offset();
+        let key = hive.add_key(root, "MountedDevices").unwrap();
+        for (name, data) in devices {
+            hive.add_value(key, name, DataType::Binary, data).unwrap();
+        }
+        hive.to_bytes().unwrap()
+    }
+
+    #[test]
+    fn what_the_registry_says() {
+        let mut mbr = 0x1122_3344u32.to_le_bytes().to_vec();
+        mbr.extend((1u64 << 20).to_le_bytes());
+        let mut gpt = b"DMIO:ID:".to_vec();
+        gpt.extend((0..16).map(|i| i as u8));
+        let hive = system_hive(&[
+            (r"\DosDevices\C:", mbr.clone()),
+            (r"\DosDevices\d:", gpt),
+            (r"\DosDevices\A:", b"\\\0?\0?\0".to_vec()),
+            (r"\??\Volume{ABC}", mbr),
+            (r"#{x}", vec![1; 12]),
+        ]);
+        let mut seen: Vec<String> = mounted_devices(hive)
+            .unwrap()
+            .into_iter()
+            .map(|(name, identity)| match name {
+                Named::Letter(l) => format!("{} {identity:?}", char::from(l)),
+                Named::Mount(m) => format!("{m} {identity:?}"),
+            })
+            .collect();
+        seen.sort();
+        assert_eq!(
+            seen,
+            [
+                "C Mbr(287454020, 1048576)",
+                "D Gpt(\"03020100-0504-0706-0809-0a0b0c0d0e0f\")",
+                "volume{abc} Mbr(287454020, 1048576)"
+            ]
+        );
+        assert!(mounted_devices(vec![0; 4096]).is_err());
+        assert!(mounted_devices(Vec::new()).is_err());
+    }
+}
