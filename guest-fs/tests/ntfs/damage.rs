@@ -5,7 +5,7 @@ use crate::{
     tools::{Volume, noise, set_attr, text},
 };
 use disk_io::{Disk, DiskError, ErrorKind, MemDisk, faults::FailRange};
-use guest_fs::{FileSystem, Name, NodeId, OpenOptions, ntfs::Ntfs};
+use guest_fs::{FileSystem, Name, NodeId, NodeKind, OpenOptions, ntfs::Ntfs};
 use proptest::prelude::*;
 use std::{
     ops::ControlFlow,
@@ -313,6 +313,8 @@ fn exercise(bytes: Vec<u8>) {
     };
     let _ = fs.info();
     let _ = fs.metafiles();
+    let _ = fs.free(&mut |_| {});
+    let _ = fs.changes(&mut |_| ControlFlow::Continue(()));
     let seen = walk(&fs, 4 << 20);
     for s in seen.seen.values() {
         let node = s.metadata.node;
@@ -343,6 +345,20 @@ fn exercise(bytes: Vec<u8>) {
             let _ = fs.deleted(&mut visit);
         } else {
             let _ = fs.scan(&mut visit);
+        }
+    }
+    let with_deleted = guest_fs::deleted::WithDeleted::new(Arc::new(fs));
+    if let Ok(Some(top)) = with_deleted.lookup(with_deleted.root(), &"$deleted".into()) {
+        let mut rest = vec![top];
+        while let Some(dir) = rest.pop() {
+            let _ = with_deleted.read_dir(dir, &mut |entry| {
+                if let Ok(entry) = entry
+                    && entry.kind == NodeKind::Directory
+                {
+                    rest.push(entry.node);
+                }
+                ControlFlow::Continue(())
+            });
         }
     }
     assert!(
