@@ -12,7 +12,8 @@
 //! | [`place`] | temporary names, and the rename that makes a result appear |
 //! | [`progress`] | how far a copy is, and whether it should stop |
 //! | [`backup`] | machines and disks into a directory, with a manifest |
-//! | [`archive`] | files and trees as a tar archive |
+//! | [`archive`] | files and trees as a tar or zip archive |
+//! | [`ova`] | machines and disks as OVA packages |
 //! | [`restore`] | files and trees out of a guest file system |
 
 pub mod archive;
@@ -20,6 +21,7 @@ pub mod backup;
 pub mod create;
 pub mod delta;
 pub mod digest;
+pub mod ova;
 pub mod pipeline;
 pub mod place;
 pub mod progress;

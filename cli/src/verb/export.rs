@@ -9,8 +9,12 @@ use crate::{
     progress::Bar,
     signals,
 };
-use clap::Args;
-use convert::backup::{self, Changes, Manifest, Naming, Options};
+use clap::{Args, ValueEnum};
+use convert::{
+    ImageFormat,
+    backup::{self, Changes, DigestEntry, Manifest, Naming, Options},
+    ova,
+};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -22,6 +26,7 @@ Examples:
   vmdkit export web01 --snapshot id:3 /backups/web01-before-patch
   vmdkit export -D lun.img web01/web01.vmx DIR --subformat streamOptimized
   vmdkit export web01.vmdk DIR --to qcow2          a single disk
+  vmdkit export web01/web01.vmx web01.ova --to ova
 
 Every disk is written whole, with all its parents merged in. The configuration is made to
 fit; the manifest holds a digest of every file and of what each disk contains, so that
@@ -30,17 +35,20 @@ appears when everything in it is complete.")]
 pub(crate) struct Export {
     #[command(flatten)]
     source: SourceArgs,
-    /// A new directory
-    #[arg(value_name = "DIR")]
+    /// A new directory; a file with --to ova
+    #[arg(value_name = "DIR|FILE")]
     dest: PathBuf,
-    /// Format of the disks
+    /// Format of the disks; or ova: DEST is a package for vSphere, VirtualBox and others
     #[arg(
         help_heading = "What is written",
         long,
         value_enum,
-        default_value_t = Format::Vmdk
+        default_value_t = Target::Vmdk
     )]
-    to: Format,
+    to: Target,
+    /// Replace a package that exists
+    #[arg(help_heading = "What is written", long, short)]
+    force: bool,
     #[command(flatten)]
     format: FormatArgs,
     /// Call disks as VMware Consolidated Backup did: scsi0-0-0-web01.vmdk
@@ -54,6 +62,49 @@ pub(crate) struct Export {
     json: bool,
 }
 
+/// What disks are written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Target {
+    Raw,
+    Vmdk,
+    Qcow2,
+    Vhd,
+    Vhdx,
+    Vdi,
+    Ova,
+}
+
+impl Target {
+    /// The format of each disk; `None` for a package.
+    fn format(self) -> Option<Format> {
+        Some(match self {
+            Self::Raw => Format::Raw,
+            Self::Vmdk => Format::Vmdk,
+            Self::Qcow2 => Format::Qcow2,
+            Self::Vhd => Format::Vhd,
+            Self::Vhdx => Format::Vhdx,
+            Self::Vdi => Format::Vdi,
+            Self::Ova => return None,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct PackageJson<'a> {
+    destination: String,
+    disks: Vec<PackagedJson>,
+    left_out: &'a [String],
+    warnings: &'a [String],
+}
+
+#[derive(Serialize)]
+struct PackagedJson {
+    name: String,
+    size: u64,
+    virtual_size: u64,
+    digest: DigestEntry,
+}
+
 #[derive(Serialize)]
 struct Json<'a> {
     destination: String,
@@ -65,18 +116,26 @@ struct Json<'a> {
 
 impl Export {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
-        self.format.format(self.to, 512, false)?;
+        let Some(to) = self.to.format() else {
+            return self.package(global);
+        };
+        self.format.format(to, 512, false)?;
+        if self.force {
+            return Err(Failure::usage(
+                "--force is for packages: a backup's directory is new",
+            ));
+        }
         signals::watch();
         let taken = take(&self.source, global, Changes::default())?;
         let missing = taken.tell();
         let bar = Bar::new(global, taken.len());
         let format = |sector: u32| {
             // The options were found good above.
-            let format = self.format.format(self.to, sector, false);
+            let format = self.format.format(to, sector, false);
             let format = format.map_err(|_| {
-                disk_io::DiskError::unsupported("writing the disk").found(self.to.name())
+                disk_io::DiskError::unsupported("writing the disk").found(to.name())
             })?;
-            Ok((format, extension(self.to)))
+            Ok((format, extension(to)))
         };
         let options = Options {
             format: &format,
@@ -117,6 +176,65 @@ impl Export {
                 written.manifest.files.len(),
                 human(written.written)
             ))?;
+        }
+        out.finish()?;
+        Ok(Exit::partial_if(missing))
+    }
+}
+
+impl Export {
+    /// An OVA package.
+    fn package(&self, global: &Global) -> Result<Exit, Failure> {
+        if self.vcb_names || self.format.subformat.is_some() {
+            return Err(Failure::usage(
+                "a package has its own names, and its disks are streamOptimized",
+            ));
+        }
+        self.format.vmdk(false)?;
+        signals::watch();
+        let taken = take(&self.source, global, Changes::default())?;
+        let missing = taken.tell();
+        let bar = Bar::new(global, taken.len());
+        let format = || {
+            // The options were found good above; each disk has a content id of its own.
+            let vmdk = self.format.vmdk(false);
+            let mut vmdk = vmdk.map_err(|_| disk_io::DiskError::unsupported("writing the disk"))?;
+            vmdk.subformat = vmdk::writer::Subformat::StreamOptimized;
+            Ok(ImageFormat::Vmdk(vmdk))
+        };
+        let options = ova::Options {
+            format: &format,
+            force: self.force,
+            workers: self.jobs,
+        };
+        let disks = ova::write(&taken.parts, &self.dest, &options, &bar)?;
+        drop(bar);
+        let mut out = Out::new();
+        if self.json {
+            out.document(&PackageJson {
+                destination: self.dest.display().to_string(),
+                disks: disks
+                    .iter()
+                    .map(|d| PackagedJson {
+                        name: d.name.clone(),
+                        size: d.size,
+                        virtual_size: d.virtual_size,
+                        digest: d.digest.into(),
+                    })
+                    .collect(),
+                left_out: &taken.left_out,
+                warnings: &taken.warnings,
+            })?;
+        } else if !global.quiet {
+            for disk in &disks {
+                out.line(format!(
+                    "{}  {} of {}  {}",
+                    disk.name,
+                    human(disk.size),
+                    human(disk.virtual_size),
+                    disk.digest
+                ))?;
+            }
         }
         out.finish()?;
         Ok(Exit::partial_if(missing))

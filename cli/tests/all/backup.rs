@@ -150,3 +150,54 @@ fn a_raw_device_map_is_left_out_and_said() {
     let vm = f.run(&["vm", "web"]).code(0);
     assert!(vm.text().contains("[physical]"), "{}", vm.text());
 }
+
+#[test]
+fn a_package_that_strict_readers_take() {
+    let f = Fixture::new();
+    crate::machine::machine(&f, "web");
+    f.run(&["export", "web", "web.ova", "--to", "ova"]).code(0);
+    let mut archive = tar::Archive::new(std::fs::File::open(f.path("web.ova")).unwrap());
+    let mut names = Vec::new();
+    let mut sums = std::collections::BTreeMap::new();
+    let mut texts = Vec::new();
+    for member in archive.entries().unwrap() {
+        let mut member = member.unwrap();
+        let name = member.path().unwrap().to_str().unwrap().to_owned();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut member, &mut bytes).unwrap();
+        sums.insert(name.clone(), convert::digest::sha256(&bytes));
+        if !name.ends_with("vmdk") {
+            texts.push(String::from_utf8(bytes).unwrap());
+        }
+        names.push(name);
+    }
+    // The descriptor, the manifest, then the disks in the descriptor's order.
+    assert!(
+        names[0].ends_with(".ovf") && names[1].ends_with(".mf"),
+        "{names:?}"
+    );
+    let mut last = 0;
+    for name in &names[2..] {
+        let at = texts[0].find(&format!("ovf:href=\"{name}\"")).unwrap();
+        assert!(at > last);
+        last = at;
+    }
+    for line in texts[1].lines() {
+        let (name, hex) = line
+            .strip_prefix("SHA256(")
+            .unwrap()
+            .split_once(")= ")
+            .unwrap();
+        let sum: String = sums[name].iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, sum, "{name}");
+    }
+    assert_eq!(texts[1].lines().count(), names.len() - 1);
+    // Its disk is the machine's.
+    f.run(&["check", "web.ova"]).code(0);
+    f.run(&["diff", "web.ova", "web"]).code(0);
+    f.run(&["export", "web", "web.ova", "--to", "ova"]).code(1);
+    f.run(&["export", "web", "web.ova", "--to", "ova", "--force"])
+        .code(0);
+    let left = crate::common::names(f.path("").as_path());
+    assert!(left.iter().all(|n| !n.contains(".vmdkit-")), "{left:?}");
+}

@@ -102,6 +102,11 @@ fn documents() {
         ),
         ("export", 0, &["export", "web", "bk"]),
         ("export", 0, &["export", "disk.vmdk", "bk2"]),
+        (
+            "export-ova",
+            0,
+            &["export", "web", "web.ova", "--to", "ova"],
+        ),
         ("restore", 0, &["restore", "bk", "back"]),
         ("history", 0, &["history", "web", "/a.txt"]),
         ("verify", 0, &["verify", "bk"]),
