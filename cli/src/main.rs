@@ -16,6 +16,7 @@ mod output;
 mod progress;
 mod signals;
 mod source;
+mod spool;
 mod times;
 mod used;
 mod verb;

@@ -7,7 +7,7 @@ use crate::{
     image_format::{Format, FormatArgs},
     output::{Out, human, say},
     progress::Bar,
-    signals, source,
+    signals, source, spool,
     used::{LeftOut, used_only},
 };
 use clap::Args;
@@ -36,6 +36,7 @@ Examples:
   vmdkit convert web01.vmdk web01.vhdx --to vhdx
   vmdkit convert --used-only web01.vmdk small.vmdk --to vmdk --subformat streamOptimized
   vmdkit convert web01.vmdk - --to raw | zstd > web01.zst  to standard output
+  ssh host 'cat /dev/sdb' | vmdkit convert - disk.vmdk --format raw --to vmdk
   vmdkit convert web01.vmdk - --to vmdk | ssh host 'cat > web01.vmdk'
   vmdkit convert web01.vmdk /dev/null --to raw             read everything, write nothing
   vmdkit convert -O qcow2 -c -p web01.vmdk web01.qcow2     as with qemu-img
@@ -144,8 +145,24 @@ impl Convert {
         // What is wrong with the command line shows before SOURCE is opened.
         formats.format(self.to, 512, to_stdout)?;
         signals::watch();
-        let source = source::open(&self.source, global)?;
         let begin = Instant::now();
+        let from_stdin = self.source.source.as_os_str() == "-";
+        let spooled = match from_stdin {
+            true => Some(spool::standard_input(&beside(&self.dest, to_stdout))?),
+            false => None,
+        };
+        let mut args = self.source.clone();
+        if let Some(file) = &spooled {
+            args.source = file.path().to_path_buf();
+        }
+        let source = match source::open(&args, global) {
+            Err(Failure::Disk(e)) if from_stdin => {
+                return Err(Failure::Disk(
+                    e.context("reading a disk from standard input"),
+                ));
+            }
+            other => other?,
+        };
         let bar = Bar::new(global, source.disk().len());
         let options = ImageOptions {
             format: formats.format(self.to, source.disk().sector_size(), to_stdout)?,
@@ -257,6 +274,16 @@ impl Convert {
         }
         out.finish()?;
         Ok(Exit::Done)
+    }
+}
+
+/// Where standard input is kept meanwhile: where there is room for the output too.
+fn beside(dest: &Path, to_stdout: bool) -> PathBuf {
+    let dir = dest.parent().filter(|p| !p.as_os_str().is_empty());
+    match dir {
+        _ if to_stdout || is_null(dest) => std::env::temp_dir(),
+        Some(dir) => dir.to_path_buf(),
+        None => PathBuf::from("."),
     }
 }
 
