@@ -42,7 +42,7 @@ pub use datastore::DatastoreSpec;
 pub use find::Below;
 pub use machine::{Machine, Machines};
 pub use mount::{
-    Ended, Layout, MountOptions, Mounted, Zone, mount,
+    Audit, Ended, Layout, MountOptions, Mounted, Opening, Zone, mount,
     umount::{Cleaned, cleanup, umount},
 };
 pub use resolve::Resolved;

@@ -6,17 +6,21 @@
 use crate::{
     args::{Global, GuestArgs, SourceArgs},
     exit::{Exit, Failure},
-    guard, output,
+    guard,
+    names::{hex_if_needed, shown},
+    output,
     source::open_tree_with,
 };
 use clap::{Args, ValueEnum};
 use disk_io::DiskError;
-use proxy::{Ended, Layout, MountOptions};
+use proxy::{Audit, Ended, Layout, MountOptions, Opening};
+use serde::Serialize;
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Write},
     path::PathBuf,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 /// Set for the process that serves, so that it tells when it is ready.
@@ -71,6 +75,12 @@ pub(crate) struct Mount {
     /// first, then in any case where its file system does so
     #[arg(long)]
     exact_case: bool,
+    /// Unmount when nothing was asked for so long and nothing is in use: seconds, or with m, h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    idle_timeout: Option<Duration>,
+    /// Append who opens what to FILE, as JSON, one object a line
+    #[arg(long, value_name = "FILE")]
+    audit: Option<PathBuf>,
     /// Append what goes wrong while it is mounted to FILE
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -91,6 +101,65 @@ fn octal(text: &str) -> Result<u32, String> {
         .ok()
         .filter(|m| *m <= 0o777)
         .ok_or_else(|| "expected an octal number up to 777".into())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected a number of seconds, or with s, m or h behind it: 30m".to_owned();
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(number) if text.ends_with('m') => (number, 60),
+        Some(number) if text.ends_with('h') => (number, 3600),
+        Some(number) => (number, 1),
+        None => (text, 1),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = number
+        .checked_mul(unit)
+        .filter(|n| *n > 0)
+        .ok_or_else(wrong)?;
+    Ok(Duration::from_secs(seconds))
+}
+
+#[derive(Serialize)]
+struct OpeningJson {
+    time: String,
+    uid: u32,
+    gid: u32,
+    pid: u32,
+    /// What the process is called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<String>,
+    operation: &'static str,
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_hex: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Writes a line for each opening; what cannot be written is told in the log.
+fn audit(file: File) -> Audit {
+    Audit::new(move |opening: &Opening| {
+        let command = std::fs::read_to_string(format!("/proc/{}/comm", opening.pid));
+        let path = opening.path.as_bytes();
+        let line = serde_json::to_string(&OpeningJson {
+            time: jiff::Timestamp::now().to_string(),
+            uid: opening.uid,
+            gid: opening.gid,
+            pid: opening.pid,
+            command: command.ok().map(|c| c.trim_end().to_owned()),
+            operation: if opening.directory { "list" } else { "open" },
+            path: shown(path),
+            path_hex: hex_if_needed(path),
+            error: opening.error.clone(),
+        });
+        // One call for a line: several processes may append.
+        let written = line
+            .map_err(io::Error::from)
+            .and_then(|line| (&file).write_all(format!("{line}\n").as_bytes()));
+        if let Err(e) = written {
+            tracing::error!("the audit log cannot be written: {e}");
+        }
+    })
 }
 
 impl Mount {
@@ -116,23 +185,24 @@ impl Mount {
             umask: self.umask,
             direct_io: self.direct_io,
             exact_case: self.exact_case,
+            idle: self.idle_timeout,
             zone: global.tz.clone().map(|zone| {
                 proxy::Zone::new(move |time: guest_fs::Timestamp| zone.settle(time, true))
             }),
             ..MountOptions::default()
         };
-        if let Some(log) = &self.log {
-            guard::check_tree(log, &tree)?;
-        }
-        let log = match &self.log {
-            Some(path) => Some(
-                OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .open(path)
-                    .map_err(|e| DiskError::io("opening the log", &e).file(path.display()))?,
-            ),
-            None => None,
+        let append = |path: &Option<PathBuf>| -> Result<Option<File>, Failure> {
+            let Some(path) = path else { return Ok(None) };
+            guard::check_tree(path, &tree)?;
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            let file =
+                file.map_err(|e| DiskError::io("opening the log", &e).file(path.display()))?;
+            Ok(Some(file))
+        };
+        let log = append(&self.log)?;
+        let options = MountOptions {
+            audit: append(&self.audit)?.map(audit),
+            ..options
         };
         let mounted = proxy::mount(tree, &self.dir, &options)?;
         for warning in mounted.warnings() {
@@ -151,7 +221,7 @@ impl Mount {
             ));
         }
         Ok(match mounted.serve()? {
-            Ended::Unmounted => Exit::Done,
+            Ended::Unmounted | Ended::Idle => Exit::Done,
             Ended::Signal(n) if !is_child => Exit::Signal(u8::try_from(n).unwrap_or(0)),
             Ended::Signal(_) => Exit::Done,
         })

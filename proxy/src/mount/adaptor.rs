@@ -1,7 +1,7 @@
 //! Kernel requests in, bytes or an errno out.
 
 use super::{
-    Zone,
+    Activity, Audit, Opening, Zone,
     attr::{self, Ownership, attr},
     dir::{OpenDir, Step},
     errno::errno,
@@ -95,6 +95,8 @@ pub(crate) struct Adaptor {
     next: AtomicU64,
     pool: Pool,
     reporter: Reporter,
+    activity: Arc<Activity>,
+    audit: Option<Audit>,
 }
 
 thread_local! {
@@ -109,6 +111,8 @@ impl Adaptor {
         zone: Option<Zone>,
         ways: Ways,
         threads: usize,
+        activity: Arc<Activity>,
+        audit: Option<Audit>,
     ) -> Self {
         Self {
             tree,
@@ -121,6 +125,25 @@ impl Adaptor {
             next: AtomicU64::new(1),
             pool: Pool::new(threads),
             reporter: Reporter::default(),
+            activity,
+            audit,
+        }
+    }
+
+    /// Tells who opens what.
+    fn audited<T>(&self, req: &Request, node: Node, directory: bool, done: &Result<T, Errno>) {
+        if let Some(Audit(told)) = &self.audit {
+            told(&Opening {
+                uid: req.uid(),
+                gid: req.gid(),
+                pid: req.pid(),
+                directory,
+                path: self.reporter.path(&self.tree, node),
+                error: done
+                    .as_ref()
+                    .err()
+                    .map(|e| io::Error::from_raw_os_error(e.code()).to_string()),
+            });
         }
     }
 
@@ -140,6 +163,7 @@ impl Adaptor {
         doing: &str,
         body: impl FnOnce() -> Result<T>,
     ) -> Result<T, Errno> {
+        self.activity.touch();
         match catch_unwind(AssertUnwindSafe(body)) {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(e)) => {
@@ -400,12 +424,14 @@ impl Filesystem for Adaptor {
         }
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(Errno::EROFS);
         }
         let node = self.node(ino);
-        match self.answer(node, "opening", || self.open_file(node)) {
+        let opened = self.answer(node, "opening", || self.open_file(node));
+        self.audited(req, node, false, &opened);
+        match opened {
             Ok(number) => {
                 let mut how = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
                 if self.ways.direct_io {
@@ -469,9 +495,10 @@ impl Filesystem for Adaptor {
         reply.ok();
     }
 
-    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let node = self.node(ino);
         let opened = self.answer(node, "entering", || self.tree.enter(node));
+        self.audited(req, node, true, &opened);
         match opened {
             Ok(()) => {
                 let number = self.number();

@@ -25,7 +25,7 @@ use adaptor::{Adaptor, Ways};
 use attr::Ownership;
 use disk_io::{DiskError, ErrorKind, Result};
 use fuser::{Config, MountOption, Session, SessionACL};
-use guest_fs::{Metadata, Timestamp};
+use guest_fs::{Metadata, Name, Timestamp};
 use state::StateFile;
 use std::{
     fmt, io,
@@ -33,10 +33,10 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What the mount shows.
@@ -96,6 +96,10 @@ pub struct MountOptions {
     pub direct_io: bool,
     /// Names are found as they are written only, not as the guest would fold them.
     pub exact_case: bool,
+    /// [`Mounted::serve`] ends when nothing was asked for so long and nothing is in use.
+    pub idle: Option<Duration>,
+    /// Told of everything that is opened.
+    pub audit: Option<Audit>,
     /// The zone of times that the guest stores without one; shown as UTC if `None`.
     pub zone: Option<Zone>,
     /// Event loops; by the number of processors if `None`.
@@ -107,6 +111,40 @@ pub struct MountOptions {
     pub signals: bool,
 }
 
+/// Told who opens what.
+#[derive(Clone)]
+pub struct Audit(Arc<dyn Fn(&Opening) + Send + Sync>);
+
+impl Audit {
+    /// By a function that is told of every opening, from any thread.
+    pub fn new(told: impl Fn(&Opening) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(told))
+    }
+}
+
+impl std::fmt::Debug for Audit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Audit")
+    }
+}
+
+/// Somebody opened something.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// Whose process.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Which process; 0 where the kernel does not say.
+    pub pid: u32,
+    /// A file, or a directory to be listed.
+    pub directory: bool,
+    /// What, as the tree calls it.
+    pub path: Name,
+    /// Why not, if it was refused.
+    pub error: Option<String>,
+}
+
 /// How a mount ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -114,6 +152,8 @@ pub enum Ended {
     Unmounted,
     /// A signal asked for the end; it is unmounted.
     Signal(i32),
+    /// Nothing was asked for a long time; it is unmounted.
+    Idle,
 }
 
 /// A mounted tree. Dropping it unmounts.
@@ -124,6 +164,39 @@ pub struct Mounted {
     session: Arc<Running>,
     thread: Option<JoinHandle<()>>,
     watcher: Option<Watcher>,
+    activity: Arc<Activity>,
+    idle: Option<Duration>,
+}
+
+/// When something was last asked.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    since: Instant,
+    /// Milliseconds after `since`.
+    last: AtomicU64,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Something is asked now.
+    pub(crate) fn touch(&self) {
+        self.last.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// How long nothing was asked.
+    fn quiet(&self) -> Duration {
+        Duration::from_millis(self.now().saturating_sub(self.last.load(Ordering::Relaxed)))
+    }
 }
 
 /// The thread that waits for signals, as long as the mount lasts.
@@ -215,7 +288,23 @@ impl Mounted {
         if self.watcher.is_none() {
             self.watcher = Some(Watcher::start(&self.session)?);
         }
-        self.wait_for(None, true);
+        if let Some(limit) = self.idle {
+            while !self.wait_for(Some(self.rest(limit)), true) {
+                if self.rest(limit) > Duration::ZERO {
+                    continue;
+                }
+                // What is in use, if only as somebody's working directory, stays.
+                if umount::detach(&self.dir, false).is_ok() {
+                    self.session.forget();
+                    self.wait_for(Some(Duration::from_secs(1)), false);
+                    self.unmount()?;
+                    return Ok(Ended::Idle);
+                }
+                self.activity.touch();
+            }
+        } else {
+            self.wait_for(None, true);
+        }
         let signal = *self
             .session
             .signal
@@ -228,6 +317,11 @@ impl Mounted {
             }
             None => self.finish().map(|()| Ended::Unmounted),
         }
+    }
+
+    /// How long until it has been idle for `limit`.
+    fn rest(&self, limit: Duration) -> Duration {
+        limit.saturating_sub(self.activity.quiet())
     }
 
     /// Detaches the mount from the tree at once, and waits a moment for programs that still
@@ -385,6 +479,7 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
         true => Some(Watcher::start(&running)?),
         false => None,
     };
+    let activity = Arc::new(Activity::new());
     let adaptor = Adaptor::new(
         tree,
         who,
@@ -394,6 +489,8 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
             exact_case: options.exact_case,
         },
         processors,
+        activity.clone(),
+        options.audit.clone(),
     );
     // fuser asserts that standard input, output and error are open.
     let session = catch_unwind(AssertUnwindSafe(|| Session::new(adaptor, &dir, &config)))
@@ -432,6 +529,8 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
         session: running,
         thread: Some(thread),
         watcher,
+        activity,
+        idle: options.idle,
     };
     raise_readahead(&mounted.dir);
     Ok(mounted)

@@ -56,7 +56,8 @@ impl Reporter {
         }
     }
 
-    fn path(&self, tree: &Tree, node: Node) -> Name {
+    /// How a node is called, for messages.
+    pub(crate) fn path(&self, tree: &Tree, node: Node) -> Name {
         let trail = lock(&self.trail);
         let mut parts = Vec::new();
         let mut at = node;

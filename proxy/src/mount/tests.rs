@@ -647,3 +647,54 @@ fn signals_and_sudden_death_leave_nothing_behind() {
     assert!(fs::metadata(&dir).is_ok());
     assert_eq!(states(), 0, "{text}");
 }
+
+#[test]
+fn an_idle_mount_goes_and_one_in_use_stays() {
+    let options = MountOptions {
+        idle: Some(Duration::from_millis(300)),
+        ..MountOptions::default()
+    };
+    let Some(mut here) = Here::new(odd(), &options) else {
+        return;
+    };
+    let file = File::open(here.at("p1/Users/Bob/a.txt")).unwrap();
+    let mounted = here.mounted.take().unwrap();
+    let began = Instant::now();
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(1500));
+        drop(file);
+    });
+    assert_eq!(mounted.serve().unwrap(), Ended::Idle);
+    assert!(
+        began.elapsed() >= Duration::from_millis(1500),
+        "{:?}",
+        began.elapsed()
+    );
+    holder.join().unwrap();
+    assert!(table::at(here.place.path()).is_none());
+}
+
+#[test]
+fn every_opening_is_told() {
+    let seen: Arc<Mutex<Vec<Opening>>> = Arc::default();
+    let told = seen.clone();
+    let options = MountOptions {
+        audit: Some(Audit::new(move |o: &Opening| {
+            told.lock().unwrap().push(o.clone());
+        })),
+        ..MountOptions::default()
+    };
+    let Some(here) = Here::new(odd(), &options) else {
+        return;
+    };
+    fs::read(here.at("p1/Users/Bob/a.txt")).unwrap();
+    fs::read_dir(here.at("p1/Users")).unwrap().count();
+    let seen = seen.lock().unwrap();
+    let me = rustix::process::getuid().as_raw();
+    let find = |path: &str, directory: bool| {
+        seen.iter()
+            .any(|o| o.path == Name::from(path) && o.directory == directory && o.uid == me)
+    };
+    assert!(find("/p1/Users/Bob/a.txt", false), "{seen:?}");
+    assert!(find("/p1/Users", true), "{seen:?}");
+}
