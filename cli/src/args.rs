@@ -7,7 +7,7 @@ use crate::{
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use convert::restore::Filter;
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, sync::OnceLock};
 
 /// Reads virtual disks and restores files out of them.
 ///
@@ -119,6 +119,7 @@ pub(crate) enum Verb {
     Rebase(verb::merge::Rebase),
     Export(verb::export::Export),
     Restore(verb::restore::Restore),
+    Vcb(verb::vcb::Vcb),
     Completions(verb::docs::Completions),
     Man(verb::docs::Man),
 }
@@ -148,6 +149,7 @@ impl Verb {
             Self::Rebase(v) => v.run(global),
             Self::Export(v) => v.run(global),
             Self::Restore(v) => v.run(global),
+            Self::Vcb(v) => v.run(global),
             Self::Completions(v) => v.run(),
             Self::Man(v) => v.run(),
         }
@@ -202,7 +204,7 @@ pub(crate) struct GuestArgs {
 }
 
 /// The options of SOURCE.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct HowArgs {
     /// Take SOURCE for this format instead of looking (vmdk, raw, qcow2, vhd, …)
     #[arg(help_heading = "How SOURCE is opened", long, value_name = "FORMAT")]
@@ -248,6 +250,36 @@ pub(crate) struct HowArgs {
     /// Code page of FAT's short names
     #[arg(help_heading = "How SOURCE is opened", long, value_name = "NUMBER")]
     pub(crate) code_page: Option<u16>,
+}
+
+/// The command line's definition.
+pub(crate) fn command() -> clap::Command {
+    use clap::CommandFactory;
+    Cli::command()
+}
+
+static STAND_IN: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// From now on the command line is this one: a verb that runs another.
+pub(crate) fn stand_in(line: Vec<OsString>) {
+    let _ = STAND_IN.set(line);
+}
+
+/// The command line without the program's name, as it is to be run.
+pub(crate) fn line() -> Vec<OsString> {
+    match STAND_IN.get() {
+        Some(line) => line.iter().skip(1).cloned().collect(),
+        None => std::env::args_os().skip(1).collect(),
+    }
+}
+
+/// The command line, where the program's name says which command it is.
+pub(crate) fn by_program_name(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.collect();
+    if let Some(command) = args.first().and_then(|p| verb::vcb::by_name(p)) {
+        args.splice(1..1, ["vcb".into(), command.into()]);
+    }
+    args
 }
 
 /// The words of find(1) have one dash; ours have two, as every option of several letters.

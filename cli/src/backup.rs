@@ -20,6 +20,8 @@ pub(crate) struct Taken {
     pub(crate) warnings: Vec<String>,
     /// Disks that are left out, each with the reason.
     pub(crate) left_out: Vec<String>,
+    /// SOURCE, where it is one disk.
+    pub(crate) single: Option<Arc<proxy::Source>>,
     /// Whether SOURCE has a manifest that says what its disks must hold.
     pub(crate) proven: bool,
 }
@@ -60,7 +62,7 @@ pub(crate) fn take(args: &SourceArgs, global: &Global, changes: Changes) -> Resu
 }
 
 fn one_disk(spec: &SourceSpec, expected: Option<DigestEntry>) -> Result<Taken, Failure> {
-    let opened = proxy::Source::open(spec)?;
+    let opened = Arc::new(proxy::Source::open(spec)?);
     let stem = opened.path().file_stem().unwrap_or_default();
     let stem = stem.to_string_lossy().into_owned();
     Ok(Taken {
@@ -77,6 +79,7 @@ fn one_disk(spec: &SourceSpec, expected: Option<DigestEntry>) -> Result<Taken, F
         },
         warnings: opened.warnings().to_vec(),
         left_out: Vec::new(),
+        single: Some(opened),
     })
 }
 
@@ -102,6 +105,7 @@ fn machine_parts(
         },
         warnings: vm.warnings.clone(),
         left_out: Vec::new(),
+        single: None,
         proven: manifest.is_some() && point.is_current(),
     };
     for disk in &point.disks {

@@ -13,6 +13,7 @@ mod guard;
 mod image_format;
 mod names;
 mod output;
+mod package;
 mod progress;
 mod signals;
 mod source;
@@ -38,7 +39,8 @@ fn main() -> ExitCode {
         ));
     }));
     let done = std::panic::catch_unwind(|| {
-        let args = args::with_long_spellings(std::env::args_os());
+        let args = args::by_program_name(std::env::args_os());
+        let args = args::with_long_spellings(args.into_iter());
         let matches = match Cli::command().try_get_matches_from(args) {
             Ok(matches) => matches,
             Err(e) => {

@@ -210,12 +210,15 @@ fn pieces(ranges: &[Range<u64>], block: u64, len: u64) -> Vec<Range<u64>> {
     out
 }
 
+/// What is done with a piece and its buffer.
+type Work<'a> = &'a (dyn Fn(&Range<u64>, &mut [u8]) -> Result<()> + Sync);
+
 /// Works on every piece, several at once, with a buffer of its length.
 fn each(
     pieces: &[Range<u64>],
     wanted: usize,
     progress: &dyn Progress,
-    work: &(dyn Fn(&Range<u64>, &mut [u8]) -> Result<()> + Sync),
+    work: Work<'_>,
 ) -> Result<()> {
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<DiskError>> = Mutex::new(None);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`create`] | empty images, children, descriptors for flat files |
 //! | [`delta`] | children with what differs from a parent, and the way back into it |
+//! | [`device`] | disks onto block devices |
 //! | [`pipeline`] | one reader of runs, workers on every core, holes stay holes |
 //! | [`target`] | what the pipeline writes to: a file, a stream, nothing |
 //! | [`digest`] | digests of virtual contents, computed on the way |
@@ -20,6 +21,7 @@ pub mod archive;
 pub mod backup;
 pub mod create;
 pub mod delta;
+pub mod device;
 pub mod digest;
 pub mod ova;
 pub mod pipeline;

@@ -13,10 +13,13 @@
 //! | `restores` | what a restore keeps beside the bytes, read back by other tools |
 //! | `used` | `convert --used-only` keeps every file |
 //! | `letters` | drive letters from a registry, and VCB's layout |
+//! | `devices` | `convert --device` onto a loop device |
+//! | `vcb` | a script for VMware Consolidated Backup |
 //! | `chains` | deep and mixed chains, against qemu-img |
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod chains;
+mod devices;
 mod find;
 mod formats;
 mod guests;
@@ -29,4 +32,5 @@ mod restores;
 mod three_ways;
 mod tsk;
 mod used;
+mod vcb;
 mod walk;

@@ -6,12 +6,13 @@ use crate::{
     guard,
     image_format::{Format, FormatArgs},
     output::{Out, human, say},
+    package,
     progress::Bar,
     signals, source, spool,
     used::{LeftOut, used_only},
 };
 use clap::Args;
-use convert::{Destination, DigestKind, ImageOptions, to_image, verify};
+use convert::{Destination, DigestKind, ImageOptions, device, to_image, verify};
 use disk_io::Disk;
 use serde::Serialize;
 use std::{
@@ -36,6 +37,7 @@ Examples:
   vmdkit convert web01.vmdk web01.vhdx --to vhdx
   vmdkit convert --used-only web01.vmdk small.vmdk --to vmdk --subformat streamOptimized
   vmdkit convert web01.vmdk - --to raw | zstd > web01.zst  to standard output
+  vmdkit convert web01.vmdk /dev/sdx --device /dev/sdx --to raw --verify
   ssh host 'cat /dev/sdb' | vmdkit convert - disk.vmdk --format raw --to vmdk
   vmdkit convert web01.vmdk - --to vmdk | ssh host 'cat > web01.vmdk'
   vmdkit convert web01.vmdk /dev/null --to raw             read everything, write nothing
@@ -59,6 +61,10 @@ pub(crate) struct Convert {
     to: Format,
     #[command(flatten)]
     format: FormatArgs,
+    /// DEST is this block device, whose contents are lost: it is named twice, so that no slip
+    /// of the hand is enough
+    #[arg(long, value_name = "DEVICE", conflicts_with = "force")]
+    device: Option<PathBuf>,
     /// Replace DEST if it exists
     #[arg(long, short)]
     force: bool,
@@ -68,6 +74,9 @@ pub(crate) struct Convert {
     /// Leave out the contents of page and hibernation files and of swap space too
     #[arg(long, requires = "used_only")]
     no_swap: bool,
+    /// Go on where an OVA package is not what its manifest says
+    #[arg(long)]
+    ignore_manifest: bool,
     /// Threads; one for every core if not given
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     jobs: usize,
@@ -142,6 +151,7 @@ impl Convert {
                 "use --to raw to read everything and write nothing",
             ));
         }
+        let to_device = self.to_device()?;
         // What is wrong with the command line shows before SOURCE is opened.
         formats.format(self.to, 512, to_stdout)?;
         signals::watch();
@@ -163,6 +173,9 @@ impl Convert {
             }
             other => other?,
         };
+        if !self.ignore_manifest {
+            package::check(&source, global)?;
+        }
         let bar = Bar::new(global, source.disk().len());
         let options = ImageOptions {
             format: formats.format(self.to, source.disk().sector_size(), to_stdout)?,
@@ -187,6 +200,9 @@ impl Convert {
             }
             false => (source.disk().clone(), None),
         };
+        if to_device {
+            return self.onto_device(&source, &disk, &bar, begin, global);
+        }
         let destination = if to_stdout {
             Destination::Stream(Box::new(io::stdout()), STDOUT.into())
         } else if to_null {
@@ -270,6 +286,109 @@ impl Convert {
                     let name = guest_fs::Name::from_bytes(file.as_os_str().as_encoded_bytes());
                     out.line(format!("beside        {name}"))?;
                 }
+            }
+        }
+        out.finish()?;
+        Ok(Exit::Done)
+    }
+}
+
+#[derive(Serialize)]
+struct DeviceJson<'a> {
+    source: String,
+    destination: String,
+    format: &'a str,
+    virtual_size: u64,
+    device_size: u64,
+    written: u64,
+    verified: bool,
+    /// The backup of the GUID partition table is at the end of the device now.
+    moved_gpt: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<DigestJson>,
+    seconds: f64,
+    warnings: &'a [String],
+}
+
+impl Convert {
+    /// Whether DEST is a block device that was named twice.
+    fn to_device(&self) -> Result<bool, Failure> {
+        let number = |path: &Path| {
+            let found = std::fs::metadata(path).ok()?;
+            found.file_type().is_block_device().then(|| found.rdev())
+        };
+        match (number(&self.dest), &self.device) {
+            (None, None) => Ok(false),
+            (Some(_), None) => Err(Failure::usage_with(
+                format!(
+                    "{} is a block device: what is on it would be lost",
+                    self.dest.display()
+                ),
+                format!("if that is meant, say so: --device {}", self.dest.display()),
+            )),
+            (dest, Some(device)) => {
+                if self.to != Format::Raw {
+                    return Err(Failure::usage(
+                        "a device takes the bytes of a disk: --to raw",
+                    ));
+                }
+                if dest.is_none() || dest != number(device) {
+                    return Err(Failure::usage(format!(
+                        "DEST and --device must be the same block device, and are {} and {}",
+                        self.dest.display(),
+                        device.display()
+                    )));
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    fn onto_device(
+        &self,
+        source: &proxy::Source,
+        disk: &std::sync::Arc<dyn Disk>,
+        bar: &Bar,
+        begin: Instant,
+        global: &Global,
+    ) -> Result<Exit, Failure> {
+        guard::check(&self.dest, source)?;
+        let options = device::Options {
+            workers: self.jobs,
+            digest: self.digest,
+            verify: self.verify,
+        };
+        let report = device::write(disk, &self.dest, options, bar)?;
+        let mut out = Out::new();
+        if self.json {
+            out.document(&DeviceJson {
+                source: self.source.source.display().to_string(),
+                destination: self.dest.display().to_string(),
+                format: self.to.name(),
+                virtual_size: report.virtual_size,
+                device_size: report.device_size,
+                written: report.written,
+                verified: report.verified,
+                moved_gpt: report.moved_gpt,
+                digest: report.digest.map(|d| DigestJson {
+                    kind: d.name(),
+                    hash: d.hex(),
+                }),
+                seconds: begin.elapsed().as_secs_f64(),
+                warnings: source.warnings(),
+            })?;
+        } else if !global.quiet {
+            let size = |n: u64| format!("{n} ({})", human(n));
+            out.line(format!("virtual size  {}", size(report.virtual_size)))?;
+            out.line(format!("device        {}", size(report.device_size)))?;
+            if let Some(digest) = report.digest {
+                out.line(format!("digest        {digest}"))?;
+            }
+            if report.verified {
+                out.line("verified      read back, the same digest")?;
+            }
+            if report.moved_gpt {
+                out.line("moved         the backup of the partition table, to the device's end")?;
             }
         }
         out.finish()?;

@@ -530,8 +530,8 @@ impl Cp {
 
 /// Whether a directory may be ntfs-3g's.
 fn is_fuse(dir: &std::path::Path) -> bool {
-    const FUSE: i64 = 0x6573_5546;
-    rustix::fs::statfs(dir).is_ok_and(|s| i64::from(s.f_type) == FUSE)
+    const FUSE: rustix::fs::FsWord = 0x6573_5546;
+    rustix::fs::statfs(dir).is_ok_and(|s| s.f_type == FUSE)
 }
 
 /// Directories that files still go into are held open: as many as the system allows.

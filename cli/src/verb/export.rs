@@ -2,10 +2,11 @@
 
 use crate::{
     args::{Global, SourceArgs},
-    backup::take,
+    backup::{Taken, take},
     exit::{Exit, Failure},
     image_format::{Format, FormatArgs},
     output::{Out, human},
+    package,
     progress::Bar,
     signals,
 };
@@ -54,6 +55,9 @@ pub(crate) struct Export {
     /// Call disks as VMware Consolidated Backup did: scsi0-0-0-web01.vmdk
     #[arg(help_heading = "What is written", long)]
     vcb_names: bool,
+    /// Go on where an OVA package is not what its manifest says
+    #[arg(long)]
+    ignore_manifest: bool,
     /// Threads; one for every core if not given
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     jobs: usize,
@@ -126,7 +130,7 @@ impl Export {
             ));
         }
         signals::watch();
-        let taken = take(&self.source, global, Changes::default())?;
+        let taken = self.take(global)?;
         let missing = taken.tell();
         let bar = Bar::new(global, taken.len());
         let format = |sector: u32| {
@@ -183,6 +187,14 @@ impl Export {
 }
 
 impl Export {
+    fn take(&self, global: &Global) -> Result<Taken, Failure> {
+        let taken = take(&self.source, global, Changes::default())?;
+        if let Some(source) = taken.single.as_ref().filter(|_| !self.ignore_manifest) {
+            package::check(source, global)?;
+        }
+        Ok(taken)
+    }
+
     /// An OVA package.
     fn package(&self, global: &Global) -> Result<Exit, Failure> {
         if self.vcb_names || self.format.subformat.is_some() {
@@ -192,7 +204,7 @@ impl Export {
         }
         self.format.vmdk(false)?;
         signals::watch();
-        let taken = take(&self.source, global, Changes::default())?;
+        let taken = self.take(global)?;
         let missing = taken.tell();
         let bar = Bar::new(global, taken.len());
         let format = || {

@@ -22,5 +22,6 @@ pub(crate) mod restore;
 pub(crate) mod stat;
 pub(crate) mod tar;
 pub(crate) mod umount;
+pub(crate) mod vcb;
 pub(crate) mod verify;
 pub(crate) mod vm;

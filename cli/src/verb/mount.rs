@@ -253,7 +253,7 @@ fn start_child() -> Result<Exit, Failure> {
     let fail = |doing: &str, e: &io::Error| Failure::Disk(DiskError::io(doing, e));
     let program = std::env::current_exe().map_err(|e| fail("finding the program", &e))?;
     let mut child = Command::new(program)
-        .args(std::env::args_os().skip(1))
+        .args(crate::args::line())
         .arg("--foreground")
         .env(CHILD, "1")
         .stdin(Stdio::null())

@@ -198,6 +198,22 @@ fn a_package_that_strict_readers_take() {
     f.run(&["export", "web", "web.ova", "--to", "ova"]).code(1);
     f.run(&["export", "web", "web.ova", "--to", "ova", "--force"])
         .code(0);
+    // A package that was changed is refused, unless that is wanted.
+    let mut bytes = std::fs::read(f.path("web.ova")).unwrap();
+    let at = bytes
+        .windows(13)
+        .position(|w| w == b"<Info>A virtu")
+        .unwrap();
+    bytes[at + 6] = b'B';
+    std::fs::write(f.path("web.ova"), bytes).unwrap();
+    for args in [
+        &["convert", "web.ova", "x.raw", "--to", "raw"][..],
+        &["export", "web.ova", "out.ova", "--to", "ova"],
+    ] {
+        f.run(args).code(1).says("--ignore-manifest");
+        let with = [args, &["--ignore-manifest"]].concat();
+        f.run(&with).code(0);
+    }
     let left = crate::common::names(f.path("").as_path());
     assert!(left.iter().all(|n| !n.contains(".vmdkit-")), "{left:?}");
 }

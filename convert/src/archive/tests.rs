@@ -125,7 +125,6 @@ fn write_as(streams: Streams, format: Format) -> (Summary, Vec<u8>) {
             Format::Tar => Filter::default(),
             Format::Zip => Filter::new(&[], &["sparse".into()], false).unwrap(),
         },
-        ..Options::default()
     };
     let (summary, out) = archive(&Guest, &[item], Vec::new(), "out", &options, &NoProgress);
     (summary, out.unwrap())

@@ -107,7 +107,7 @@ pub(super) fn text(parts: &Parts, disks: &[PackagedDisk]) -> String {
          \x20       <vssd:VirtualSystemType>vmx-{3:02}</vssd:VirtualSystemType>\n      </System>\n",
         escape(name),
         os_number(os),
-        escape(&os_type(os)),
+        escape(os_type(os)),
         hardware(config),
     ));
     for item in items(parts, disks, config, &adapters) {

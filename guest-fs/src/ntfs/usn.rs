@@ -79,7 +79,7 @@ fn records(
                 .offset(at.saturating_add(offset as u64))
                 .found(found)
         };
-        if len > rest.len() || len % 8 != 0 || len < 8 {
+        if len > rest.len() || !len.is_multiple_of(8) || len < 8 {
             visit(Err(bad(format!("a record of {len} bytes"))))?;
             break;
         }

@@ -1,0 +1,504 @@
+//! `vcb`: the commands of VMware Consolidated Backup, with its own flags.
+//!
+//! `-h` names a directory, a datastore or a LUN in the place of a host. What has no meaning
+//! without one (accounts, transports) is accepted and said to be ignored; nothing of it is
+//! ever shown. Each command becomes one of our own verbs.
+
+use crate::{
+    args::{self, Cli, Global, HowArgs, SourceArgs},
+    exit::{Exit, Failure},
+    output::{self, Out},
+    source::spec_of,
+};
+use clap::{Args, FromArgMatches};
+use disk_io::DiskError;
+use inventory::Vm;
+use proxy::machine::scan;
+use std::{
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+};
+
+/// Commands of VMware Consolidated Backup, as old backup scripts call them
+#[derive(Debug, Args)]
+#[command(override_usage = "vmdkit vcb <COMMAND> [VCB'S OWN FLAGS]")]
+#[command(after_help = "\
+Commands:
+  mounter -h SOURCE -a SELECTOR -r DIR -t file      mount a machine's volumes at DIR
+  mounter -h SOURCE -a SELECTOR -r DIR -t fullvm    export it to DIR; -M 1: one file a disk,
+                                                    -F 1: with all bytes
+  mounter -U DIR                                    unmount
+  export -s MACHINE -d DIR                          export a machine
+  restore -s BACKUP -h DIR                          restore below the directory DIR
+  vmname -h SOURCE -s SELECTOR                      name, uuid and place of machines
+  snapall -h SOURCE -a SELECTOR -r DIR              export each to DIR/NAME
+  mountvm -d DISK DIR, mountvm -u DIR               mount a disk's volumes; unmount
+  cleanup                                           mounts whose process died
+
+SOURCE is a directory, a datastore or its LUN; selectors are name:TEXT, uuid:TEXT and any:.
+-u, -p, -m, -L and -y are accepted and ignored. Called through a link of VCB's names
+(vcbMounter, vcbExport, vcbRestore, vcbVmName, vcbSnapAll, mountvm, vcbCleanup), vmdkit is
+that command.
+
+Examples:
+  vmdkit vcb mounter -h /vms -a name:web01 -r /mnt/web01 -t file
+  ls /mnt/web01/letters/C
+  vmdkit vcb mounter -U /mnt/web01")]
+pub(crate) struct Vcb {
+    #[arg(
+        value_name = "COMMAND",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        hide = true
+    )]
+    words: Vec<OsString>,
+}
+
+/// VCB's names of programs, and the command that each is.
+const PROGRAMS: [(&str, &str); 7] = [
+    ("vcbmounter", "mounter"),
+    ("vcbexport", "export"),
+    ("vcbrestore", "restore"),
+    ("vcbvmname", "vmname"),
+    ("vcbsnapall", "snapall"),
+    ("mountvm", "mountvm"),
+    ("vcbcleanup", "cleanup"),
+];
+
+/// The command that a program's name stands for.
+pub(crate) fn by_name(program: &OsStr) -> Option<&'static str> {
+    let name = Path::new(program)
+        .file_name()?
+        .to_str()?
+        .to_ascii_lowercase();
+    let name = name.strip_suffix(".bat").unwrap_or(&name);
+    let name = name.strip_suffix(".exe").unwrap_or(name);
+    let found = PROGRAMS.iter().find(|(n, _)| *n == name);
+    found.map(|(_, command)| *command)
+}
+
+/// Flags with a value, and those without.
+const VALUES: &str = "haurtpmMFLUsdbxc";
+const ALONE: &str = "yqv";
+
+/// VCB's flags as they were given.
+#[derive(Debug, Default)]
+struct Flags {
+    values: Vec<(char, OsString)>,
+    rest: Vec<OsString>,
+}
+
+impl Flags {
+    /// `-a VALUE` and `-aVALUE`; flags in `alone` have no value.
+    fn parse(words: &[OsString], alone: &str) -> Result<Self, Failure> {
+        let mut flags = Self::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let Some(text) = word.to_str().filter(|t| t.len() > 1 && t.starts_with('-')) else {
+                flags.rest.push(word.clone());
+                continue;
+            };
+            let mut letters = text.chars().skip(1);
+            let Some(letter) = letters.next() else {
+                continue;
+            };
+            if alone.contains(letter) {
+                flags.values.push((letter, OsString::new()));
+                continue;
+            }
+            if !VALUES.contains(letter) {
+                // mountvm has -cycleId and its like.
+                return Err(Failure::usage_with(
+                    format!("VCB has no flag -{letter} here"),
+                    "vmdkit vcb --help lists the commands and their flags",
+                ));
+            }
+            let glued: String = letters.collect();
+            let value = match glued.is_empty() {
+                false => OsString::from(glued),
+                true => words
+                    .next()
+                    .cloned()
+                    .ok_or_else(|| Failure::usage(format!("-{letter} needs a value")))?,
+            };
+            flags.values.push((letter, value));
+        }
+        Ok(flags)
+    }
+
+    fn get(&self, letter: char) -> Option<&OsStr> {
+        let mut all = self.values.iter().rev();
+        all.find(|(l, _)| *l == letter).map(|(_, v)| v.as_os_str())
+    }
+
+    fn need(&self, letter: char, what: &str) -> Result<&OsStr, Failure> {
+        self.get(letter)
+            .ok_or_else(|| Failure::usage(format!("-{letter} is missing: {what}")))
+    }
+
+    fn text(&self, letter: char) -> Option<&str> {
+        self.get(letter).and_then(OsStr::to_str)
+    }
+
+    /// Says what is ignored: which flags, never their values.
+    fn ignored(&self, letters: &str) {
+        let given: Vec<String> = letters
+            .chars()
+            .filter(|l| self.get(*l).is_some())
+            .map(|l| format!("-{l}"))
+            .collect();
+        if !given.is_empty() {
+            output::warn(format!(
+                "{} ignored: there is no host to log in to, no transport and no log level of VCB",
+                given.join(", ")
+            ));
+        }
+    }
+}
+
+/// A machine that a selector means: how our own verbs name it.
+struct Selected {
+    name: String,
+    uuid: Option<String>,
+    /// `-D HOST`, where it is in a datastore.
+    datastore: Option<OsString>,
+    config: PathBuf,
+}
+
+impl Selected {
+    /// SOURCE, and its datastore.
+    fn source(&self) -> Vec<OsString> {
+        let mut words = Vec::new();
+        if let Some(datastore) = &self.datastore {
+            words.extend(["-D".into(), datastore.clone()]);
+        }
+        words.push(self.config.clone().into());
+        words
+    }
+}
+
+/// The machines below `host` that `selector` means.
+fn select(host: &OsStr, selector: &str, global: &Global) -> Result<Vec<Selected>, Failure> {
+    let selector = match selector.to_ascii_lowercase().as_str() {
+        // As scripts write it.
+        "any" | "any:" => "any:",
+        _ => selector,
+    };
+    for kind in ["ipaddr:", "moref:", "powerstate:"] {
+        if selector.starts_with(kind) && selector != "powerstate:any" {
+            return Err(Failure::usage_with(
+                format!("{kind} can be asked of a running host only"),
+                "use name:, uuid: or any:",
+            ));
+        }
+    }
+    let dir = Path::new(host).is_dir();
+    let mut how = HowArgs::default();
+    let mut source = PathBuf::from(host);
+    if !dir && !is_config(&source) {
+        let spec = host.to_string_lossy().parse();
+        let spec = spec.map_err(|e| Failure::usage(format!("-h {}: {e}", source.display())))?;
+        how.datastore = vec![spec];
+        source = PathBuf::new();
+    }
+    let in_datastore = !how.datastore.is_empty();
+    let spec = spec_of(&SourceArgs { source, how }, global)?;
+    let mut found = Vec::new();
+    for scanned in scan(&spec)? {
+        for vm in scanned.inventory.select(selector) {
+            found.push(selected(vm, host, dir, in_datastore));
+        }
+    }
+    Ok(found)
+}
+
+fn is_config(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("vmx"))
+}
+
+fn selected(vm: &Vm, host: &OsStr, dir: bool, in_datastore: bool) -> Selected {
+    let inside = vm.dir.join(&vm.config_file);
+    Selected {
+        name: vm.name(),
+        uuid: vm.config.uuid.clone(),
+        datastore: in_datastore.then(|| host.to_owned()),
+        config: match (dir, in_datastore) {
+            (true, _) => Path::new(host).join(inside),
+            (false, true) => inside,
+            (false, false) => PathBuf::from(host),
+        },
+    }
+}
+
+/// The only machine that a selector means.
+fn one(host: &OsStr, selector: &str, global: &Global) -> Result<Selected, Failure> {
+    let mut found = select(host, selector, global)?;
+    match (found.pop(), found.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (None, _) => Err(DiskError::not_found("selecting a virtual machine")
+            .file(Path::new(host).display())
+            .expected(selector)
+            .found("no machine that fits")
+            .hint("vmdkit vcb vmname -h SOURCE -s any: lists them")
+            .into()),
+        (Some(last), false) => {
+            let mut names: Vec<String> = found
+                .iter()
+                .map(|f| f.config.display().to_string())
+                .collect();
+            names.push(last.config.display().to_string());
+            Err(Failure::Usage {
+                said: format!("{selector} means several machines: {}", names.join(", ")),
+                hint: Some("use uuid:".into()),
+            })
+        }
+    }
+}
+
+/// Runs one of our own verbs.
+fn run(words: Vec<OsString>, global: &Global) -> Result<Exit, Failure> {
+    let mut line = vec![OsString::from("vmdkit")];
+    if global.quiet {
+        line.push("--quiet".into());
+    }
+    line.extend(words);
+    args::stand_in(line.clone());
+    let matches = args::command().try_get_matches_from(line);
+    let matches = matches.map_err(|e| Failure::usage(e.to_string()))?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|e| Failure::usage(e.to_string()))?;
+    cli.verb.run(&cli.global)
+}
+
+fn words<const N: usize>(all: [&str; N]) -> Vec<OsString> {
+    all.iter().map(OsString::from).collect()
+}
+
+impl Vcb {
+    pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let (command, rest) = match self.words.split_first() {
+            Some((command, rest)) => (command.to_string_lossy().into_owned(), rest),
+            None => (String::new(), [].as_slice()),
+        };
+        let command = command.to_ascii_lowercase();
+        if rest.iter().any(|w| w == "--help") || command.is_empty() {
+            return run(words(["vcb", "--help"]), global);
+        }
+        match command.as_str() {
+            "mounter" => mounter(&Flags::parse(rest, ALONE)?, global),
+            "export" => export(&Flags::parse(rest, ALONE)?, global),
+            "restore" => restore(&Flags::parse(rest, ALONE)?, global),
+            "vmname" => vmname(&Flags::parse(rest, ALONE)?, global),
+            "snapall" => snapall(&Flags::parse(rest, ALONE)?, global),
+            "mountvm" => mountvm(rest, global),
+            "cleanup" => run(words(["cleanup"]), global),
+            other => Err(Failure::usage_with(
+                format!("VCB has no command {other:?}"),
+                "mounter, export, restore, vmname, snapall, mountvm, cleanup",
+            )),
+        }
+    }
+}
+
+/// VCB made the directory that it mounted at.
+fn mount(source: Vec<OsString>, dir: &Path, global: &Global) -> Result<Exit, Failure> {
+    let made = !dir.exists();
+    if made {
+        std::fs::create_dir_all(dir)
+            .map_err(|e| DiskError::io("making the mount point", &e).file(dir.display()))?;
+    }
+    let mut line = words(["mount", "--layout", "vcb"]);
+    line.extend(source);
+    line.push(dir.into());
+    let done = run(line, global);
+    if made && !matches!(done, Ok(Exit::Done)) {
+        let _ = std::fs::remove_dir(dir);
+    }
+    done
+}
+
+fn mounter(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
+    flags.ignored("upmLy");
+    if let Some(dir) = flags.get('U') {
+        let line = vec!["umount".into(), dir.to_owned()];
+        return run(line, global);
+    }
+    let host = flags.need(
+        'h',
+        "a directory, datastore or LUN in the place of the host",
+    )?;
+    let selector = flags.text('a').unwrap_or("any:");
+    let dir = PathBuf::from(flags.need('r', "where to")?);
+    let machine = one(host, selector, global)?;
+    match flags.text('t').unwrap_or("fullvm") {
+        "file" => mount(machine.source(), &dir, global),
+        "fullvm" => full(machine.source(), &dir, flags, global),
+        other => Err(Failure::usage(format!(
+            "-t {other}: expected file or fullvm"
+        ))),
+    }
+}
+
+/// An export with VCB's names, in the subformat that -M and -F ask for.
+fn full(
+    source: Vec<OsString>,
+    dir: &Path,
+    flags: &Flags,
+    global: &Global,
+) -> Result<Exit, Failure> {
+    let on = |letter| flags.text(letter) == Some("1");
+    let subformat = match (on('M'), on('F')) {
+        (true, true) => "monolithicFlat",
+        (true, false) => "monolithicSparse",
+        (false, true) => "twoGbMaxExtentFlat",
+        (false, false) => "twoGbMaxExtentSparse",
+    };
+    let mut line = words(["export", "--vcb-names", "--subformat", subformat]);
+    line.extend(source);
+    line.push(dir.into());
+    run(line, global)
+}
+
+fn export(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
+    flags.ignored("uphmLy");
+    let source = vec![flags.need('s', "the machine")?.to_owned()];
+    let dir = PathBuf::from(flags.need('d', "where to")?);
+    full(source, &dir, flags, global)
+}
+
+fn restore(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
+    flags.ignored("upmLy");
+    if flags.get('a').is_some() {
+        return Err(Failure::usage_with(
+            "-a: another catalog says only on which host and datastore to restore",
+            "say where with -h DIR",
+        ));
+    }
+    if flags.text('b').is_some_and(|b| b != "preserve") {
+        output::warn("-b: nothing that exists is ever overwritten; restore to another place");
+    }
+    let backup = flags.need('s', "the backup's directory")?;
+    let below = PathBuf::from(flags.need('h', "the directory to restore below")?);
+    let machine = one(backup, "any:", global)?;
+    std::fs::create_dir_all(&below)
+        .map_err(|e| DiskError::io("making the directory", &e).file(below.display()))?;
+    let mut line = words(["restore"]);
+    line.push(backup.to_owned());
+    line.push(below.join(file_name(&machine.name)).into());
+    run(line, global)
+}
+
+fn vmname(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
+    flags.ignored("upmLy");
+    let host = flags.need(
+        'h',
+        "a directory, datastore or LUN in the place of the host",
+    )?;
+    let selector = flags.text('s').unwrap_or("any:");
+    let found = select(host, selector, global)?;
+    let mut out = Out::new();
+    for machine in &found {
+        out.line("Found VM:")?;
+        // What VCB has from the host; here the place names it.
+        out.line(format!("moref:{}", machine.config.display()))?;
+        out.line(format!("name:{}", machine.name))?;
+        out.line(format!(
+            "uuid:{}",
+            machine.uuid.as_deref().unwrap_or_default()
+        ))?;
+    }
+    out.finish()?;
+    Ok(match found.is_empty() {
+        true => Exit::Failed,
+        false => Exit::Done,
+    })
+}
+
+fn snapall(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
+    flags.ignored("upmLy");
+    let host = flags.need(
+        'h',
+        "a directory, datastore or LUN in the place of the host",
+    )?;
+    let dest = PathBuf::from(flags.need('r', "where to")?);
+    let found = select(host, flags.text('a').unwrap_or("any:"), global)?;
+    std::fs::create_dir_all(&dest)
+        .map_err(|e| DiskError::io("making the directory", &e).file(dest.display()))?;
+    let mut failed = 0;
+    for machine in &found {
+        let dir = dest.join(file_name(&machine.name));
+        output::say(format_args!("{} to {}", machine.name, dir.display()));
+        match full(machine.source(), &dir, flags, global) {
+            Ok(Exit::Done) => {}
+            Ok(_) => failed += 1,
+            // One machine that cannot be exported does not keep the others.
+            Err(e) => {
+                e.tell();
+                failed += 1;
+            }
+        }
+    }
+    Ok(match (found.is_empty(), failed) {
+        (true, _) => Exit::Failed,
+        (_, 0) => Exit::Done,
+        (_, n) if n == found.len() => Exit::Failed,
+        _ => Exit::partial_if(true),
+    })
+}
+
+/// A name as one component of a path.
+fn file_name(name: &str) -> String {
+    let name = name.replace(['/', '\0'], "_");
+    match name.as_str() {
+        "" | "." | ".." => "machine".to_owned(),
+        _ => name,
+    }
+}
+
+fn mountvm(rest: &[OsString], global: &Global) -> Result<Exit, Failure> {
+    // -cycleId lets VCB give disks new signatures; here nothing is attached.
+    let rest: Vec<OsString> = rest.iter().filter(|w| *w != "-cycleId").cloned().collect();
+    let flags = Flags::parse(&rest, ALONE)?;
+    if let Some(dir) = flags.get('u') {
+        return run(vec!["umount".into(), dir.to_owned()], global);
+    }
+    let disk = flags.need('d', "the disk")?.to_owned();
+    let Some(dir) = flags.rest.first() else {
+        return Err(Failure::usage("the mount point is missing"));
+    };
+    mount(vec![disk], Path::new(dir), global)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_as_scripts_write_them() {
+        let words: Vec<OsString> = "-h /vms -aname:web01 -r /d -L 6 -y more"
+            .split(' ')
+            .map(OsString::from)
+            .collect();
+        let flags = Flags::parse(&words, ALONE).unwrap();
+        assert_eq!(flags.text('h'), Some("/vms"));
+        assert_eq!(flags.text('a'), Some("name:web01"));
+        assert_eq!(flags.text('L'), Some("6"));
+        assert!(flags.get('y').is_some() && flags.rest == ["more"]);
+        assert!(Flags::parse(&["-Z".into()], ALONE).is_err());
+        assert!(Flags::parse(&["-r".into()], ALONE).is_err());
+    }
+
+    #[test]
+    fn programs_by_their_old_names() {
+        for (name, command) in [
+            ("/usr/bin/vcbMounter", "mounter"),
+            ("vcbVmName", "vmname"),
+            ("vcbCleanup.bat", "cleanup"),
+            ("mountvm.exe", "mountvm"),
+        ] {
+            assert_eq!(by_name(OsStr::new(name)), Some(command));
+        }
+        assert_eq!(by_name(OsStr::new("vmdkit")), None);
+    }
+}
