@@ -153,6 +153,19 @@ impl Common {
         source::open_quietly(&args, global)
     }
 
+    /// What lies in datastores is only read.
+    fn only_host_files(&self, refused: &DiskError) -> Result<(), Failure> {
+        match self.how.datastore.is_empty() {
+            true => Ok(()),
+            false => Err(refused
+                .clone()
+                .expected("files of this host")
+                .found("a datastore, which is only read")
+                .hint("leave out --in-place, and use the new image")
+                .into()),
+        }
+    }
+
     /// How the result is written: as asked for, else as `like` is, where it can be a child.
     fn options(&self, like: &Link, is_child: bool) -> Result<Options, Failure> {
         let mut options = self.format.vmdk(false)?;
@@ -377,12 +390,7 @@ impl Commit {
         global: &Global,
     ) -> Result<Outcome, Failure> {
         let refused = || DiskError::refused("committing in place").file(parent.path.display());
-        if !source.devices().is_empty() {
-            return Err(refused()
-                .expected("files of this host")
-                .found("a datastore, which is only read")
-                .into());
-        }
+        self.common.only_host_files(&refused())?;
         only_child(&parent.path, &top.path)?;
         no_children(&top.path)?;
         let flat: Option<Vec<FlatPart>> = parent
@@ -451,9 +459,8 @@ impl Rebase {
         let mut sources = source::files(&source);
         sources.extend(source::files(&onto));
         if self.in_place {
-            let single = own.is_some_and(|l| {
-                l.create_type.as_deref() == Some("monolithicSparse") && source.devices().is_empty()
-            });
+            self.common.only_host_files(&refused())?;
+            let single = own.is_some_and(|l| l.create_type.as_deref() == Some("monolithicSparse"));
             let Some(link) = own.filter(|_| single) else {
                 return Err(refused()
                     .expected(

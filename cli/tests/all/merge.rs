@@ -91,6 +91,11 @@ fn in_place_never_into_what_others_need() {
         .says("third.vmdk");
     fs::remove_file(f.path("third.vmdk")).unwrap();
 
+    let here = f.path("");
+    let here = here.to_str().unwrap();
+    f.run(&["commit", "--in-place", "-D", here, "delta.vmdk"])
+        .code(1)
+        .says("a datastore");
     f.run(&["commit", "--in-place", "--verify", "delta.vmdk"])
         .code(0);
     assert_eq!(fs::read(f.path("disk-flat.vmdk")).unwrap(), bytes);
