@@ -74,18 +74,28 @@ impl Compressed {
         })
     }
 
+    /// The stored bytes of the unit that begins at `start`.
+    fn coded(&self, start: u64, stored: u64) -> Result<Vec<u8>> {
+        let mut coded = vec![0; stored as usize];
+        self.volume
+            .read_runs(&self.runs, &mut coded, start, &|| self.what.clone())?;
+        Ok(coded)
+    }
+
+    fn unpack(&self, coded: &[u8], unit: &mut [u8], start: u64) -> Result<()> {
+        decode(coded, unit)
+            .map_err(|e| e.context(format!("decompressing {} at {start}", self.what)))
+    }
+
     /// Decodes the unit that begins at `start`.
     fn decode(&self, start: u64, stored: u64) -> Result<Arc<[u8]>> {
         let key = (self.id, start);
         if let Some(unit) = self.volume.units.get(&key) {
             return Ok(unit);
         }
-        let mut coded = vec![0; stored as usize];
-        self.volume
-            .read_runs(&self.runs, &mut coded, start, &|| self.what.clone())?;
+        let coded = self.coded(start, stored)?;
         let mut unit = vec![0; self.unit as usize];
-        decode(&coded, &mut unit)
-            .map_err(|e| e.context(format!("decompressing {} at {start}", self.what)))?;
+        self.unpack(&coded, &mut unit, start)?;
         let unit: Arc<[u8]> = unit.into();
         self.volume.units.insert(key, unit.clone());
         Ok(unit)
@@ -96,7 +106,6 @@ impl Compressed {
 fn decode(coded: &[u8], unit: &mut [u8]) -> Result<()> {
     let f = Fields::new(coded, 0, "LZNT1 unit");
     let mut at = 0usize;
-    let mut scratch = Vec::with_capacity(CHUNK.saturating_mul(2));
     for out in unit.chunks_mut(CHUNK) {
         // A unit that fills its clusters has no end mark.
         if at.saturating_add(2) > coded.len() {
@@ -119,15 +128,75 @@ fn decode(coded: &[u8], unit: &mut [u8]) -> Result<()> {
             out.copy_from_slice(body);
         } else {
             // One chunk at a time: references never reach into the chunk before.
-            scratch.clear();
-            let chunk = f.bytes(at, body_len.saturating_add(2))?;
-            lznt1::decompress(chunk, &mut scratch).map_err(|e| bad(e.to_string()))?;
-            let Some(out) = out.get_mut(..scratch.len()) else {
-                return Err(bad(format!("a chunk of {} bytes", scratch.len())));
-            };
-            out.copy_from_slice(&scratch);
+            chunk(body, out).map_err(|found| bad(found.into()))?;
         }
         at = at.saturating_add(2).saturating_add(body_len);
+    }
+    Ok(())
+}
+
+/// Decodes one compressed chunk into the beginning of `out`.
+///
+/// Groups of eight items follow a byte whose bits say which are literals (0) and which are
+/// references of 16 bits: the farther the output has come, the more of them are distance.
+///
+/// The crate `lznt1` decodes the same at half the speed; it is the judge in the tests.
+// Every index is compared with a length right before it is used, and the positions stay
+// below the lengths of two slices.
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+fn chunk(body: &[u8], out: &mut [u8]) -> std::result::Result<(), &'static str> {
+    let (mut from, mut to) = (0usize, 0usize);
+    let (mut split, mut threshold) = (12u32, 16usize);
+    while from < body.len() {
+        let mut flags = body[from];
+        from += 1;
+        if flags == 0 && from + 8 <= body.len() && to + 8 <= out.len() {
+            out[to..to + 8].copy_from_slice(&body[from..from + 8]);
+            (from, to) = (from + 8, to + 8);
+            continue;
+        }
+        for _ in 0..8 {
+            if from >= body.len() {
+                return Ok(());
+            }
+            if flags & 1 == 0 {
+                if to >= out.len() {
+                    return Err("a chunk of more than 4096 bytes");
+                }
+                out[to] = body[from];
+                (from, to) = (from + 1, to + 1);
+            } else {
+                if from + 2 > body.len() {
+                    return Err("half a reference");
+                }
+                let item = usize::from(u16::from_le_bytes([body[from], body[from + 1]]));
+                from += 2;
+                while to > threshold {
+                    split = split.saturating_sub(1);
+                    threshold *= 2;
+                }
+                let len = (item & ((1 << split) - 1)) + 3;
+                let back = (item >> split) + 1;
+                if back > to {
+                    return Err("a reference before the chunk's beginning");
+                }
+                if to + len > out.len() {
+                    return Err("a chunk of more than 4096 bytes");
+                }
+                if back >= len {
+                    out.copy_within(to - back..to - back + len, to);
+                } else if back == 1 {
+                    let byte = out[to - 1];
+                    out[to..to + len].fill(byte);
+                } else {
+                    for at in to..to + len {
+                        out[at] = out[at - back];
+                    }
+                }
+                to += len;
+            }
+            flags >>= 1;
+        }
     }
     Ok(())
 }
@@ -158,6 +227,13 @@ impl Disk for Compressed {
                 Stored::Plain => {
                     self.volume
                         .read_runs(&self.runs, now, at, &|| self.what.clone())?;
+                }
+                // Whole units are decoded where they are wanted: who reads them all does not
+                // come back.
+                Stored::Coded(len) if skip == 0 && n as u64 == self.unit => {
+                    let coded = self.coded(start, len)?;
+                    now.fill(0);
+                    self.unpack(&coded, now, start)?;
                 }
                 Stored::Coded(len) => {
                     let unit = self.decode(start, len)?;
@@ -225,6 +301,54 @@ mod tests {
     }
 
     proptest! {
+        /// What the crate compresses, and what it makes of damaged bytes.
+        #[test]
+        fn decodes_as_the_crate_does(
+            words in prop::collection::vec(0usize..40, 1..2500),
+            flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        ) {
+            let text: Vec<u8> = words
+                .iter()
+                .flat_map(|w| format!("{}word{w} ", "a".repeat(w % 7)).into_bytes())
+                .collect();
+            let mut coded = Vec::new();
+            lznt1::compress(&text, &mut coded);
+            for (at, byte) in &flips {
+                let at = at.index(coded.len());
+                coded[at] ^= byte;
+            }
+            coded.extend([0, 0]);
+            let mut unit = vec![0; text.len().next_multiple_of(CHUNK)];
+            let ours = decode(&coded, &mut unit);
+            if flips.is_empty() {
+                prop_assert!(ours.is_ok());
+                prop_assert_eq!(&unit[..text.len()], &text[..]);
+            } else {
+                // Chunk by chunk, as the unit has them.
+                let mut at = 0;
+                for out in unit.chunks(CHUNK) {
+                    let header = usize::from(u16::from_le_bytes([coded[at], coded[at + 1]]));
+                    if header == 0 || header >> 12 & 7 != 3 {
+                        break;
+                    }
+                    let end = at + 3 + (header & 0xfff);
+                    let mut theirs = Vec::new();
+                    let whole = end <= coded.len()
+                        && lznt1::decompress(&coded[at..end], &mut theirs).is_ok()
+                        && theirs.len() <= CHUNK;
+                    if !whole {
+                        prop_assert!(ours.is_err());
+                        break;
+                    }
+                    prop_assert_eq!(&out[..theirs.len()], &theirs[..]);
+                    at = end;
+                    if at + 2 > coded.len() {
+                        break;
+                    }
+                }
+            }
+        }
+
         #[test]
         fn never_panics(coded in prop::collection::vec(any::<u8>(), 0..9000)) {
             let mut unit = vec![0; 65_536];
