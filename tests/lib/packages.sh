@@ -11,7 +11,7 @@ qemu-img:qemu-utils qemu-io:qemu-utils qemu-storage-daemon:qemu-utils qemu-nbd:q
 vmdkmount:libvmdk-utils vhdimount:libvhdi-utils
 vmfs-fuse:vmfs-tools vmfs6-fuse:vmfs6-tools
 fls:sleuthkit
-fusermount3:fuse3 setfattr:attr sfdisk:fdisk sgdisk:gdisk
+fusermount3:fuse3 setfattr:attr sfdisk:fdisk sgdisk:gdisk losetup:mount
 wimlib-imagex:wimtools
 mke2fs:e2fsprogs pvcreate:lvm2 ldmtool:ldmtool
 nbdcopy:libnbd-bin

@@ -44,7 +44,7 @@ fn a_script_of_old_runs() {
         "--over",
         &text(&flat),
     ];
-    assert!(Command::new(&vmdkit).args(over).status().unwrap().success());
+    assert!(Command::new(vmdkit).args(over).status().unwrap().success());
     fs::write(
         vm.join("web.vmx"),
         "config.version = \"8\"\nvirtualHW.version = \"7\"\ndisplayName = \"web 01\"\n\
@@ -52,7 +52,7 @@ fn a_script_of_old_runs() {
     )
     .unwrap();
     for name in ["vcbMounter", "vcbVmName", "vcbSnapAll", "vcbRestore"] {
-        symlink(&vmdkit, bin.join(name)).unwrap();
+        symlink(vmdkit, bin.join(name)).unwrap();
     }
     fs::write(at("script"), SCRIPT).unwrap();
     let out = Command::new("sh")
@@ -108,7 +108,7 @@ fn a_script_of_old_runs() {
             1,
         ),
     ] {
-        let out = Command::new(&vmdkit).args(&args).output().unwrap();
+        let out = Command::new(vmdkit).args(&args).output().unwrap();
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert_eq!(out.status.code(), Some(code), "{args:?}: {said}");
     }
