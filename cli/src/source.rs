@@ -150,6 +150,17 @@ impl convert::restore::Source for Restorable<'_> {
         self.tree.streams(node)
     }
 
+    fn xattrs(&self, node: Node) -> Result<Vec<(Name, Vec<u8>)>> {
+        let Some((fs, id)) = self.tree.guest(node)? else {
+            return Ok(Vec::new());
+        };
+        // Windows' have no prefix, and Linux has no place for them.
+        let prefixes = [&b"user."[..], b"trusted.", b"security.", b"system."];
+        let mut all = fs.xattrs(id)?;
+        all.retain(|(name, _)| prefixes.iter().any(|p| name.as_bytes().starts_with(p)));
+        Ok(all)
+    }
+
     fn security(&self, node: Node) -> Result<Option<guest_fs::Security>> {
         match self.tree.guest(node)? {
             Some((fs, id)) => fs.security(id),

@@ -29,7 +29,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("clap", &["vmdkit", "xtask"]),
     ("fuser", &["proxy"]),
     ("ntfs", &["tests"]),
-    ("fatfs", &["tests"]),
+    ("fatfs", &["tests", "xtask"]),
     ("indicatif", &["vmdkit"]),
 ];
 

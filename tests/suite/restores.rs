@@ -328,3 +328,58 @@ fn deleted_files_of_fat() {
     let cat = vmdkit(["cat", "--meta", img, "/p0/$deleted/dir/a long name.txt"]);
     assert_eq!(cat.stdout, bytes);
 }
+
+/// Extended attributes of a Linux guest, by cp and by tar.
+#[test]
+fn attributes_of_a_linux_guest() {
+    if !tools::have(&["mkfs.ext4", "debugfs", "getfattr", "setfattr", "tar"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let (image, file) = (at("e.img"), at("file"));
+    fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    fs::write(&file, "contents").unwrap();
+    let img = image.to_str().unwrap();
+    tools::run("mkfs.ext4", ["-q", "-F", img]).unwrap();
+    for request in [
+        format!("write {} file", file.display()),
+        "ea_set file user.comment kept".into(),
+        "mkdir dir".into(),
+        "ea_set dir user.of.dir too".into(),
+    ] {
+        tools::run("debugfs", ["-w", "-R", &request, img]).unwrap();
+    }
+    // Where the tests' own directory takes none there is nothing to see.
+    let takes = Command::new("setfattr")
+        .args(["-n", "user.x", "-v", "x"])
+        .arg(&file)
+        .status();
+    if !takes.unwrap().success() {
+        tests::say!(
+            "skipped: no extended attributes in {}",
+            dir.path().display()
+        );
+        return;
+    }
+    let (out, tarred) = (at("out"), at("tarred"));
+    for dir in [&out, &tarred] {
+        fs::create_dir(dir).unwrap();
+    }
+    vmdkit(args(&["cp", "-a", "@", "/p0/.", "@"], &[&image, &out]));
+    let tar = vmdkit(args(&["tar", "@", "/p0/."], &[&image]));
+    fs::write(at("t.tar"), tar.stdout).unwrap();
+    let (archive, to) = (at("t.tar"), tarred.to_str().unwrap().to_owned());
+    let words = ["--xattrs", "-xf", archive.to_str().unwrap(), "-C", &to];
+    tools::run("tar", words).unwrap();
+    for dir in [&out, &tarred] {
+        let comment = attribute(&dir.join("file"), "user.comment");
+        assert_eq!(comment.as_deref(), Some("0x6b657074"), "{}", dir.display());
+        assert_eq!(fs::read(dir.join("file")).unwrap(), b"contents");
+    }
+    let of_dir = attribute(&out.join("dir"), "user.of.dir");
+    assert_eq!(of_dir.as_deref(), Some("0x746f6f"));
+    // Without -p or -a nothing of the kind is set.
+    vmdkit(args(&["cp", "@", "/p0/file", "@"], &[&image, &at("plain")]));
+    assert_eq!(attribute(&at("plain"), "user.comment"), None);
+}

@@ -244,6 +244,12 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
         };
         let mut xattrs = Vec::new();
         let streams = self.streams(path, node, &mut xattrs);
+        if self.archive.keeps_xattrs() {
+            match self.source.xattrs(node) {
+                Ok(all) => xattrs.extend(all),
+                Err(e) => self.fail(path, &e),
+            }
+        }
         self.observer.found(disk.len());
         if self.contents(path, name, &*disk, metadata, &xattrs)? {
             self.summary.files += 1;
@@ -305,7 +311,10 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
                         Ok(bytes)
                     });
                     match read {
-                        Ok(bytes) => xattrs.push((stream.name, bytes)),
+                        Ok(bytes) => {
+                            let name = [b"user.", stream.name.as_bytes()].concat();
+                            xattrs.push((Name::from_bytes(name), bytes));
+                        }
                         Err(e) => {
                             let path = [path, b":", stream.name.as_bytes()].concat();
                             self.fail(&path, &e);

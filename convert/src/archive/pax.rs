@@ -46,11 +46,11 @@ impl Pax {
         }
     }
 
-    /// An extended attribute of the user's, as GNU tar and libarchive keep them.
+    /// An extended attribute with its prefix, as GNU tar and libarchive keep them.
     pub(super) fn xattr(&mut self, name: &[u8], value: &[u8]) {
         // An equals sign would end the key.
         let name = String::from_utf8_lossy(name).replace('=', "%3D");
-        let key = format!("SCHILY.xattr.user.{name}");
+        let key = format!("SCHILY.xattr.{name}");
         self.0.push((key, value.to_vec()));
     }
 

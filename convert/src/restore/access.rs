@@ -2,7 +2,7 @@
 
 use crate::restore::{Acl, Options};
 use disk_io::{DiskError, Result};
-use guest_fs::{Metadata, Security, Timestamp};
+use guest_fs::{Metadata, Name, Security, Timestamp};
 use rustix::{
     fd::BorrowedFd,
     fs::{XattrFlags, fsetxattr},
@@ -67,6 +67,27 @@ pub(crate) fn keep_times(
         }
         _ => Ok(()),
     }
+}
+
+/// Extended attributes of a Unix guest, where everything is to be kept. What only root may
+/// set (capabilities, trusted ones) is left by others, as owners are.
+pub(crate) fn keep_xattrs(file: BorrowedFd<'_>, xattrs: &[(Name, Vec<u8>)]) -> Result<()> {
+    let root = rustix::process::geteuid().is_root();
+    let mut first = None;
+    for (name, value) in xattrs {
+        let flags = XattrFlags::empty();
+        let Err(e) = fsetxattr(file, name.as_os_str(), value, flags) else {
+            continue;
+        };
+        // Labels belong to the policy of the machine that a file is on.
+        let not_ours = name.as_bytes().starts_with(b"security.selinux");
+        let not_allowed = matches!(e, Errno::PERM | Errno::ACCESS) && !root;
+        if !not_ours && !not_allowed {
+            let e = DiskError::io(format!("setting the extended attribute {name}"), &e.into());
+            first.get_or_insert(e);
+        }
+    }
+    first.map_or(Ok(()), Err)
 }
 
 fn set(file: BorrowedFd<'_>, name: &str, value: &[u8]) -> std::result::Result<(), Errno> {

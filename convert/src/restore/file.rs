@@ -184,6 +184,10 @@ impl<S: Source> Run<'_, S> {
             Ok(security) => (security, Ok(())),
             Err(e) => (None, Err(e)),
         };
+        // Before the mode, which lists of access go with, and before the times.
+        let xattrs = self
+            .xattrs_of(job.node)
+            .and_then(|all| access::keep_xattrs(file.as_fd(), &all));
         let finished = finish_file(
             &file,
             metadata,
@@ -191,7 +195,7 @@ impl<S: Source> Run<'_, S> {
             security.as_ref(),
             self.options,
         );
-        let all = [streams, secured, finished];
+        let all = [streams, secured, xattrs, finished];
         for e in all.into_iter().filter_map(Result::err) {
             let e = match pipeline::is_cancelled(&e) {
                 true => e,

@@ -11,7 +11,7 @@ use crate::{
     target::write_error,
 };
 use disk_io::{DiskError, Result};
-use guest_fs::{Metadata, Security};
+use guest_fs::{Metadata, Name, Security};
 use rustix::{
     fd::AsFd,
     fs::{AtFlags, fchmod, fchown, futimens, linkat, unlinkat},
@@ -41,6 +41,7 @@ pub(crate) struct DirRecord {
     pub(crate) metadata: Metadata,
     pub(crate) made: Arc<AtomicBool>,
     pub(crate) security: Option<Security>,
+    pub(crate) xattrs: Vec<(Name, Vec<u8>)>,
 }
 
 impl<S: Source> Run<'_, S> {
@@ -192,10 +193,12 @@ impl<S: Source> Run<'_, S> {
                     fchmod(&dir, mode).map_err(fail)?;
                 }
                 let security = record.security.as_ref();
+                let xattrs = access::keep_xattrs(dir.as_fd(), &record.xattrs);
                 let kept = access::keep(dir.as_fd(), &record.metadata, security, self.options);
                 futimens(&dir, &times(&record.metadata)).map_err(fail)?;
                 access::keep_times(dir.as_fd(), &record.metadata, self.options)?;
                 kept?;
+                xattrs.map_err(|e| e.file(record.path.display()))?;
                 owned.map(|_| ()).map_err(|e| e.file(record.path.display()))
             };
             if let Err(e) = finish() {

@@ -36,6 +36,12 @@ pub trait Source: Sync {
     /// Named streams.
     fn streams(&self, node: Self::Node) -> Result<Vec<Stream>>;
 
+    /// Extended attributes of a Unix guest, with their prefixes (`user.`, `security.`, …).
+    fn xattrs(&self, node: Self::Node) -> Result<Vec<(Name, Vec<u8>)>> {
+        let _ = node;
+        Ok(Vec::new())
+    }
+
     /// Who may do what with an object, where Windows' descriptors are kept.
     fn security(&self, node: Self::Node) -> Result<Option<Security>> {
         let _ = node;

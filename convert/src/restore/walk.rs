@@ -336,6 +336,10 @@ impl<S: Source> Run<'_, S> {
             directories.push(DirRecord {
                 path: dir.path().to_path_buf(),
                 guest_path: path.to_vec(),
+                xattrs: self.xattrs_of(node).unwrap_or_else(|e| {
+                    self.failed(path, &e.context("restored, but not wholly"));
+                    Vec::new()
+                }),
                 security,
                 metadata,
                 made: dir.made(),
@@ -404,6 +408,14 @@ impl<S: Source> Run<'_, S> {
         match self.options.acl {
             Acl::None => Ok(None),
             _ => self.source.security(node),
+        }
+    }
+
+    /// Extended attributes of a Unix guest, where they are kept.
+    pub(crate) fn xattrs_of(&self, node: S::Node) -> Result<Vec<(Name, Vec<u8>)>> {
+        match self.options.preserve {
+            true => self.source.xattrs(node),
+            false => Ok(Vec::new()),
         }
     }
 
