@@ -88,6 +88,7 @@ fn a_script_of_old_runs() {
             ],
             0,
         ),
+        (vec!["vcb".into(), "mounter".into(), "--help".into()], 0),
         // Wrong usage is told as such.
         (
             vec!["vcb".into(), "mounter".into(), "-r".into(), "/x".into()],

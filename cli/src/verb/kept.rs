@@ -10,7 +10,7 @@ use convert::{
     place::Partial,
     restore::{Record, Summary},
 };
-use disk_io::DiskError;
+use disk_io::{DiskError, ErrorKind};
 use guest_fs::{NodeKind, Timestamp};
 use serde::Serialize;
 use std::{
@@ -129,7 +129,13 @@ impl Kept {
         zone: Zone,
     ) -> Result<Self, Failure> {
         let mut kept = Self {
-            manifest: manifest.map(|m| Output::create(m, false)).transpose()?,
+            manifest: manifest
+                .map(|m| Output::create(m, false))
+                .transpose()
+                .map_err(|e| match e.kind() {
+                    ErrorKind::Refused => e.hint("choose another name for the manifest"),
+                    _ => e,
+                })?,
             sddl: None,
             icacls: None,
             zone,

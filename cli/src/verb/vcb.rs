@@ -265,8 +265,15 @@ fn run(words: Vec<OsString>, global: &Global) -> Result<Exit, Failure> {
     }
     line.extend(words);
     args::stand_in(line.clone());
-    let matches = args::command().try_get_matches_from(line);
-    let matches = matches.map_err(|e| Failure::usage(e.to_string()))?;
+    let matches = match args::command().try_get_matches_from(line) {
+        Ok(matches) => matches,
+        // Help that was asked for is a result.
+        Err(e) if !e.use_stderr() => {
+            e.print()?;
+            return Ok(Exit::Done);
+        }
+        Err(e) => return Err(Failure::usage(e.to_string())),
+    };
     let cli = Cli::from_arg_matches(&matches).map_err(|e| Failure::usage(e.to_string()))?;
     cli.verb.run(&cli.global)
 }
