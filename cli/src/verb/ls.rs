@@ -1,9 +1,6 @@
 //! `ls`: what is in a directory of the tree.
 
-use super::{
-    gather::{Found, Gather, Item, Walker},
-    journal,
-};
+use super::journal;
 use crate::{
     args::{Global, GuestArgs, SourceArgs},
     exit::{Exit, Failure, tell_path_error},
@@ -14,11 +11,13 @@ use crate::{
     verb::entry::{EntryJson, ErrorJson, FactsJson, StreamJson, mode_text},
 };
 use clap::Args;
-use disk_io::DiskError;
+use disk_io::{DiskError, Result};
 use guest_fs::{Metadata, Name, NodeKind, Stream};
-use proxy::{Node, Tree, VolumeReport};
+use proxy::{Entry, Node, Tree, VolumeReport};
 use serde::Serialize;
-use std::{ffi::OsString, fmt::Write, os::unix::ffi::OsStrExt};
+use std::{
+    collections::HashSet, ffi::OsString, fmt::Write, ops::ControlFlow, os::unix::ffi::OsStrExt,
+};
 
 /// List volumes and directories
 ///
@@ -160,7 +159,7 @@ impl Ls {
             }
             lister.only(&path, found.node, kind)?;
         } else if self.recursive {
-            lister.below(&path, found.node)?;
+            lister.below(&path, found.node, &mut HashSet::new())?;
         } else if let Some(volumes) = tree.volume_level(found.node)? {
             lister.volumes(&path, &volumes)?;
         } else {
@@ -172,7 +171,7 @@ impl Ls {
     }
 }
 
-impl<'a> Lister<'a> {
+impl Lister<'_> {
     fn volumes(&mut self, path: &[u8], volumes: &[proxy::VolumeReport]) -> Result<(), Failure> {
         if self.ls.json {
             let listing = Listing {
@@ -190,14 +189,27 @@ impl<'a> Lister<'a> {
         Ok(())
     }
 
+    /// The entries of a directory by name, and what could not be listed.
+    fn entries(&mut self, node: Node) -> Result<(Vec<Entry>, Vec<DiskError>)> {
+        let (mut entries, mut errors) = (Vec::new(), Vec::new());
+        self.tree.read_dir(node, &mut |entry| {
+            match entry {
+                Ok(entry) => entries.push(entry),
+                Err(e) => errors.push(e),
+            }
+            ControlFlow::Continue(())
+        })?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok((entries, errors))
+    }
+
     fn tell(&mut self, path: &[u8], e: &DiskError) {
         self.missing = true;
         tell_path_error(path, e);
     }
 
     fn directory(&mut self, path: &[u8], node: Node) -> Result<(), Failure> {
-        let gather = self.gather();
-        let (entries, errors) = gather.entries(node)?;
+        let (entries, errors) = self.entries(node)?;
         for e in &errors {
             self.tell(path, e);
         }
@@ -205,7 +217,7 @@ impl<'a> Lister<'a> {
             let mut all = Vec::with_capacity(entries.len());
             for entry in &entries {
                 let path = join(path, entry.name.as_bytes());
-                all.push(self.json(&gather.found(path, entry)));
+                all.push(self.json(&path, entry.node, entry.kind, entry.short_name.as_ref()));
             }
             let listing = Listing {
                 path: shown(path),
@@ -218,162 +230,166 @@ impl<'a> Lister<'a> {
         }
         for entry in &entries {
             let path = join(path, entry.name.as_bytes());
-            self.text(&gather.found(path, entry), entry.name.as_bytes())?;
+            let short = entry.short_name.as_ref();
+            self.text(&path, entry.name.as_bytes(), entry.node, entry.kind, short)?;
         }
         Ok(())
     }
 
-    /// Everything below a directory, in full paths. One thread reads and another prints.
-    fn below(&mut self, path: &[u8], node: Node) -> Result<(), Failure> {
-        let (walker, receiver) = Walker::new(self.gather());
-        std::thread::scope(|scope| {
-            let walking = scope.spawn(move || walker.run(path, node));
-            let mut printed = Ok(());
-            for item in receiver.iter().flatten() {
-                printed = match item {
-                    Item::Found(found) => self.one(&found),
-                    Item::Lost(path, e) => {
-                        self.tell(&path, &e);
-                        Ok(())
+    /// Everything below a directory, in full paths.
+    fn below(&mut self, path: &[u8], node: Node, above: &mut HashSet<Node>) -> Result<(), Failure> {
+        if above.len() > 512 || !above.insert(node) {
+            let e = DiskError::corrupt("listing the directory")
+                .found("a directory that contains itself, or more than 512 levels");
+            self.tell(path, &e);
+            return Ok(());
+        }
+        match self.entries(node) {
+            Ok((entries, errors)) => {
+                for e in &errors {
+                    self.tell(path, e);
+                }
+                for entry in entries {
+                    let path = join(path, entry.name.as_bytes());
+                    self.one(&path, entry.node, entry.kind, entry.short_name.as_ref())?;
+                    if entry.kind == NodeKind::Directory {
+                        self.below(&path, entry.node, above)?;
                     }
-                };
-                if printed.is_err() {
-                    break;
                 }
             }
-            // The walker stops when nobody takes what it finds.
-            drop(receiver);
-            match walking.join() {
-                Ok(()) => printed,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
-    }
-
-    fn gather(&self) -> Gather<'a> {
-        Gather {
-            tree: self.tree,
-            links: self.ls.json || self.ls.long,
-            metadata: self.ls.json || self.ls.long,
-            streams: self.ls.streams,
+            Err(e) => self.tell(path, &e),
         }
+        above.remove(&node);
+        Ok(())
     }
 
     /// What is no directory, asked for by itself.
     fn only(&mut self, path: &[u8], node: Node, kind: NodeKind) -> Result<(), Failure> {
-        let found = self.gather().object(path.to_vec(), node, kind, None);
         if !self.ls.json || self.ls.recursive {
-            return self.one(&found);
+            return self.one(path, node, kind, None);
         }
         let listing = Listing {
             path: shown(path),
             path_hex: hex_if_needed(path),
             volumes: None,
-            entries: Some(vec![self.json(&found)]),
+            entries: Some(vec![self.json(path, node, kind, None)]),
             errors: Vec::new(),
         };
         self.out.document(&listing)
     }
 
     /// One object by its full path.
-    fn one(&mut self, found: &Found) -> Result<(), Failure> {
+    fn one(
+        &mut self,
+        path: &[u8],
+        node: Node,
+        kind: NodeKind,
+        short: Option<&Name>,
+    ) -> Result<(), Failure> {
         if self.ls.json {
-            let json = self.json(found);
+            let json = self.json(path, node, kind, short);
             return self.out.object(&json);
         }
-        self.text(found, &found.path)
+        self.text(path, path, node, kind, short)
     }
 
-    /// What is known of an object, as it is shown.
-    fn settled(&self, metadata: &Metadata) -> Metadata {
-        let mut metadata = metadata.clone();
+    fn metadata(&self, node: Node) -> Result<Metadata> {
+        let mut metadata = self.tree.metadata(node)?;
         self.zone.settle_all(&mut metadata, self.zone_given);
         if let Some(stream) = &self.stream {
             metadata.kind = NodeKind::File;
             (metadata.size, metadata.allocated) = (stream.size, stream.allocated);
         }
-        metadata
+        Ok(metadata)
     }
 
-    fn json(&mut self, found: &Found) -> EntryJson {
-        let mut json = EntryJson::new(&found.path, found.kind);
-        json.short(found.short.as_ref());
-        match &found.metadata {
-            Some(Ok(metadata)) => {
-                let metadata = self.settled(metadata);
-                let inode = self.tree.inode(found.node);
-                json.facts = Some(FactsJson::new(&metadata, inode, &self.zone));
+    fn json(&mut self, path: &[u8], node: Node, kind: NodeKind, short: Option<&Name>) -> EntryJson {
+        let mut json = EntryJson::new(path, kind);
+        json.short(short);
+        match self.metadata(node) {
+            Ok(metadata) => {
+                json.facts = Some(FactsJson::new(&metadata, self.tree.inode(node), &self.zone));
                 json.error = metadata.refusal.as_ref().map(ErrorJson::new);
             }
-            Some(Err(e)) => {
-                self.tell(&found.path, e);
-                json.error = Some(ErrorJson::new(e));
+            Err(e) => {
+                self.tell(path, &e);
+                json.error = Some(ErrorJson::new(&e));
             }
-            None => {}
         }
-        match &found.link {
-            Some(Ok(link)) => json.link(link),
-            Some(Err(e)) => json.error = Some(ErrorJson::new(e)),
-            None => {}
-        }
-        match &found.streams {
-            Some(Ok(streams)) => {
-                json.streams = Some(streams.iter().map(StreamJson::new).collect());
+        if kind == NodeKind::Symlink {
+            match self.tree.read_link(node) {
+                Ok(link) => json.link(&link),
+                Err(e) => json.error = Some(ErrorJson::new(&e)),
             }
-            Some(Err(e)) => self.tell(&found.path, e),
-            None => {}
+        }
+        if self.ls.streams {
+            match self.tree.streams(node) {
+                Ok(streams) => json.streams = Some(streams.iter().map(StreamJson::new).collect()),
+                Err(e) => self.tell(path, &e),
+            }
         }
         json
     }
 
-    /// A line, and one for each stream; `name` is what the object is called in it.
-    fn text(&mut self, found: &Found, name: &[u8]) -> Result<(), Failure> {
+    fn text(
+        &mut self,
+        path: &[u8],
+        name: &[u8],
+        node: Node,
+        kind: NodeKind,
+        short: Option<&Name>,
+    ) -> Result<(), Failure> {
         let mut before = String::new();
-        match &found.metadata {
-            Some(Ok(metadata)) if self.ls.long => {
-                let m = self.settled(metadata);
-                let time = m
-                    .modified
-                    .map_or_else(|| "-".into(), |t| self.zone.short(t));
-                before.reserve(64);
-                let mode = mode_text(&m);
-                let written = write!(
-                    before,
-                    "{mode:<10} {:>3} {:>14} {time:>20}  ",
-                    m.links, m.size
-                );
-                debug_assert!(written.is_ok());
-            }
-            Some(Err(e)) if self.ls.long => {
-                self.tell(&found.path, e);
-                before = format!("{:<10} {:>3} {:>14} {:>20}  ", "?", "?", "?", "?");
-            }
-            _ => {}
-        }
-        let after = match &found.link {
-            Some(Ok(link)) if self.ls.long => format!(" -> {}", link.target),
-            _ => String::new(),
-        };
-        if self.ls.short_names {
-            let short = found.short.as_ref().map(ToString::to_string);
-            before.push_str(&format!("{:<12}  ", short.unwrap_or_default()));
-        }
-        self.out.name(&before, name, &after)?;
-        match &found.streams {
-            Some(Ok(streams)) => {
-                for stream in streams {
-                    let full = [name, b":", stream.name.as_bytes()].concat();
-                    let before = match self.ls.long {
-                        true => {
-                            format!("{:<10} {:>3} {:>14} {:>20}  ", "", "", stream.size, "")
-                        }
-                        false => String::new(),
-                    };
-                    self.out.name(&before, &full, "")?;
+        let mut after = String::new();
+        if self.ls.long {
+            match self.metadata(node) {
+                Ok(m) => {
+                    let time = m
+                        .modified
+                        .map_or_else(|| "-".into(), |t| self.zone.short(t));
+                    before = String::with_capacity(64);
+                    let mode = mode_text(&m);
+                    let written = write!(
+                        before,
+                        "{mode:<10} {:>3} {:>14} {time:>20}  ",
+                        m.links, m.size
+                    );
+                    debug_assert!(written.is_ok());
+                }
+                Err(e) => {
+                    self.tell(path, &e);
+                    before = format!("{:<10} {:>3} {:>14} {:>20}  ", "?", "?", "?", "?");
                 }
             }
-            Some(Err(e)) => self.tell(&found.path, e),
-            None => {}
+            if kind == NodeKind::Symlink
+                && let Ok(link) = self.tree.read_link(node)
+            {
+                after = format!(" -> {}", link.target);
+            }
+        }
+        if self.ls.short_names {
+            let short = short.map(ToString::to_string).unwrap_or_default();
+            before.push_str(&format!("{short:<12}  "));
+        }
+        self.out.name(&before, name, &after)?;
+        if self.ls.streams {
+            match self.tree.streams(node) {
+                Ok(streams) => {
+                    for stream in streams {
+                        let mut full = name.to_vec();
+                        full.push(b':');
+                        full.extend_from_slice(stream.name.as_bytes());
+                        let before = match self.ls.long {
+                            true => {
+                                format!("{:<10} {:>3} {:>14} {:>20}  ", "", "", stream.size, "")
+                            }
+                            false => String::new(),
+                        };
+                        self.out.name(&before, &full, "")?;
+                    }
+                }
+                Err(e) => self.tell(path, &e),
+            }
         }
         Ok(())
     }

@@ -10,7 +10,6 @@ pub(crate) mod docs;
 pub(crate) mod entry;
 pub(crate) mod export;
 pub(crate) mod find;
-mod gather;
 pub(crate) mod history;
 pub(crate) mod info;
 mod journal;
