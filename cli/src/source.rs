@@ -100,6 +100,14 @@ pub(crate) fn open_tree_with(
     spec.guest.raw_reparse = guest.raw_reparse;
     spec.guest.efs_raw = guest.efs_raw;
     spec.guest.deleted = guest.meta;
+    if guest.raw_reparse {
+        output::warn(
+            "--raw-reparse: files whose contents are elsewhere are given as they lie here, which may be zeros",
+        );
+    }
+    if guest.efs_raw {
+        output::warn("--efs-raw: encrypted files are given as cipher text");
+    }
     let options = TreeOptions {
         meta: guest.meta,
         guests,

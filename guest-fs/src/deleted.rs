@@ -8,7 +8,7 @@
 
 use crate::{
     Change, DirEntry, Extent, FileSystem, Found, Link, Metadata, Name, NodeId, NodeKind, Security,
-    Stream, Visit, VolumeInfo,
+    Stream, Visit, VolumeInfo, fs::DELETED,
 };
 use disk_io::{Disk, DiskError, Result};
 use std::{
@@ -145,7 +145,7 @@ impl Builder<'_> {
             if one.metadata.kind == NodeKind::Directory
                 && let Some((parent, name)) = one.names.first()
             {
-                let record = node.record & !(1 << 47);
+                let record = node.record & !DELETED;
                 let known = (node.sequence, node, *parent, name.clone());
                 self.gone.insert(record, known);
             }
@@ -158,7 +158,7 @@ impl Builder<'_> {
             let node = one.metadata.node;
             if one.names.is_empty() {
                 let dir = self.orphans();
-                let name = Name::from(format!("record {}", node.record & !(1 << 47)).as_str());
+                let name = Name::from(format!("record {}", node.record & !DELETED).as_str());
                 self.place(dir, name, node, one.metadata.kind);
             }
             for (parent, name) in one.names {
@@ -214,7 +214,7 @@ impl Builder<'_> {
         if let Some(index) = self.made.get(&node) {
             return *index;
         }
-        let known = self.gone.get(&(node.record & !(1 << 47))).cloned();
+        let known = self.gone.get(&(node.record & !DELETED)).cloned();
         let Some((_, _, parent, name)) = known.filter(|_| depth < DEEPEST) else {
             return self.orphans();
         };
@@ -385,7 +385,7 @@ impl FileSystem for WithDeleted {
             return Ok(vec![(above, directory.name.clone())]);
         }
         // Only nodes of deleted files can be in the tree, and only once it was made.
-        if node.record & (1 << 47) != 0
+        if node.record & DELETED != 0
             && let Some((dir, name)) = self.tree()?.places.get(&node)
         {
             return Ok(vec![(ours(*dir), name.clone())]);

@@ -32,7 +32,7 @@ pub mod table;
 
 use crate::{
     Extent, FileSystem, Found, FsKind, Metadata, Name, NodeId, NodeKind, OpenOptions, Visit,
-    VolumeInfo, volume::Recognised,
+    VolumeInfo, fs::DELETED, volume::Recognised,
 };
 use boot::Geometry;
 use chain::{Chain, Wanted};
@@ -342,7 +342,7 @@ impl FileSystem for Fat {
 
     fn metadata(&self, node: NodeId) -> Result<Metadata> {
         let asked = node;
-        let node = NodeId::plain(node.record & !deleted::DELETED);
+        let node = NodeId::plain(node.record & !DELETED);
         if node.record == ROOT {
             return Ok(Metadata {
                 node,
@@ -374,10 +374,16 @@ impl FileSystem for Fat {
             Wanted::Exactly(u32::try_from(size.div_ceil(cluster)).unwrap_or(u32::MAX)).key(),
         );
         // The chain is not walked for a listing; what is known of it already is told.
-        let remarks = match self.chains.get(&key) {
+        let mut remarks = match self.chains.get(&key) {
             Some(chain) if !entry.is_dir() => chain.remarks(),
             _ => Vec::new(),
         };
+        if asked.record & DELETED != 0 && size > cluster {
+            remarks.push(
+                "only its first cluster is known: the rest is taken from the free clusters after it"
+                    .into(),
+            );
+        }
         let zone = self.options.zone_offset;
         Ok(Metadata {
             node: asked,
@@ -400,9 +406,9 @@ impl FileSystem for Fat {
 
     fn open(&self, node: NodeId, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {
         no_streams(stream)?;
-        match node.record & deleted::DELETED {
+        match node.record & DELETED {
             0 => Ok(Arc::new(self.contents(node)?)),
-            _ => self.open_deleted(NodeId::plain(node.record & !deleted::DELETED)),
+            _ => self.open_deleted(NodeId::plain(node.record & !DELETED)),
         }
     }
 
@@ -410,7 +416,7 @@ impl FileSystem for Fat {
         let mut free = crate::free::Free::new(visit, self.area.data_start, self.area.cluster);
         for n in 0..self.geometry.clusters {
             // There is no journal: what the table calls free no file can have.
-            if self.table.is_free(n.saturating_add(2))? {
+            if self.table.is_free_in_all(n.saturating_add(2))? {
                 free.add(n.into(), 1);
             }
         }

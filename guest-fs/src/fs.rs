@@ -106,6 +106,11 @@ impl fmt::Display for FsKind {
     }
 }
 
+/// Set in the record number of a node that stands for a deleted file. Those of others are
+/// below 2^47: an MFT's records need less, and a FAT volume of at most 2 TiB has at most 2^36
+/// entries of 32 bytes.
+pub(crate) const DELETED: u64 = 1 << 47;
+
 /// One object of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId {

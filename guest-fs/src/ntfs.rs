@@ -15,6 +15,7 @@
 //! | `index` | directories: listing and lookup |
 //! | `lznt1` | files compressed by NTFS |
 //! | `wof` | files compressed by CompactOS |
+//! | `claims` | which clusters each record has, to be held against $Bitmap |
 //! | `scan` | every file from the $MFT at once, and deleted files |
 //! | `security` | security descriptors, raw and as SDDL |
 //! | `ea` | extended attributes and object ids |
@@ -30,6 +31,7 @@
 
 mod attribute_list;
 mod boot;
+mod claims;
 mod ea;
 mod file;
 mod index;

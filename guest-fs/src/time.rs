@@ -26,6 +26,13 @@ impl Timestamp {
         }
     }
 
+    /// As Windows counts it, in 100 ns since 1601-01-01 UTC; `None` where no FILETIME says it.
+    pub fn to_filetime(&self) -> Option<u64> {
+        let seconds = self.seconds.checked_add(FILETIME_TO_UNIX)?;
+        let ticks = seconds.checked_mul(10_000_000)?;
+        u64::try_from(ticks.checked_add(i64::from(self.nanos / 100))?).ok()
+    }
+
     /// From Unix seconds and nanoseconds, in UTC.
     pub fn from_unix(seconds: i64, nanos: u32) -> Self {
         Self {
@@ -46,6 +53,11 @@ mod tests {
         assert_eq!((zero.seconds, zero.nanos), (-11_644_473_600, 0));
         let unix = Timestamp::from_filetime(116_444_736_000_000_001);
         assert_eq!((unix.seconds, unix.nanos), (0, 100));
+        for ticks in [0, 1, 116_444_736_000_000_001, i64::MAX.cast_unsigned()] {
+            assert_eq!(Timestamp::from_filetime(ticks).to_filetime(), Some(ticks));
+        }
+        assert_eq!(Timestamp::from_unix(i64::MIN, 0).to_filetime(), None);
+        assert_eq!(Timestamp::from_unix(i64::MAX, 0).to_filetime(), None);
         assert!(Timestamp::from_filetime(u64::MAX).seconds > 0);
     }
 }

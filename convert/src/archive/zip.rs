@@ -14,8 +14,6 @@ use zip::{
 
 /// Extra field with FILETIMEs, as Windows' and 7-Zip's archives have it.
 const NTFS: u16 = 0x000a;
-/// Seconds between 1601 and 1970.
-const SECONDS: i64 = 11_644_473_600;
 
 /// A zip archive that is written.
 pub(super) struct Zip<W: Write>(ZipWriter<StreamWriter<W>>);
@@ -74,11 +72,7 @@ fn options(metadata: &Metadata, default_mode: u32) -> io::Result<Options> {
 
 /// 0 says that the time is not known.
 fn filetime(time: Option<Timestamp>) -> u64 {
-    time.and_then(|t| {
-        let ticks = t.seconds.checked_add(SECONDS)?.checked_mul(10_000_000)?;
-        u64::try_from(ticks.checked_add(i64::from(t.nanos / 100))?).ok()
-    })
-    .unwrap_or(0)
+    time.and_then(|t| t.to_filetime()).unwrap_or(0)
 }
 
 /// The old field: two seconds, 1980 to 2107, no zone.

@@ -10,9 +10,6 @@ use rustix::{
 };
 use std::ffi::OsStr;
 
-/// Seconds between 1601 and 1970.
-const SECONDS: i64 = 11_644_473_600;
-
 /// Keeps what the host's own metadata cannot: with `preserve` the time of creation and the
 /// attributes, as `user.vmdkit.created` and `user.vmdkit.attributes`, where the host's file
 /// system takes them; with [`Acl::Xattr`] the security descriptor and the attributes as
@@ -59,7 +56,7 @@ pub(crate) fn keep_times(
     let times = [metadata.created, metadata.modified, metadata.accessed];
     let ticks: Option<Vec<[u8; 8]>> = times
         .iter()
-        .map(|t| t.and_then(filetime).map(u64::to_le_bytes))
+        .map(|t| t.and_then(|t| t.to_filetime()).map(u64::to_le_bytes))
         .collect();
     match ticks {
         Some(ticks) if options.acl == Acl::Xattr => {
@@ -110,9 +107,4 @@ fn text(time: Timestamp) -> Option<String> {
         true => text,
         false => text.trim_end_matches('Z').to_owned(),
     })
-}
-
-fn filetime(time: Timestamp) -> Option<u64> {
-    let ticks = time.seconds.checked_add(SECONDS)?.checked_mul(10_000_000)?;
-    u64::try_from(ticks.checked_add(i64::from(time.nanos / 100))?).ok()
 }

@@ -205,8 +205,25 @@ impl Superblock {
     pub(super) fn free(&self, disk: &dyn Disk, visit: crate::free::Visit<'_>) -> Result<bool> {
         const BIGALLOC: u32 = 0x200;
         const BLOCK_UNINIT: u16 = 2;
+        const CLEANLY_UNMOUNTED: u16 = 1;
+        const HAS_ERRORS: u16 = 2;
         if self.ro_compat & BIGALLOC != 0 {
             return Ok(false);
+        }
+        // The bitmaps of a volume that was not closed may call a file's blocks free. A journal's
+        // were replayed before this is asked.
+        let journal = self.compat & CompatFeatures::HAS_JOURNAL != 0;
+        let why = match self.state {
+            s if s & HAS_ERRORS != 0 => Some("it is marked as having errors"),
+            s if s & CLEANLY_UNMOUNTED == 0 && !journal => Some("it was not unmounted"),
+            _ => None,
+        };
+        if let Some(why) = why {
+            return Err(
+                DiskError::refused("telling the free space of an ext volume")
+                    .expected("a volume that was closed")
+                    .found(why),
+            );
         }
         let block = u64::from(self.block_size);
         let mut free = crate::free::Free::new(visit, 0, block);

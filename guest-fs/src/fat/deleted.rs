@@ -2,13 +2,9 @@
 //! clusters, what a file held.
 
 use super::{Fat, chain::Chain, contents::Contents, entry::Entry, long, names};
-use crate::{FileSystem, Found, Name, NodeId, NodeKind};
+use crate::{FileSystem, Found, Name, NodeId, NodeKind, fs::DELETED};
 use disk_io::{Disk, DiskError, Result};
 use std::{collections::HashSet, ops::ControlFlow, sync::Arc};
-
-/// Set in the number of a node that stands for a deleted entry: those of others are below
-/// 2^36 (32-byte entries of at most 2 TiB).
-pub(crate) const DELETED: u64 = 1 << 47;
 
 /// A deleted entry.
 #[derive(Clone, Debug)]

@@ -189,6 +189,22 @@ impl FatTable {
         Ok(self.readable(self.first, cluster)? == 0)
     }
 
+    /// Whether a cluster is free in every copy in use: where they differ, one of them has a file
+    /// there.
+    pub fn is_free_in_all(&self, cluster: u32) -> Result<bool> {
+        let copies = if self.mirrored {
+            0..self.copies
+        } else {
+            self.first..self.first.saturating_add(1)
+        };
+        for copy in copies {
+            if self.raw(copy, cluster)? != 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// How many clusters are in use.
     pub fn count_used(&self) -> Result<u64> {
         let mut used = 0u64;

@@ -7,14 +7,14 @@ use super::{
     record::{Attribute, Form, kind},
     reparse::{self, Meaning, Reparse, tag},
     runs::Where,
-    scan::DELETED,
     security, stream, usn,
     volume::{FIRST_USER, Ntfs, ROOT},
     wof,
 };
 use crate::{
     Change, DirEntry, Extent, FileSystem, Found, Link, Metadata, Name, NodeId, NodeKind, Security,
-    Stream, Timestamp, Visit, VolumeInfo, fs::attributes,
+    Stream, Timestamp, Visit, VolumeInfo,
+    fs::{DELETED, attributes},
 };
 use disk_io::{Disk, DiskError, Fields, Result};
 use std::{borrow::Cow, collections::HashMap, ops::ControlFlow, sync::Arc};

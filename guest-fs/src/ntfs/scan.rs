@@ -8,16 +8,15 @@ use super::{
     runs::{Piece, RunList, Where},
     volume::{FIRST_USER, Ntfs, Volume},
 };
-use crate::{Name, fs::Found};
+use crate::{
+    Name,
+    fs::{DELETED, Found},
+};
 use disk_io::{DiskError, Result};
 use std::{collections::HashSet, ops::ControlFlow, sync::Arc};
 
 /// Bytes of the $MFT read at once.
-const STEP: u64 = 1 << 20;
-/// Set in the record number of a node that stands for a deleted file: real numbers are
-/// below 2^47, and a node says at most 48 bits.
-pub(crate) const DELETED: u64 = 1 << 47;
-
+pub(crate) const STEP: u64 = 1 << 20;
 /// $Extend's record.
 const EXTEND: u64 = 11;
 
@@ -94,7 +93,8 @@ impl Ntfs {
     }
 }
 
-fn slot(chunk: &Chunk, number: u64) -> Option<&Slot> {
+/// What a chunk knows of a record.
+pub(crate) fn slot(chunk: &Chunk, number: u64) -> Option<&Slot> {
     let index = usize::try_from(number.checked_sub(chunk.first)?).ok()?;
     chunk.slots.get(index)
 }

@@ -6,14 +6,14 @@ use super::{
     index::{Directory, Node},
     mft::Mft,
     record::{Chunk, kind},
-    scan::DELETED,
     upcase::UpCase,
 };
-use crate::{FsKind, Name, NodeId, OpenOptions, VolumeInfo};
+use crate::{FsKind, Name, NodeId, OpenOptions, VolumeInfo, fs::DELETED};
 use disk_io::{Disk, DiskError, Fields, Result};
 use quick_cache::{Weighter, sync::Cache};
 use std::{
     fmt,
+    ops::Range,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -231,7 +231,9 @@ impl Volume {
                 .expected(format!("{bits} bits in $Bitmap"))
                 .found(format!("{} bytes", clusters.size)));
         }
-        let mut free = crate::free::Free::new(visit, 0, self.boot.cluster());
+        let mut ranges = Vec::new();
+        let mut keep = |range| ranges.push(range);
+        let mut free = crate::free::Free::new(&mut keep, 0, self.boot.cluster());
         let mut buf = vec![0u8; 1 << 20];
         let mut at = 0u64;
         while at < bits.div_ceil(8) {
@@ -243,6 +245,24 @@ impl Volume {
             at = at.saturating_add(n);
         }
         free.close();
+        // A map can be wrong on a volume that was closed: what it calls free is nobody's only if
+        // no record has it.
+        self.visit_claims(&mut |claim| {
+            let claim = claim?;
+            let [start, end] = [claim.clusters.start, claim.clusters.end]
+                .map(|at| at.saturating_mul(self.boot.cluster()));
+            let next = ranges.partition_point(|r: &Range<u64>| r.end <= start);
+            match ranges.get(next) {
+                Some(range) if range.start < end => Err(DiskError::corrupt(doing)
+                    .expected("every file's clusters to be in use in $Bitmap")
+                    .found(format!(
+                        "clusters of record {} that $Bitmap calls free",
+                        claim.record
+                    ))),
+                _ => Ok(()),
+            }
+        })?;
+        ranges.into_iter().for_each(visit);
         Ok(())
     }
 

@@ -24,8 +24,6 @@ pub(super) const LONGEST: u64 = 64 << 10;
 /// Prefixes of Unix' own.
 const UNIX: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system."];
 const SDDL: &[u8] = b"user.vmdkit.sddl";
-/// Between 1601 and 1970.
-const SECONDS: i64 = 11_644_473_600;
 
 /// A value, or why there is none.
 #[derive(Debug, PartialEq, Eq)]
@@ -117,14 +115,7 @@ fn unix(all: Vec<(Name, Vec<u8>)>) -> impl Iterator<Item = (Name, Vec<u8>)> {
 
 /// A moment as Windows counts it; `None` where it is not known.
 fn filetime(time: Option<Timestamp>) -> Option<[u8; 8]> {
-    let time = time?;
-    let seconds = time.seconds.checked_add(SECONDS)?;
-    let ticks = seconds.checked_mul(10_000_000)?;
-    Some(
-        ticks
-            .checked_add(i64::from(time.nanos / 100))?
-            .to_le_bytes(),
-    )
+    time?.to_filetime().map(u64::to_le_bytes)
 }
 
 #[cfg(test)]
