@@ -5,7 +5,7 @@
 //! by all cores at once, and a MiB of zeros is a constant, so holes cost nothing.
 
 use disk_io::{DiskError, Result};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, digest::common::hazmat::SerializableState};
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::OnceLock};
 
 /// The unit of the digest, in bytes. The last unit of a disk may be shorter.
@@ -77,6 +77,17 @@ pub fn sha256(bytes: &[u8]) -> Hash {
     Sha256::digest(bytes).into()
 }
 
+/// What a SHA-256 has come to, to be gone on with by [`hasher_from`].
+pub(crate) fn hasher_state(hasher: &Sha256) -> Vec<u8> {
+    hasher.serialize().to_vec()
+}
+
+pub(crate) fn hasher_from(state: &[u8]) -> Result<Sha256> {
+    let bad = || DiskError::corrupt("going on with a digest").found("a state that is none");
+    let state = state.try_into().map_err(|_| bad())?;
+    Sha256::deserialize(&state).map_err(|_| bad())
+}
+
 /// How many independent pieces [`sha256_each`] hashes at once at its best: the lanes of the
 /// widest vector registers.
 pub(crate) const LANES: u64 = 16;
@@ -128,6 +139,24 @@ impl UnitFold {
             units: len.div_ceil(UNIT),
             early: BTreeMap::new(),
         }
+    }
+
+    /// Goes on behind unit `next`, from what [`Self::state`] gave then.
+    ///
+    /// # Errors
+    /// `Corrupt` if that is not such a state.
+    pub(crate) fn resume(len: u64, next: u64, state: &[u8]) -> Result<Self> {
+        Ok(Self {
+            hasher: hasher_from(state)?,
+            next,
+            units: len.div_ceil(UNIT),
+            early: BTreeMap::new(),
+        })
+    }
+
+    /// The state behind the units that came in order.
+    pub(crate) fn state(&self) -> Vec<u8> {
+        hasher_state(&self.hasher)
     }
 
     /// Takes the hash of unit `index`.

@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`checkpoint`] | going on with a conversion that was cut off |
 //! | [`create`] | empty images, children, descriptors for flat files |
 //! | [`delta`] | children with what differs from a parent, and the way back into it |
 //! | [`device`] | disks onto block devices |
@@ -19,6 +20,7 @@
 
 pub mod archive;
 pub mod backup;
+pub mod checkpoint;
 pub mod create;
 pub mod delta;
 pub mod device;

@@ -74,6 +74,7 @@ pub fn write(
                 .unwrap_or(DigestKind::Vmdkit),
             force: false,
             sources: parts.sources.clone(),
+            checkpoints: None,
         };
         let report = to_image(&part.disk, Destination::File(&path), &image, progress)?;
         let Some(digest) = report.digest else {

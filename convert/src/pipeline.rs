@@ -7,12 +7,14 @@
 
 use crate::{
     digest::{
-        Digest, DigestKind, Hash, LANES, UNIT, UnitFold, sha256, sha256_each, zero_hash, zeros,
+        Digest, DigestKind, LANES, UNIT, UnitFold, hasher_from, hasher_state, sha256_each,
+        zero_hash, zeros,
     },
     progress::Progress,
     target::Target,
 };
 use disk_io::{Disk, DiskError, ErrorKind, Result, zero::is_zero};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::{
     collections::BTreeMap,
@@ -71,6 +73,46 @@ pub struct Copied {
     pub digest: Option<Digest>,
 }
 
+/// How far a copy has come: everything before it is with the target, nothing behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Units of [`UNIT`] bytes.
+    pub units: u64,
+    /// Bytes handed to the target as data.
+    pub written: u64,
+    /// What the digest has come to.
+    digest: Vec<u8>,
+}
+
+impl Position {
+    /// How many bytes of a disk of `len` bytes that is.
+    pub fn bytes(&self, len: u64) -> u64 {
+        self.units.saturating_mul(UNIT).min(len)
+    }
+}
+
+/// Keeps positions, so that a copy that is cut off can be gone on with.
+pub trait Checkpoints: Sync {
+    /// Whether it is time. It is asked between batches.
+    fn due(&self) -> bool;
+
+    /// Takes a position while nothing is read or written. What takes long goes into the
+    /// function that is returned: it is called while the copy goes on.
+    fn take(&self, position: Position) -> Result<Store<'_>>;
+}
+
+/// See [`Checkpoints::take`].
+pub type Store<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
+
+/// Where a copy begins, and who keeps how far it comes.
+#[derive(Clone, Copy, Default)]
+pub struct Course<'a> {
+    /// `None`: at the beginning.
+    pub start: Option<&'a Position>,
+    /// Who keeps positions.
+    pub checkpoints: Option<&'a dyn Checkpoints>,
+}
+
 /// Threads for `wanted` workers, where 0 means one for every core.
 pub fn workers(wanted: usize) -> usize {
     match wanted {
@@ -87,6 +129,20 @@ pub fn copy(
     options: CopyOptions,
     progress: &dyn Progress,
 ) -> Result<Copied> {
+    copy_along(disk, target, options, Course::default(), progress)
+}
+
+/// The same on a given course.
+///
+/// # Errors
+/// Also `Corrupt` if the position to start from is not one of this copy.
+pub fn copy_along(
+    disk: &dyn Disk,
+    target: &dyn Target,
+    options: CopyOptions,
+    course: Course<'_>,
+    progress: &dyn Progress,
+) -> Result<Copied> {
     let len = disk.len();
     let pieces = len.div_ceil(UNIT);
     let ordered = target.in_order() || options.digest == DigestKind::Sha256;
@@ -96,6 +152,21 @@ pub fn copy(
         (_, true) => 1,
         (_, false) => BATCH,
     };
+    let start = course.start.map_or(0, |s| s.units);
+    if start > pieces {
+        return Err(DiskError::corrupt("going on with a copy")
+            .expected(format!("a place in {pieces} units"))
+            .found(format!("{start} units")));
+    }
+    let (mut fold, mut flat) = (UnitFold::new(len), Sha256::new());
+    if let Some(position) = course.start {
+        match options.digest {
+            DigestKind::Vmdkit => fold = UnitFold::resume(len, start, &position.digest)?,
+            DigestKind::Sha256 => flat = hasher_from(&position.digest)?,
+            DigestKind::None => {}
+        }
+        progress.advance((start * UNIT).min(len));
+    }
     let job = Job {
         disk,
         target,
@@ -104,39 +175,43 @@ pub fn copy(
         len,
         pieces,
         ordered,
-        next: AtomicU64::new(0),
-        written: AtomicU64::new(0),
+        checkpoints: course.checkpoints,
+        start,
+        gate: Mutex::new(Gate {
+            next: start,
+            consumed: start,
+            active: 0,
+            closed: false,
+        }),
+        passed: Condvar::new(),
+        written: AtomicU64::new(course.start.map_or(0, |s| s.written)),
         stop: AtomicBool::new(false),
         failures: Mutex::default(),
-        fold: Mutex::new(UnitFold::new(len)),
+        fold: Mutex::new(fold),
+        flat: Mutex::new(flat),
         folded: Condvar::new(),
         batch,
-        line: Line::new(workers as u64 * (batch + 1) + 4),
+        line: Line::new(start, workers as u64 * (batch + 1) + 4),
     };
-    let flat = if ordered {
+    if ordered {
         std::thread::scope(|scope| {
             for _ in 0..workers.max(1) {
                 scope.spawn(|| job.work());
             }
-            let flat = catch_unwind(AssertUnwindSafe(|| job.consume()));
-            flat.unwrap_or_else(|_| {
+            if catch_unwind(AssertUnwindSafe(|| job.consume())).is_err() {
                 job.fail(u64::MAX, panicked("copying"));
-                None
-            })
-        })
+            }
+        });
+    } else if workers <= 1 {
+        job.work();
     } else {
-        if workers <= 1 {
-            job.work();
-        } else {
-            std::thread::scope(|scope| {
-                for _ in 0..workers {
-                    scope.spawn(|| job.work());
-                }
-            });
-        }
-        None
-    };
-    job.result(flat)
+        std::thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| job.work());
+            }
+        });
+    }
+    job.result()
 }
 
 struct Job<'a> {
@@ -149,14 +224,32 @@ struct Job<'a> {
     ordered: bool,
     /// Pieces claimed at once.
     batch: u64,
-    next: AtomicU64,
+    checkpoints: Option<&'a dyn Checkpoints>,
+    /// The piece to begin with.
+    start: u64,
+    gate: Mutex<Gate>,
+    /// Told when something in `gate` changed, or the copy stops.
+    passed: Condvar,
     written: AtomicU64,
     stop: AtomicBool,
     failures: Mutex<Vec<(u64, DiskError)>>,
     fold: Mutex<UnitFold>,
+    /// The flat hash, if that is wanted.
+    flat: Mutex<Sha256>,
     /// Told when `fold` has moved on, or the copy stops.
     folded: Condvar,
     line: Line,
+}
+
+/// Where workers claim pieces. It is closed while a position is taken.
+struct Gate {
+    /// The next piece to be claimed.
+    next: u64,
+    /// The pieces that were taken in order, where that is needed.
+    consumed: u64,
+    /// Workers that have pieces.
+    active: usize,
+    closed: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -205,10 +298,9 @@ impl Job<'_> {
         let keeps = self.ordered || self.options.digest == DigestKind::Vmdkit;
         let mut batch: Vec<Done> = Vec::new();
         loop {
-            let first = self.next.fetch_add(self.batch, Ordering::Relaxed);
-            if first >= self.pieces {
+            let Some(first) = self.claim() else {
                 return;
-            }
+            };
             self.wait_for_turn(first);
             for index in first..(first + self.batch).min(self.pieces) {
                 if self.stop.load(Ordering::Relaxed) {
@@ -264,7 +356,65 @@ impl Job<'_> {
                     self.line.put(done);
                 }
             }
+            lock(&self.gate).active -= 1;
+            self.passed.notify_all();
         }
+    }
+
+    /// The first piece of the next batch; `None` when there is none, or the copy stops.
+    fn claim(&self) -> Option<u64> {
+        loop {
+            let mut gate = lock(&self.gate);
+            while gate.closed && !self.stop.load(Ordering::Relaxed) {
+                gate = self.passed.wait(gate).unwrap_or_else(|e| e.into_inner());
+            }
+            if self.stop.load(Ordering::Relaxed) || gate.next >= self.pieces {
+                return None;
+            }
+            match self.checkpoints {
+                Some(keeper) if gate.next > self.start && keeper.due() => {
+                    gate.closed = true;
+                    if let Err(e) = self.checkpoint(keeper, gate) {
+                        self.fail(u64::MAX, e);
+                        return None;
+                    }
+                }
+                _ => {
+                    let first = gate.next;
+                    gate.next += self.batch;
+                    gate.active += 1;
+                    return Some(first);
+                }
+            }
+        }
+    }
+
+    /// Behind the closed gate: waits until every piece that was claimed is with the target,
+    /// and has the position kept.
+    fn checkpoint(&self, keeper: &dyn Checkpoints, mut gate: MutexGuard<'_, Gate>) -> Result<()> {
+        let stopped = || self.stop.load(Ordering::Relaxed);
+        while (gate.active > 0 || self.ordered && gate.consumed < gate.next.min(self.pieces))
+            && !stopped()
+        {
+            gate = self.passed.wait(gate).unwrap_or_else(|e| e.into_inner());
+        }
+        if stopped() {
+            return Ok(());
+        }
+        let position = Position {
+            units: gate.next.min(self.pieces),
+            written: self.written.load(Ordering::Relaxed),
+            digest: match self.options.digest {
+                DigestKind::Vmdkit => lock(&self.fold).state(),
+                DigestKind::Sha256 => hasher_state(&lock(&self.flat)),
+                DigestKind::None => Vec::new(),
+            },
+        };
+        let store = keeper.take(position);
+        gate.closed = false;
+        drop(gate);
+        self.passed.notify_all();
+        store?()
     }
 
     /// Hashes a batch and folds it in.
@@ -303,6 +453,8 @@ impl Job<'_> {
         // Whoever has seen `stop` unset waits by now.
         drop(lock(&self.fold));
         self.folded.notify_all();
+        drop(lock(&self.gate));
+        self.passed.notify_all();
     }
 
     /// Reads one piece and, where order does not matter, writes it; says whether it is all
@@ -413,12 +565,13 @@ impl Job<'_> {
     }
 
     /// Takes pieces in order, from the calling thread.
-    fn consume(&self) -> Option<Hash> {
-        let mut flat = (self.options.digest == DigestKind::Sha256).then(Sha256::new);
-        for index in 0..self.pieces {
-            let done = self.line.take(index)?;
-            if let Some(flat) = &mut flat {
-                flat.update(done.data().unwrap_or_else(|| zeros(done.len)));
+    fn consume(&self) {
+        for index in self.start..self.pieces {
+            let Some(done) = self.line.take(index) else {
+                return;
+            };
+            if self.options.digest == DigestKind::Sha256 {
+                lock(&self.flat).update(done.data().unwrap_or_else(|| zeros(done.len)));
             }
             if self.target.in_order() {
                 let start = index * UNIT;
@@ -428,17 +581,20 @@ impl Job<'_> {
                 };
                 if let Err(e) = result {
                     self.fail(index, e);
-                    return None;
+                    return;
                 }
             }
             if let Some(bytes) = done.bytes {
                 self.line.give_back(bytes);
             }
+            if self.checkpoints.is_some() {
+                lock(&self.gate).consumed = index + 1;
+                self.passed.notify_all();
+            }
         }
-        flat.map(|f| f.finalize().into())
     }
 
-    fn result(self, flat: Option<Hash>) -> Result<Copied> {
+    fn result(self) -> Result<Copied> {
         let mut failures = self
             .failures
             .into_inner()
@@ -457,7 +613,12 @@ impl Job<'_> {
             }
             DigestKind::Sha256 => Some(Digest {
                 kind: DigestKind::Sha256,
-                hash: flat.unwrap_or_else(|| sha256(&[])),
+                hash: self
+                    .flat
+                    .into_inner()
+                    .unwrap_or_else(|e| e.into_inner())
+                    .finalize()
+                    .into(),
             }),
         };
         let written = self.written.into_inner();
@@ -551,9 +712,13 @@ struct LineState {
 }
 
 impl Line {
-    fn new(window: u64) -> Self {
+    /// Begins with piece `next`.
+    fn new(next: u64, window: u64) -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(LineState {
+                next,
+                ..LineState::default()
+            }),
             moved: Condvar::new(),
             arrived: Condvar::new(),
             window,

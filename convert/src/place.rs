@@ -119,18 +119,41 @@ impl Partial {
                 .expected("the name of a file"));
         };
         let replaced = check_destination(dest, replace)?;
+        let dir = Self::dir_of(dest)?;
+        let (temp, file) = create_temp(&dir)
+            .map_err(|e| write_error("creating a temporary file beside", dest, &e.into()))?;
+        Self::over(dest, name, (dir, temp, file), replaced, replace)
+    }
+
+    /// Goes on with what [`Self::leave`] or a killed process left: an open file, and its name.
+    pub(crate) fn reopen(dest: &Path, temp: OsString, file: File, replace: bool) -> Result<Self> {
+        let name = dest.file_name().unwrap_or_default();
+        let replaced = check_destination(dest, replace)?;
+        let dir = Self::dir_of(dest)?;
+        Self::over(dest, name, (dir, temp, file), replaced, replace)
+    }
+
+    /// The directory of an output.
+    pub(crate) fn dir_of(dest: &Path) -> Result<OwnedFd> {
         let parent = match dest.parent() {
             Some(p) if !p.as_os_str().is_empty() => p,
             _ => Path::new("."),
         };
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(parent, flags, Mode::empty()).map_err(|e| {
+        rustix::fs::open(parent, flags, Mode::empty()).map_err(|e| {
             DiskError::io("opening the directory of the output", &e.into())
                 .file(parent.display())
                 .hint(format!("mkdir -p {}", parent.display()))
-        })?;
-        let (temp, file) = create_temp(&dir)
-            .map_err(|e| write_error("creating a temporary file beside", dest, &e.into()))?;
+        })
+    }
+
+    fn over(
+        dest: &Path,
+        name: &OsStr,
+        (dir, temp, file): (OwnedFd, OsString, File),
+        replaced: Option<Metadata>,
+        replace: bool,
+    ) -> Result<Self> {
         // Who may read the old file may read the new one, and nobody else.
         let replaced = replaced.filter(Metadata::is_file);
         let moded = replaced.is_some();
@@ -147,6 +170,16 @@ impl Partial {
             replace,
             moded,
         })
+    }
+
+    /// The name it has until it is finished.
+    pub(crate) fn temp_name(&self) -> &OsStr {
+        self.temp.as_deref().unwrap_or_default()
+    }
+
+    /// Leaves what is unfinished as it is, for [`Self::reopen`].
+    pub(crate) fn leave(mut self) {
+        self.temp = None;
     }
 
     /// The file, to be written.

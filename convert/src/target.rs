@@ -65,6 +65,8 @@ pub struct RawFile<'f>(OutFile<'f>);
 impl<'f> RawFile<'f> {
     /// Over an empty file; `name` is for messages. Gives it its length at once, so that a
     /// length that the file system cannot hold fails before anything is written.
+    ///
+    /// An unfinished file is gone on with in the same way.
     pub fn new(file: &'f File, name: &Path, len: u64) -> Result<Self> {
         let out = OutFile::new(file, name);
         out.set_len(len)?;

@@ -1,8 +1,9 @@
 //! A whole disk as an image of another format.
 
 use crate::{
+    checkpoint::{self, Checkpointing, Keeper, Kept, Resume, Saved},
     digest::{Digest, DigestKind},
-    pipeline::{self, CopyOptions, Sparse},
+    pipeline::{self, Copied, CopyOptions, Course, Sparse},
     place::{Partial, check_not_source},
     progress::Progress,
     target::{Discard, RawFile, Stream, Target},
@@ -53,6 +54,8 @@ pub struct ImageOptions {
     pub force: bool,
     /// Files that the source consists of: none of them may be the destination.
     pub sources: Vec<PathBuf>,
+    /// Whether a conversion to a file can be gone on with after it was cut off.
+    pub checkpoints: Option<Checkpointing>,
 }
 
 /// What a conversion did.
@@ -68,6 +71,9 @@ pub struct Report {
     pub digest: Option<Digest>,
     /// The files that were made, the one that was asked for last.
     pub files: Vec<PathBuf>,
+    /// How many bytes of the disk an interrupted conversion had come to that was gone on
+    /// with.
+    pub resumed: Option<u64>,
 }
 
 /// Converts `disk`. The source is only read. Files appear under their names when they are
@@ -88,7 +94,7 @@ pub fn to_image(
         sparse: Sparse::Always,
     };
     let copy = |target: &dyn Target| pipeline::copy(disk, target, copy_options, progress);
-    let mut files = Vec::new();
+    let (mut files, mut resumed) = (Vec::new(), None);
     let copied = match (destination, &options.format) {
         (Destination::Discard, _) => copy(&Discard)?,
         (Destination::Stream(out, name), ImageFormat::Raw) => copy(&Stream::new(out, name))?,
@@ -104,18 +110,18 @@ pub fn to_image(
         }
         (Destination::File(path), format) => {
             let set = FileSet::create(path, disk, format, options)?;
-            let copied = match format {
-                ImageFormat::Raw => copy(&RawFile::new(set.file(0)?, path, disk.len())?)?,
-                ImageFormat::Portable(portable) => {
-                    copy(&Writer::create(set.file(0)?, path, disk.len(), portable)?)?
+            resumed = set.kept.as_ref().map(|k| k.position.bytes(disk.len()));
+            match set.copy(path, disk, options, copy_options, progress) {
+                Ok(copied) => {
+                    files = set.finish()?;
+                    checkpoint::remove(path);
+                    copied
                 }
-                ImageFormat::Vmdk(_) => {
-                    let sinks = set.partials.iter().map(|p| Sink::File(p.file()));
-                    copy(&vmdk_writer::Writer::create(set.plan()?, sinks.collect())?)?
+                Err(e) => {
+                    set.give_up(path, options);
+                    return Err(e);
                 }
-            };
-            files = set.finish()?;
-            copied
+            }
         }
     };
     Ok(Report {
@@ -124,6 +130,7 @@ pub fn to_image(
         zeros: copied.zeros,
         digest: copied.digest,
         files,
+        resumed,
     })
 }
 
@@ -185,6 +192,8 @@ pub(crate) struct FileSet {
     pub(crate) partials: Vec<Partial>,
     paths: Vec<PathBuf>,
     plan: Option<Plan>,
+    /// What an interrupted conversion that is gone on with had come to.
+    kept: Option<Kept>,
 }
 
 impl FileSet {
@@ -209,18 +218,108 @@ impl FileSet {
             }
             _ => (None, vec![path.to_path_buf()]),
         };
-        let mut partials = Vec::new();
         for path in &paths {
             check_not_source(path, options.sources.iter().map(PathBuf::as_path))?;
-            partials.push(Partial::create(path, options.force)?);
         }
-        let set = Self {
-            partials,
+        let found = match &options.checkpoints {
+            Some(how) if how.resume => Resume::find(path, &**disk, &options.sources, how)?,
+            Some(_) => {
+                checkpoint::discard(path)?;
+                None
+            }
+            None => None,
+        };
+        let mut set = Self {
+            partials: Vec::new(),
             paths,
             plan,
+            kept: None,
         };
-        set.check_room(disk, format)?;
+        match found {
+            Some(resume) => {
+                for (path, (temp, file)) in set.paths.iter().zip(resume.files) {
+                    let partial = Partial::reopen(path, temp, file, options.force)?;
+                    set.partials.push(partial);
+                }
+                set.kept = Some(resume.kept);
+            }
+            None => {
+                for path in &set.paths {
+                    set.partials.push(Partial::create(path, options.force)?);
+                }
+                if let Some(first) = set.partials.first() {
+                    checkpoint::lock(first.file(), path)?;
+                }
+                set.check_room(disk, format)?;
+            }
+        }
         Ok(set)
+    }
+
+    /// Copies the disk, or what an interrupted conversion left to be done.
+    fn copy(
+        &self,
+        path: &Path,
+        disk: &Arc<dyn Disk>,
+        options: &ImageOptions,
+        copy_options: CopyOptions,
+        progress: &dyn Progress,
+    ) -> Result<Copied> {
+        let along = |target: &dyn Target, save: &(dyn Fn() -> Result<Saved> + Sync)| {
+            let keeper = match &options.checkpoints {
+                Some(how) => {
+                    let sources = &options.sources;
+                    let samples = self.kept.as_ref();
+                    let new = Keeper::new(path, &**disk, sources, &self.partials, how, save)?;
+                    Some(new.after(samples))
+                }
+                None => None,
+            };
+            let course = Course {
+                start: self.kept.as_ref().map(|k| &k.position),
+                checkpoints: keeper.as_ref().map(|k| k as _),
+            };
+            pipeline::copy_along(disk, target, copy_options, course, progress)
+        };
+        let other = || DiskError::refused("going on with the conversion").found("another format");
+        match &options.format {
+            ImageFormat::Raw => {
+                let target = RawFile::new(self.file(0)?, path, disk.len())?;
+                along(&target, &|| Ok(Saved::Raw))
+            }
+            ImageFormat::Portable(portable) => {
+                let file = self.file(0)?;
+                let writer = match self.kept.as_ref().map(|k| &k.saved) {
+                    None => Writer::create(file, path, disk.len(), portable)?,
+                    Some(Saved::Portable(s)) => {
+                        Writer::resume(file, path, disk.len(), portable, s)?
+                    }
+                    Some(_) => return Err(other()),
+                };
+                along(&writer, &|| Ok(Saved::Portable(writer.save())))
+            }
+            ImageFormat::Vmdk(_) => {
+                let sinks = self.partials.iter().map(|p| Sink::File(p.file())).collect();
+                let writer = match self.kept.as_ref().map(|k| &k.saved) {
+                    None => vmdk_writer::Writer::create(self.plan()?, sinks)?,
+                    Some(Saved::Vmdk(s)) => vmdk_writer::Writer::resume(self.plan()?, sinks, s)?,
+                    Some(_) => return Err(other()),
+                };
+                along(&writer, &|| Ok(Saved::Vmdk(writer.save()?)))
+            }
+        }
+    }
+
+    /// After a failure: leaves what can be gone on with if that was asked for, and removes it
+    /// otherwise.
+    fn give_up(self, path: &Path, options: &ImageOptions) {
+        match &options.checkpoints {
+            Some(how) if how.resume && checkpoint::interrupted(path).is_some() => {
+                self.partials.into_iter().for_each(Partial::leave);
+            }
+            Some(_) => checkpoint::remove(path),
+            None => {}
+        }
     }
 
     /// The plan of a VMDK.

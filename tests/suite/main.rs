@@ -29,6 +29,7 @@ mod layering;
 mod letters;
 mod oracles;
 mod restores;
+mod resume;
 mod three_ways;
 mod tsk;
 mod used;

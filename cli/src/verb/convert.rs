@@ -5,22 +5,27 @@ use crate::{
     exit::{Exit, Failure, STDOUT},
     guard,
     image_format::{Format, FormatArgs},
-    output::{Out, human, say},
+    output::{Out, human, say, warn},
     package,
     progress::Bar,
     signals, source, spool,
     used::{LeftOut, used_only},
 };
 use clap::Args;
-use convert::{Destination, DigestKind, ImageOptions, device, to_image, verify};
+use convert::{
+    Destination, DigestKind, ImageOptions, checkpoint, checkpoint::Checkpointing,
+    pipeline::is_cancelled, to_image, verify,
+};
 use disk_io::Disk;
 use serde::Serialize;
 use std::{
     io::{self, IsTerminal},
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+mod device;
 
 /// Write a disk, with all its parents merged in, as another format
 ///
@@ -36,6 +41,7 @@ Examples:
   vmdkit convert web01.vmdk web01.qcow2 --to qcow2 --compress --verify
   vmdkit convert web01.vmdk web01.vhdx --to vhdx
   vmdkit convert --used-only web01.vmdk small.vmdk --to vmdk --subformat streamOptimized
+  vmdkit convert web01.vmdk web01.qcow2 --to qcow2 --resume
   vmdkit convert web01.vmdk - --to raw | zstd > web01.zst  to standard output
   vmdkit convert web01.vmdk /dev/sdx --device /dev/sdx --to raw --verify
   ssh host 'cat /dev/sdb' | vmdkit convert - disk.vmdk --format raw --to vmdk
@@ -83,6 +89,19 @@ pub(crate) struct Convert {
     /// Digest of the virtual contents, computed on the way: vmdkit, sha256 or none
     #[arg(long, value_name = "KIND", default_value = "vmdkit")]
     digest: DigestKind,
+    /// Go on where this command was cut off, by a crash, a kill or an error; begin anew if there
+    /// is nothing to go on with. What is unfinished is kept after an error, too, and the result
+    /// is read back
+    #[arg(long)]
+    resume: bool,
+    /// Keep what --resume needs every so many seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 15,
+        help_heading = "Fine control"
+    )]
+    checkpoint: u64,
     /// Read the result back from the disk and compare its digest
     #[arg(long)]
     verify: bool,
@@ -107,6 +126,9 @@ struct Json<'a> {
     format: &'a str,
     files: Vec<String>,
     verified: bool,
+    /// Bytes of the disk that were done when it was gone on with --resume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed: Option<u64>,
     virtual_size: u64,
     written: u64,
     zeros: u64,
@@ -152,11 +174,14 @@ impl Convert {
             ));
         }
         let to_device = self.to_device()?;
+        let from_stdin = self.source.source.as_os_str() == "-";
+        if self.resume {
+            self.check_resume(from_stdin, to_stdout || to_null || to_device)?;
+        }
         // What is wrong with the command line shows before SOURCE is opened.
         formats.format(self.to, 512, to_stdout)?;
         signals::watch();
         let begin = Instant::now();
-        let from_stdin = self.source.source.as_os_str() == "-";
         let spooled = match from_stdin {
             true => Some(spool::standard_input(&beside(&self.dest, to_stdout))?),
             false => None,
@@ -186,6 +211,7 @@ impl Convert {
             },
             force: self.force,
             sources: source::files(&source),
+            checkpoints: (!from_stdin).then(|| self.checkpointing(&formats)),
         };
         if to_stdout {
             guard::check_stdout(&source)?;
@@ -210,11 +236,30 @@ impl Convert {
         } else {
             Destination::File(&self.dest)
         };
-        let report = to_image(&disk, destination, &options, &bar)?;
+        let to_file = matches!(destination, Destination::File(_)) && !from_stdin;
+        if to_file {
+            self.say_what_is_left();
+        }
+        let report = match to_image(&disk, destination, &options, &bar) {
+            Ok(report) => report,
+            Err(e) => {
+                drop(bar);
+                if self.resume && checkpoint::interrupted(&self.dest).is_some() {
+                    let what = match is_cancelled(&e) {
+                        true => "stopped",
+                        false => "failed",
+                    };
+                    say(format_args!(
+                        "{what}; what is done is kept, and the same command goes on from there"
+                    ));
+                }
+                return Err(e.into());
+            }
+        };
         drop(bar);
-        if self.verify
-            && let Some(digest) = &report.digest
-        {
+        // Two runs made what was gone on with: nothing but its own bytes proves it.
+        let verified = self.verify || report.resumed.is_some();
+        if verified && let Some(digest) = &report.digest {
             let bar = Bar::new(global, source.disk().len());
             let done = verify(
                 &self.dest,
@@ -242,7 +287,8 @@ impl Convert {
                 .iter()
                 .map(|f| f.display().to_string())
                 .collect(),
-            verified: self.verify,
+            verified,
+            resumed: report.resumed,
             virtual_size: report.virtual_size,
             written: report.written,
             zeros: report.zeros,
@@ -276,7 +322,10 @@ impl Convert {
             if let Some(left) = &json.left_out {
                 out.line(format!("left out      {} of free space", size(left.bytes)))?;
             }
-            if self.verify {
+            if let Some(done) = report.resumed {
+                out.line(format!("gone on from  {}", size(done)))?;
+            }
+            if verified {
                 out.line("verified      read back, the same digest")?;
             }
             if let [beside @ .., _] = report.files.as_slice()
@@ -293,106 +342,56 @@ impl Convert {
     }
 }
 
-#[derive(Serialize)]
-struct DeviceJson<'a> {
-    source: String,
-    destination: String,
-    format: &'a str,
-    virtual_size: u64,
-    device_size: u64,
-    written: u64,
-    verified: bool,
-    /// The backup of the GUID partition table is at the end of the device now.
-    moved_gpt: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    digest: Option<DigestJson>,
-    seconds: f64,
-    warnings: &'a [String],
-}
-
 impl Convert {
-    /// Whether DEST is a block device that was named twice.
-    fn to_device(&self) -> Result<bool, Failure> {
-        let number = |path: &Path| {
-            let found = std::fs::metadata(path).ok()?;
-            found.file_type().is_block_device().then(|| found.rdev())
-        };
-        match (number(&self.dest), &self.device) {
-            (None, None) => Ok(false),
-            (Some(_), None) => Err(Failure::usage_with(
-                format!(
-                    "{} is a block device: what is on it would be lost",
-                    self.dest.display()
-                ),
-                format!("if that is meant, say so: --device {}", self.dest.display()),
-            )),
-            (dest, Some(device)) => {
-                if self.to != Format::Raw {
-                    return Err(Failure::usage(
-                        "a device takes the bytes of a disk: --to raw",
-                    ));
-                }
-                if dest.is_none() || dest != number(device) {
-                    return Err(Failure::usage(format!(
-                        "DEST and --device must be the same block device, and are {} and {}",
-                        self.dest.display(),
-                        device.display()
-                    )));
-                }
-                Ok(true)
-            }
+    /// Refuses what cannot be gone on with.
+    fn check_resume(&self, from_stdin: bool, no_file: bool) -> Result<(), Failure> {
+        if from_stdin || no_file {
+            return Err(Failure::usage_with(
+                "--resume goes from a disk that can be read again into a file",
+                "without it the command begins anew",
+            ));
+        }
+        if self.digest == DigestKind::None {
+            return Err(Failure::usage_with(
+                "--resume needs the digest: what is gone on with is proved by it",
+                "leave --digest none out",
+            ));
+        }
+        Ok(())
+    }
+
+    fn checkpointing(&self, formats: &FormatArgs) -> Checkpointing {
+        Checkpointing {
+            every: Duration::from_secs(self.checkpoint),
+            resume: self.resume,
+            // The rest of what counts is in the state itself.
+            context: format!(
+                "{} {formats:?} {} {} {:?}",
+                self.to.name(),
+                self.used_only,
+                self.no_swap,
+                self.digest
+            ),
         }
     }
 
-    fn onto_device(
-        &self,
-        source: &proxy::Source,
-        disk: &std::sync::Arc<dyn Disk>,
-        bar: &Bar,
-        begin: Instant,
-        global: &Global,
-    ) -> Result<Exit, Failure> {
-        guard::check(&self.dest, source)?;
-        let options = device::Options {
-            workers: self.jobs,
-            digest: self.digest,
-            verify: self.verify,
-        };
-        let report = device::write(disk, &self.dest, options, bar)?;
-        let mut out = Out::new();
-        if self.json {
-            out.document(&DeviceJson {
-                source: self.source.source.display().to_string(),
-                destination: self.dest.display().to_string(),
-                format: self.to.name(),
-                virtual_size: report.virtual_size,
-                device_size: report.device_size,
-                written: report.written,
-                verified: report.verified,
-                moved_gpt: report.moved_gpt,
-                digest: report.digest.map(|d| DigestJson {
-                    kind: d.name(),
-                    hash: d.hex(),
-                }),
-                seconds: begin.elapsed().as_secs_f64(),
-                warnings: source.warnings(),
-            })?;
-        } else if !global.quiet {
-            let size = |n: u64| format!("{n} ({})", human(n));
-            out.line(format!("virtual size  {}", size(report.virtual_size)))?;
-            out.line(format!("device        {}", size(report.device_size)))?;
-            if let Some(digest) = report.digest {
-                out.line(format!("digest        {digest}"))?;
-            }
-            if report.verified {
-                out.line("verified      read back, the same digest")?;
-            }
-            if report.moved_gpt {
-                out.line("moved         the backup of the partition table, to the device's end")?;
-            }
+    /// What becomes of an earlier run that was cut off.
+    fn say_what_is_left(&self) {
+        let shown = self.dest.display();
+        match (checkpoint::interrupted(&self.dest), self.resume) {
+            (Some(done), true) => say(format_args!(
+                "going on with {shown}: {} of the disk are done",
+                human(done)
+            )),
+            (None, true) => say(format_args!(
+                "nothing is left of an earlier run for {shown}: beginning at the beginning"
+            )),
+            (Some(done), false) => warn(format!(
+                "an earlier run for {shown} was cut off with {} done; --resume would have gone on with it, now it is given up",
+                human(done)
+            )),
+            (None, false) => {}
         }
-        out.finish()?;
-        Ok(Exit::Done)
     }
 }
 

@@ -349,6 +349,7 @@ impl Commit {
                 digest: DigestKind::None,
                 force: self.common.force || force,
                 sources,
+                checkpoints: None,
             };
             let report = to_image(source.disk(), Destination::File(dest), &image, &bar)?;
             return Ok(Outcome {

@@ -212,6 +212,7 @@ impl Writer<'_> {
                 digest: kind,
                 force: false,
                 sources: self.parts.sources.clone(),
+                checkpoints: None,
             };
             let path = self.dir.join(&name);
             let report = to_image(&part.disk, Destination::File(&path), &image, self.progress)?;

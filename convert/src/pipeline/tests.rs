@@ -1,4 +1,5 @@
 use super::*;
+use crate::digest::{Hash, sha256};
 use crate::{Discard, NoProgress, RawFile, Stream};
 use disk_io::{
     MemDisk, SparseMemDisk,

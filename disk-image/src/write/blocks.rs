@@ -1,6 +1,7 @@
 //! Blocks that get their place in the file when the first byte of them comes.
 
 use disk_io::{OutFile, Result};
+use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
 
 /// The table of blocks, and where they lie.
@@ -16,8 +17,8 @@ pub(super) struct Blocks {
     table: Mutex<Table>,
 }
 
-#[derive(Debug, Default)]
-struct Table {
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Table {
     /// The place of each block plus one; 0 is none.
     places: Vec<u32>,
     used: u32,
@@ -73,6 +74,14 @@ impl Blocks {
         u64::from(place)
             .saturating_mul(self.size.saturating_add(self.lead))
             .saturating_add(self.start)
+    }
+
+    pub(super) fn save(&self) -> Table {
+        self.table().clone()
+    }
+
+    pub(super) fn restore(&self, table: &Table) {
+        self.table().clone_from(table);
     }
 
     /// How many blocks have a place.

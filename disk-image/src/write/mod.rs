@@ -15,6 +15,7 @@ mod vhdx;
 use crate::Format;
 use blocks::Blocks;
 use disk_io::{DiskError, OutFile, Result};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::hash_map::RandomState,
     fs::File,
@@ -81,6 +82,19 @@ enum Kind {
         blocks: Blocks,
     },
     Qcow2(Box<qcow2::Clusters>),
+}
+
+/// What a [`Writer`] knows and its file does not say yet: with it, and with the file, an image
+/// that was interrupted is gone on with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Saved(SavedKind);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum SavedKind {
+    /// Every byte has its place from the beginning.
+    Placed,
+    Blocks(blocks::Table),
+    Clusters(qcow2::State),
 }
 
 impl<'f> Writer<'f> {
@@ -158,6 +172,53 @@ impl<'f> Writer<'f> {
             _ => {}
         }
         Ok(writer)
+    }
+
+    /// Goes on with an image that was interrupted after [`Self::save`], in the same file: the
+    /// ranges that had come by then must not come again, all others must.
+    ///
+    /// # Errors
+    /// As [`Self::create`]; `Refused` if the state is not one of such an image.
+    pub fn resume(
+        file: &'f File,
+        name: &Path,
+        len: u64,
+        options: &WriteOptions,
+        saved: &Saved,
+    ) -> Result<Self> {
+        let writer = Self::create(file, name, len, options)?;
+        match (&writer.kind, &saved.0) {
+            (Kind::Raw | Kind::Vhd { fixed: true, .. }, SavedKind::Placed) => {}
+            (
+                Kind::Vhd { blocks, .. } | Kind::Vdi { blocks, .. } | Kind::Vhdx { blocks, .. },
+                SavedKind::Blocks(table),
+            ) => {
+                blocks.restore(table);
+                writer.out.set_len(blocks.end())?;
+            }
+            (Kind::Qcow2(clusters), SavedKind::Clusters(state)) => {
+                clusters.restore(state);
+                writer.out.set_len(state.end())?;
+            }
+            _ => {
+                return Err(DiskError::refused("going on with an image")
+                    .file(name.display())
+                    .expected("the state of the same format")
+                    .found("that of another"));
+            }
+        }
+        Ok(writer)
+    }
+
+    /// The state, for [`Self::resume`]. No other call may be going on.
+    pub fn save(&self) -> Saved {
+        Saved(match &self.kind {
+            Kind::Raw | Kind::Vhd { fixed: true, .. } => SavedKind::Placed,
+            Kind::Vhd { blocks, .. } | Kind::Vdi { blocks, .. } | Kind::Vhdx { blocks, .. } => {
+                SavedKind::Blocks(blocks.save())
+            }
+            Kind::Qcow2(clusters) => SavedKind::Clusters(clusters.save()),
+        })
     }
 
     /// Length of the disk in bytes.

@@ -3,6 +3,7 @@
 use super::{Compress, vhd::put};
 use disk_io::{DiskError, OutFile, Result};
 use flate2::{Compress as Deflate, Compression, FlushCompress, Status};
+use serde::{Deserialize, Serialize};
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -29,8 +30,8 @@ pub(super) struct Clusters {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
-struct State {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct State {
     /// L2 tables that are not written yet.
     groups: BTreeMap<u64, Group>,
     l1: Vec<u64>,
@@ -40,7 +41,7 @@ struct State {
     packed: (u64, u64),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Group {
     /// Empty until a cluster of the group has data.
     entries: Vec<u64>,
@@ -58,7 +59,7 @@ impl State {
         at
     }
 
-    fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         (self.counts.len() as u64).saturating_mul(CLUSTER)
     }
 
@@ -111,6 +112,14 @@ impl Clusters {
                 packed: (0, 0),
             }),
         }
+    }
+
+    pub(super) fn save(&self) -> State {
+        self.state().clone()
+    }
+
+    pub(super) fn restore(&self, state: &State) {
+        self.state().clone_from(state);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -4,6 +4,7 @@ use super::{
     Extent,
     grains::{Grains, Layout, Zeros, le32},
     hosted::take_sectors,
+    saved,
 };
 use crate::{SECTOR, cowd::TABLE_ENTRIES};
 use disk_io::{DiskError, OutFile, Result};
@@ -97,6 +98,31 @@ impl Extent for Cowd<'_> {
 
     fn zero_at(&self, offset: u64, len: u64) -> Result<()> {
         self.grains.zero_at(&self.layout, offset, len)
+    }
+
+    fn save(&self) -> Result<saved::Piece> {
+        Ok(saved::Piece::Grains {
+            tables: self.grains.save(),
+            directory: self
+                .layout
+                .directory
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        })
+    }
+
+    fn restore(&self, saved: &saved::Piece) -> Result<()> {
+        let saved::Piece::Grains { tables, directory } = saved else {
+            return Err(saved::other());
+        };
+        self.layout
+            .directory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(directory);
+        let next = self.grains.restore(tables);
+        self.layout.out.set_len(next.saturating_mul(SECTOR))
     }
 
     fn finish(&self) -> Result<()> {

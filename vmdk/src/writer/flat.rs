@@ -1,6 +1,6 @@
 //! Flat extents, and the descriptor beside them.
 
-use super::Extent;
+use super::{Extent, saved};
 use disk_io::{OutFile, Result};
 
 /// The bytes of the disk, as they are.
@@ -25,6 +25,17 @@ impl Extent for Flat<'_> {
 
     fn zero_at(&self, _offset: u64, _len: u64) -> Result<()> {
         Ok(())
+    }
+
+    fn save(&self) -> Result<saved::Piece> {
+        Ok(saved::Piece::Placed)
+    }
+
+    fn restore(&self, saved: &saved::Piece) -> Result<()> {
+        match saved {
+            saved::Piece::Placed => Ok(()),
+            _ => Err(saved::other()),
+        }
     }
 
     fn finish(&self) -> Result<()> {
@@ -52,6 +63,17 @@ impl Extent for Text<'_> {
 
     fn zero_at(&self, _offset: u64, _len: u64) -> Result<()> {
         Ok(())
+    }
+
+    fn save(&self) -> Result<saved::Piece> {
+        Ok(saved::Piece::Placed)
+    }
+
+    fn restore(&self, saved: &saved::Piece) -> Result<()> {
+        match saved {
+            saved::Piece::Placed => Ok(()),
+            _ => Err(saved::other()),
+        }
     }
 
     fn finish(&self) -> Result<()> {

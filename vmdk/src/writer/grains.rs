@@ -1,6 +1,7 @@
 //! Grains that get their place when the first byte of them comes, and the tables that say
 //! where they are.
 
+use super::saved::Tables;
 use crate::{SECTOR, split};
 use disk_io::{OutFile, Result};
 use std::{
@@ -53,7 +54,7 @@ pub(super) struct Grains {
     /// Zeros must be said, since a parent is below: with this entry, or with a stored grain
     /// where the format has none.
     zeros: Zeros,
-    state: Mutex<State>,
+    state: Mutex<Tables>,
 }
 
 /// What becomes of grains of zeros.
@@ -65,22 +66,6 @@ pub(super) enum Zeros {
     Entry(u64),
     /// They are stored as any other grain.
     Stored,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// The next free unit of the file, in the layout's own measure.
-    next: u64,
-    open: BTreeMap<u64, Table>,
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    /// Empty until one of its grains is stored.
-    entries: Vec<u64>,
-    /// Bytes of the disk that came: a full table is written and forgotten.
-    covered: u64,
-    room: u64,
 }
 
 /// Part of a range in one grain.
@@ -99,14 +84,14 @@ impl Grains {
             per_table,
             len,
             zeros,
-            state: Mutex::new(State {
+            state: Mutex::new(Tables {
                 next,
                 open: BTreeMap::new(),
             }),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Tables> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -194,11 +179,11 @@ impl Grains {
     fn slot<'s>(
         &self,
         layout: &impl Layout,
-        state: &'s mut State,
+        state: &'s mut Tables,
         table: u64,
         index: u64,
     ) -> Option<&'s mut u64> {
-        let State { next, open } = state;
+        let Tables { next, open } = state;
         let table = open.entry(table).or_default();
         if table.entries.is_empty() {
             table.entries = vec![0; usize::try_from(self.per_table).unwrap_or(0)];
@@ -269,6 +254,17 @@ impl Grains {
             at = to;
         }
         Ok(())
+    }
+
+    /// The tables that are being filled, and where the next grain goes.
+    pub(super) fn save(&self) -> Tables {
+        self.state().clone()
+    }
+
+    /// Goes on from there; returns the first free unit of the file.
+    pub(super) fn restore(&self, tables: &Tables) -> u64 {
+        self.state().clone_from(tables);
+        tables.next
     }
 
     /// Writes the tables that never filled up.

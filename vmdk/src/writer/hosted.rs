@@ -3,6 +3,7 @@
 use super::{
     Extent, Plan,
     grains::{Grains, Layout, Zeros, le32},
+    saved,
 };
 use crate::{
     SECTOR,
@@ -10,6 +11,7 @@ use crate::{
     write::hosted::encode_header,
 };
 use disk_io::{DiskError, OutFile, Result};
+use std::collections::BTreeMap;
 
 /// Sectors in a grain.
 pub(super) const GRAIN_SECTORS: u64 = 128;
@@ -132,6 +134,21 @@ impl Extent for Hosted<'_> {
 
     fn zero_at(&self, offset: u64, len: u64) -> Result<()> {
         self.grains.zero_at(&self.layout, offset, len)
+    }
+
+    fn save(&self) -> Result<saved::Piece> {
+        Ok(saved::Piece::Grains {
+            tables: self.grains.save(),
+            directory: BTreeMap::new(),
+        })
+    }
+
+    fn restore(&self, saved: &saved::Piece) -> Result<()> {
+        let saved::Piece::Grains { tables, .. } = saved else {
+            return Err(saved::other());
+        };
+        let next = self.grains.restore(tables);
+        self.layout.out.set_len(next.saturating_mul(SECTOR))
     }
 
     fn finish(&self) -> Result<()> {

@@ -14,6 +14,7 @@ mod flat;
 mod grains;
 mod hosted;
 mod plan;
+mod saved;
 mod sesparse;
 mod sink;
 mod stream;
@@ -21,6 +22,7 @@ mod stream;
 mod tests;
 
 pub use plan::{Identity, Options, Plan, PlannedFile, StreamLayout, Subformat};
+pub use saved::Saved;
 pub use sink::Sink;
 
 use crate::SECTOR;
@@ -50,6 +52,17 @@ trait Extent: Sync + Send + Debug {
     fn zero_at(&self, offset: u64, len: u64) -> Result<()>;
     fn finish(&self) -> Result<()>;
 
+    /// What goes into a new file before any range.
+    fn begin(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The state between two ranges; everything that came is in the file then.
+    fn save(&self) -> Result<saved::Piece>;
+
+    /// Goes on from that state; what came later is cut off, or is written again.
+    fn restore(&self, saved: &saved::Piece) -> Result<()>;
+
     fn encode(&self, _bytes: &[u8], _offset: u64) -> Result<Option<Vec<u8>>> {
         Ok(None)
     }
@@ -58,6 +71,34 @@ trait Extent: Sync + Send + Debug {
 impl<'f> Writer<'f> {
     /// Begins an image in new, empty files: one for each of [`Plan::files`], in that order.
     pub fn create(plan: Plan, files: Vec<Sink<'f>>) -> Result<Self> {
+        let writer = Self::over(plan, files)?;
+        writer.pieces.iter().try_for_each(|p| p.kind.begin())?;
+        Ok(writer)
+    }
+
+    /// Goes on with an image that was interrupted after [`Self::save`], in the same files: the
+    /// ranges that had come by then must not come again, all others must.
+    ///
+    /// # Errors
+    /// `Refused` if the state is not one of such an image.
+    pub fn resume(plan: Plan, files: Vec<Sink<'f>>, saved: &Saved) -> Result<Self> {
+        let writer = Self::over(plan, files)?;
+        if writer.pieces.len() != saved.0.len() {
+            return Err(saved::other());
+        }
+        for (piece, saved) in writer.pieces.iter().zip(&saved.0) {
+            piece.kind.restore(saved)?;
+        }
+        Ok(writer)
+    }
+
+    /// The state, for [`Self::resume`]. No other call may be going on.
+    pub fn save(&self) -> Result<Saved> {
+        let pieces = self.pieces.iter().map(|p| p.kind.save());
+        Ok(Saved(pieces.collect::<Result<_>>()?))
+    }
+
+    fn over(plan: Plan, files: Vec<Sink<'f>>) -> Result<Self> {
         if files.len() != plan.files().len() {
             return Err(DiskError::refused("writing a VMDK")
                 .expected(format!("{} files", plan.files().len()))

@@ -4,6 +4,7 @@
 use super::{
     Extent,
     grains::{Grains, Layout, Zeros},
+    saved,
 };
 use crate::{
     SECTOR,
@@ -158,6 +159,31 @@ impl Extent for SeSparse<'_> {
 
     fn zero_at(&self, offset: u64, len: u64) -> Result<()> {
         self.grains.zero_at(&self.layout, offset, len)
+    }
+
+    fn save(&self) -> Result<saved::Piece> {
+        Ok(saved::Piece::Grains {
+            tables: self.grains.save(),
+            directory: self
+                .layout
+                .directory
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        })
+    }
+
+    fn restore(&self, saved: &saved::Piece) -> Result<()> {
+        let saved::Piece::Grains { tables, directory } = saved else {
+            return Err(saved::other());
+        };
+        self.layout
+            .directory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(directory);
+        let next = self.grains.restore(tables);
+        self.layout.out.set_len(self.layout.byte_of(next))
     }
 
     fn finish(&self) -> Result<()> {

@@ -4,6 +4,7 @@
 use super::{
     Extent, Plan, Sink, StreamLayout,
     hosted::{DESCRIPTOR_SECTORS, GRAIN_SECTORS},
+    saved,
 };
 use crate::{
     SECTOR,
@@ -14,7 +15,7 @@ use crate::{
 use disk_io::{DiskError, Fields, Result, output::write_error, zero::is_zero};
 use libdeflater::{CompressionLvl, Compressor};
 use std::{
-    io::{BufWriter, Write},
+    io::{BufWriter, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
     path::Path,
     sync::{Mutex, PoisonError},
@@ -36,6 +37,8 @@ pub(super) struct Stream<'f> {
     state: Mutex<State<'f>>,
     /// For the header, which comes last.
     patch: Option<&'f std::fs::File>,
+    /// For going on with it.
+    file: Option<&'f std::fs::File>,
 }
 
 struct State<'f> {
@@ -72,12 +75,13 @@ impl<'f> Stream<'f> {
                 .expected("a compression level of 0 to 12")
                 .found(format!("{}", options.level))
         })?;
-        let (out, patch): (Box<dyn Write + Send + 'f>, _) = match (sink, options.layout) {
+        let (out, patch, whole): (Box<dyn Write + Send + 'f>, _, _) = match (sink, options.layout) {
             (Sink::File(file), layout) => (
                 Box::new(file),
                 (layout == StreamLayout::Header).then_some(file),
+                Some(file),
             ),
-            (Sink::Stream(out), StreamLayout::Footer) => (out, None),
+            (Sink::Stream(out), StreamLayout::Footer) => (out, None, None),
             (Sink::Stream(_), StreamLayout::Header) => {
                 return Err(DiskError::refused("writing a VMDK (streamOptimized)")
                     .file(name)
@@ -117,13 +121,13 @@ impl<'f> Stream<'f> {
                 directory: Vec::new(),
             }),
             patch,
+            file: whole,
             header,
         };
-        stream.begin()?;
         Ok(stream)
     }
 
-    fn begin(&self) -> Result<()> {
+    fn write_head(&self) -> Result<()> {
         self.with(|state| {
             // A file gets its header when everything else is there.
             let header = match self.patch {
@@ -220,6 +224,39 @@ impl State<'_> {
 }
 
 impl Extent for Stream<'_> {
+    fn begin(&self) -> Result<()> {
+        self.write_head()
+    }
+
+    fn save(&self) -> Result<saved::Piece> {
+        let mut kept = saved::Stream::default();
+        self.with(|state| {
+            state.out.flush()?;
+            kept.next = state.next;
+            kept.at = state.at;
+            kept.table.clone_from(&state.table);
+            kept.directory.clone_from(&state.directory);
+            Ok(())
+        })?;
+        Ok(saved::Piece::Stream(kept))
+    }
+
+    fn restore(&self, saved: &saved::Piece) -> Result<()> {
+        let (saved::Piece::Stream(kept), Some(mut file)) = (saved, self.file) else {
+            return Err(saved::other());
+        };
+        self.with(|state| {
+            let end = kept.next.saturating_mul(SECTOR);
+            file.set_len(end)?;
+            file.seek(SeekFrom::Start(end))?;
+            state.next = kept.next;
+            state.at = kept.at;
+            state.table.clone_from(&kept.table);
+            state.directory.clone_from(&kept.directory);
+            Ok(())
+        })
+    }
+
     /// Grains that are not zero, each with its marker, filled up to sectors.
     fn encode(&self, bytes: &[u8], offset: u64) -> Result<Option<Vec<u8>>> {
         let mut compressor = Compressor::new(self.level);
