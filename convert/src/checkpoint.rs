@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     ffi::{OsStr, OsString},
     fs::{File, Metadata},
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     os::unix::{
         ffi::{OsStrExt, OsStringExt},
         fs::MetadataExt,
@@ -76,7 +76,7 @@ pub(crate) enum Saved {
 }
 
 /// By what a file of the source is known again. Of a device only the number counts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
     path: Vec<u8>,
     id: (u64, u64),
@@ -93,26 +93,23 @@ struct Unfinished {
 
 impl Known {
     fn of(path: &Path) -> Result<Self> {
-        let found = std::fs::metadata(path)
-            .map_err(|e| DiskError::io("looking at", &e).file(path.display()))?;
-        let (size, modified, changed) = match found.is_file() {
-            true => (
-                found.size(),
-                (found.mtime(), found.mtime_nsec()),
-                (found.ctime(), found.ctime_nsec()),
-            ),
-            false => (0, (0, 0), (0, 0)),
-        };
-        Ok(Self {
+        let mut known = Self {
             path: path.as_os_str().as_bytes().to_vec(),
-            id: match found.is_file() {
-                true => (found.dev(), found.ino()),
-                false => (found.rdev(), 0),
-            },
-            size,
-            modified,
-            changed,
-        })
+            ..Self::default()
+        };
+        match std::fs::metadata(path) {
+            Ok(found) if found.is_file() => {
+                known.id = (found.dev(), found.ino());
+                known.size = found.size();
+                known.modified = (found.mtime(), found.mtime_nsec());
+                known.changed = (found.ctime(), found.ctime_nsec());
+            }
+            Ok(found) => known.id = (found.rdev(), 0),
+            // A member of a package or a file in a datastore: what holds it is in the list too.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(e) => return Err(DiskError::io("looking at", &e).file(path.display())),
+        }
+        Ok(known)
     }
 }
 
