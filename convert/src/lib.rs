@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`checkpoint`] | going on with a conversion that was cut off |
+//! | `crc` | the CRC-32 of a file, by all workers |
 //! | [`create`] | empty images, children, descriptors for flat files |
 //! | [`delta`] | children with what differs from a parent, and the way back into it |
 //! | [`device`] | disks onto block devices |
@@ -21,6 +22,7 @@
 pub mod archive;
 pub mod backup;
 pub mod checkpoint;
+mod crc;
 pub mod create;
 pub mod delta;
 pub mod device;

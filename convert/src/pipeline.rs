@@ -428,6 +428,8 @@ impl Job<'_> {
                 Some(_) => hashes.next(),
             };
             if let Some(hash) = hash {
+                self.progress
+                    .hashed(done.index, done.bytes.as_ref().map(|_| &hash));
                 fold.put(done.index, hash);
             }
         }

@@ -4,16 +4,22 @@
 use crate::{
     check::{self, Report, Step},
     diff,
+    owners::{Owner, owners},
 };
 use convert::{
     Progress,
-    backup::{DiskEntry, Manifest, compare, digest_of, manifest},
+    backup::{DiskEntry, Manifest, compare, crc32_of, digest_of, manifest, units::Units},
+    digest::{Hash, UNIT},
 };
 use disk_image::{Format, ova::Package};
 use disk_io::{Disk, DiskError, ErrorKind, HostDir, Result, error::escape, host_dir::Allowed};
 use guest_fs::NodeKind;
 use proxy::{Source, SourceSpec, Tree, TreeOptions};
-use std::{ops::ControlFlow, path::Path, sync::Arc};
+use std::{
+    ops::{ControlFlow, Range},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// Problems with guest files that are kept; beyond, only counted.
 const MOST: usize = 10_000;
@@ -29,6 +35,8 @@ pub struct Options {
     pub guest_files: bool,
     /// Compare the contents with another disk or machine.
     pub against: Option<SourceSpec>,
+    /// Of the manifest's files only lengths and CRC-32, of contents and guests nothing.
+    pub quick: bool,
 }
 
 /// A part of the evidence.
@@ -38,6 +46,32 @@ pub struct Item {
     pub what: String,
     /// Nothing if it is as it should be.
     pub problem: Option<DiskError>,
+    /// Ranges of the disk that are not as they should be, where that can be told.
+    pub ranges: Vec<Range<u64>>,
+    /// Guest files that lie in them.
+    pub touched: Vec<Owner>,
+}
+
+impl Item {
+    fn new(what: String, problem: Option<DiskError>) -> Self {
+        Self {
+            what,
+            problem,
+            ranges: Vec::new(),
+            touched: Vec::new(),
+        }
+    }
+
+    /// Names the ranges that differ, and the guest files in them.
+    fn place(mut self, source: &Arc<Source>, ranges: Vec<Range<u64>>) -> Result<Self> {
+        if self.problem.is_none() || ranges.is_empty() {
+            return Ok(self);
+        }
+        let tree = Tree::new(source.clone(), TreeOptions::default())?;
+        self.touched = owners(&tree, &ranges).files;
+        self.ranges = ranges;
+        Ok(self)
+    }
 }
 
 /// What was read of the guests.
@@ -111,7 +145,9 @@ pub fn verify(
     };
     let mut unproven = Vec::new();
     let files = match (&manifest, &dir) {
-        (Some(manifest), Some(dir)) => files(manifest, dir, progress, &mut unproven)?,
+        (Some(manifest), Some(dir)) => {
+            files(manifest, dir, options.quick, progress, &mut unproven)?
+        }
         _ => Vec::new(),
     };
     let specs = disks(spec, manifest.as_ref(), dir.as_deref())?;
@@ -128,16 +164,19 @@ pub fn verify(
             Ok(source) => Arc::new(source),
             Err(e) if e.kind() == ErrorKind::Io => return Err(e),
             Err(e) => {
-                contents.push(Item {
-                    what: format!("opening {name}"),
-                    problem: Some(e),
-                });
+                contents.push(Item::new(format!("opening {name}"), Some(e)));
                 continue;
             }
         };
+        if options.quick {
+            unproven.push(format!("{name}: a quick look does not read its contents"));
+            continue;
+        }
         match (&options.against, entry) {
             (Some(other), _) => contents.push(against(name, &source, spec, other, step)?),
-            (None, Some(entry)) => contents.push(digest(name, &source, entry, progress)?),
+            (None, Some(entry)) => {
+                contents.push(digest(name, &source, entry, dir.as_deref(), progress)?)
+            }
             // A package's own manifest was checked with its structure.
             (None, None) if is_package(&structure) => {}
             (None, None) => unproven.push(format!(
@@ -170,6 +209,7 @@ fn is_package(structure: &Report) -> bool {
 fn files(
     manifest: &Manifest,
     dir: &Path,
+    quick: bool,
     progress: &dyn Progress,
     unproven: &mut Vec<String>,
 ) -> Result<Vec<Item>> {
@@ -184,6 +224,17 @@ fn files(
                     .expected(format!("{} bytes", file.size))
                     .found(opened.disk.len().to_string()));
             }
+            if quick && let Some(expected) = &file.crc32 {
+                let found = format!("{:08x}", crc32_of(&opened.disk, progress)?);
+                return match found == expected.to_ascii_lowercase() {
+                    true => Ok(()),
+                    false => Err(DiskError::corrupt("comparing with the manifest")
+                        .code("digest-differs")
+                        .file(path.display())
+                        .expected(format!("CRC-32 {expected}"))
+                        .found(found)),
+                };
+            }
             let Some(kind) = file.digest.kind() else {
                 return Err(DiskError::unsupported("comparing with the manifest")
                     .file(path.display())
@@ -196,10 +247,7 @@ fn files(
             Err(e) if e.kind() == ErrorKind::Io => return Err(e),
             other => other.err(),
         };
-        items.push(Item {
-            what: format!("file {}", file.name),
-            problem,
-        });
+        items.push(Item::new(format!("file {}", file.name), problem));
     }
     let names = std::fs::read_dir(dir)
         .map_err(|e| DiskError::io("listing the backup", &e).file(dir.display()))?;
@@ -283,30 +331,89 @@ fn package_disks(spec: &SourceSpec) -> Result<Option<Vec<One>>> {
     Ok(Some(disks.collect()))
 }
 
-fn digest(name: &str, source: &Source, entry: &DiskEntry, progress: &dyn Progress) -> Result<Item> {
+fn digest(
+    name: &str,
+    source: &Arc<Source>,
+    entry: &DiskEntry,
+    dir: Option<&Path>,
+    progress: &dyn Progress,
+) -> Result<Item> {
     let what = format!("contents of {name}");
     let Some(kind) = entry.digest.kind() else {
         let problem = DiskError::unsupported("comparing with the manifest")
             .found(format!("a digest of kind {}", entry.digest.kind));
-        return Ok(Item {
-            what,
-            problem: Some(problem),
-        });
+        return Ok(Item::new(what, Some(problem)));
     };
-    let compared = digest_of(source.disk(), kind, 0, progress)
+    // Which MiB differ; hashes that cannot be read are told as a file that is not as it should
+    // be.
+    let len = source.disk().len();
+    let units = dir.zip(entry.units.as_ref()).and_then(|(dir, name)| {
+        let units = Units::open(&dir.join(name), len);
+        units.ok()
+    });
+    let compared = Compared {
+        inner: progress,
+        units,
+        differ: Mutex::default(),
+    };
+    let problem = digest_of(source.disk(), kind, 0, &compared)
         .and_then(|found| compare(&found, &entry.digest, name));
-    match compared {
+    match problem {
         Err(e) if e.kind() == ErrorKind::Io => Err(e),
-        other => Ok(Item {
-            what,
-            problem: other.err(),
-        }),
+        other => Item::new(what, other.err()).place(source, compared.ranges(len)),
+    }
+}
+
+/// Compares the hash of every unit on the way.
+struct Compared<'a> {
+    inner: &'a dyn Progress,
+    units: Option<Units>,
+    differ: Mutex<Vec<u64>>,
+}
+
+impl Compared<'_> {
+    fn ranges(self, len: u64) -> Vec<Range<u64>> {
+        let mut units = self
+            .differ
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        units.sort_unstable();
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for unit in units {
+            let start = unit.saturating_mul(UNIT);
+            let end = start.saturating_add(UNIT).min(len);
+            match ranges.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => ranges.push(start..end),
+            }
+        }
+        ranges
+    }
+}
+
+impl Progress for Compared<'_> {
+    fn advance(&self, bytes: u64) {
+        self.inner.advance(bytes);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.inner.cancelled()
+    }
+
+    fn hashed(&self, unit: u64, hash: Option<&Hash>) {
+        let Some(units) = &self.units else { return };
+        if units.get(unit).is_ok_and(|kept| kept.as_ref() != hash) {
+            let mut differ = self.differ.lock().unwrap_or_else(PoisonError::into_inner);
+            if differ.len() < MOST {
+                differ.push(unit);
+            }
+        }
     }
 }
 
 fn against(
     name: &str,
-    source: &Source,
+    source: &Arc<Source>,
     spec: &SourceSpec,
     other: &SourceSpec,
     step: &mut dyn FnMut(Step<'_>),
@@ -330,10 +437,12 @@ fn against(
     });
     match compared {
         Err(e) if e.kind() == ErrorKind::Io => Err(e),
-        result => Ok(Item {
-            what: format!("{name} against {}", other.path.display()),
-            problem: result.err(),
-        }),
+        result => {
+            let what = format!("{name} against {}", other.path.display());
+            let place = result.as_ref().err().and_then(DiskError::at);
+            let ranges = place.map(|at| at..at.saturating_add(1));
+            Item::new(what, result.err()).place(source, ranges.into_iter().collect())
+        }
     }
 }
 

@@ -42,6 +42,9 @@ pub(crate) struct Verify {
     /// Compare contents with this disk or machine instead of the manifest
     #[arg(long, value_name = "OTHER")]
     against: Option<PathBuf>,
+    /// Only a quick first look: the structure, and every file's length and CRC-32
+    #[arg(long, conflicts_with = "against")]
+    quick: bool,
     /// Do not read the guests' files
     #[arg(long)]
     no_guest_files: bool,
@@ -70,6 +73,26 @@ struct ItemJson {
     what: String,
     ok: bool,
     problem: Option<String>,
+    /// Ranges of the disk that differ, where that can be told.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ranges: Vec<RangeJson>,
+    /// Guest files that lie in them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    touched: Vec<TouchedJson>,
+}
+
+#[derive(Serialize)]
+struct RangeJson {
+    offset: u64,
+    len: u64,
+}
+
+#[derive(Serialize)]
+struct TouchedJson {
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_hex: Option<String>,
+    bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -132,6 +155,7 @@ impl Verify {
                 jobs: self.jobs,
             },
             guest_files: !self.no_guest_files,
+            quick: self.quick,
             against: self.against.as_ref().map(|path| SourceSpec {
                 path: path.clone(),
                 snapshot: None,
@@ -222,6 +246,23 @@ fn item(item: &Item) -> ItemJson {
         what: item.what.clone(),
         ok: item.problem.is_none(),
         problem: item.problem.as_ref().map(ToString::to_string),
+        ranges: item
+            .ranges
+            .iter()
+            .map(|r| RangeJson {
+                offset: r.start,
+                len: r.end.saturating_sub(r.start),
+            })
+            .collect(),
+        touched: item
+            .touched
+            .iter()
+            .map(|t| TouchedJson {
+                path: shown(&t.path),
+                path_hex: hex_if_needed(&t.path),
+                bytes: t.bytes,
+            })
+            .collect(),
     }
 }
 
@@ -287,6 +328,18 @@ fn items(out: &mut Out, title: &str, good: &str, items: &[Item]) -> Result<(), F
         if let Some(e) = &item.problem {
             let (said, _) = split_hint(e);
             out.line(format!("  BAD {}: {said}", escape(&item.what)))?;
+            for range in item.ranges.iter().take(SHOWN) {
+                let len = range.end.saturating_sub(range.start);
+                out.line(format!("    differs at {}, {}", range.start, human(len)))?;
+            }
+            for touched in item.touched.iter().take(SHOWN) {
+                let path = Name::from_bytes(touched.path.clone());
+                out.line(format!("    touches {path}"))?;
+            }
+            let more = item.ranges.len().max(item.touched.len());
+            if more > SHOWN {
+                out.line("    and more: --json has all of them")?;
+            }
         }
     }
     Ok(())

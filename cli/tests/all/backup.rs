@@ -17,7 +17,16 @@ fn a_machine_out_and_back() {
         .iter()
         .map(|f| f["name"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["web.vmdk", "web.nvram", "web.vmx", "catalog"]);
+    assert_eq!(
+        names,
+        [
+            "web.vmdk",
+            "web.vmdk.units",
+            "web.nvram",
+            "web.vmx",
+            "catalog"
+        ]
+    );
     let vmx = fs::read_to_string(f.path("out/web.vmx")).unwrap();
     assert!(vmx.contains("scsi0:0.fileName = \"web.vmdk\"\n"), "{vmx}");
     // It is a machine, whole and sound.
@@ -85,6 +94,36 @@ fn what_differs_leaves_nothing() {
     f.run(&["export", "web", "disk.vmdk"])
         .code(1)
         .says("something else");
+}
+
+/// The hashes of every MiB tell where a disk differs, and which guest file that is.
+#[test]
+fn damage_is_placed() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    f.run(&["export", "--subformat", "monolithicFlat", "web", "out"])
+        .code(0);
+    f.run(&["verify", "out"]).code(0);
+    // Nothing is wrong at a quick look; its contents are not proven by it.
+    f.run(&["verify", "--quick", "out"]).code(3);
+    let flat = f.path("out/web-flat.vmdk");
+    let mut bytes = fs::read(&flat).unwrap();
+    let at = bytes.windows(6).position(|w| w == b"there\n").unwrap();
+    bytes[at] = b'T';
+    fs::write(&flat, bytes).unwrap();
+    let said = f.run(&["verify", "--json", "out"]).code(4).json();
+    let contents = &said["contents"][0];
+    assert_eq!(contents["ok"], false);
+    let range = &contents["ranges"][0];
+    let start = range["offset"].as_u64().unwrap();
+    assert!((start..start + range["len"].as_u64().unwrap()).contains(&(at as u64)));
+    assert_eq!(contents["ranges"].as_array().unwrap().len(), 1);
+    let touched = contents["touched"].to_string();
+    assert!(touched.contains("/p0/dir/b.txt"), "{touched}");
+    let quick = f.run(&["verify", "--quick", "out"]).code(4);
+    assert!(quick.text().contains("CRC-32"), "{}", quick.text());
+    let text = f.run(&["verify", "out"]).code(4);
+    assert!(text.text().contains("touches /p0/dir/b.txt"));
 }
 
 /// A file that is only copied is compared as well.

@@ -67,6 +67,9 @@ pub struct DiskEntry {
     pub virtual_size: u64,
     /// Digest of the virtual contents, whatever the format: `vmdkit` or `sha256`.
     pub digest: DigestEntry,
+    /// The file with the SHA-256 of every MiB of it, see [`super::units`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units: Option<String>,
 }
 
 /// A file of a backup.
@@ -78,6 +81,9 @@ pub struct FileEntry {
     pub size: u64,
     /// Digest of its bytes.
     pub digest: DigestEntry,
+    /// CRC-32 of its bytes, eight hexadecimal digits: for a quick first look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc32: Option<String>,
 }
 
 /// A digest: of a kind, in lower-case hexadecimal.
@@ -144,7 +150,8 @@ impl Manifest {
         // Names lead nowhere else.
         let names = manifest.files.iter().map(|f| &f.name);
         let disks = manifest.disks.iter().map(|d| &d.file);
-        for name in names.chain(disks) {
+        let units = manifest.disks.iter().filter_map(|d| d.units.as_ref());
+        for name in names.chain(disks).chain(units) {
             if name.is_empty() || name.contains('/') || name == ".." || name == "." {
                 return Err(DiskError::corrupt("reading the manifest")
                     .file(path.display())
@@ -187,6 +194,7 @@ mod tests {
                 name: "a".into(),
                 size: 1,
                 digest,
+                crc32: None,
             }],
         };
         let put = |m: &Manifest| std::fs::write(dir.path().join(NAME), m.to_text().unwrap());

@@ -6,11 +6,13 @@
 
 pub mod manifest;
 pub mod rewrite;
+pub mod units;
 
 pub use manifest::{DigestEntry, DiskEntry, FileEntry, Manifest, PointEntry, VmEntry};
 pub use rewrite::{Changes, Identity};
 
 use crate::{
+    crc::Crc,
     digest::{Digest, DigestKind},
     pipeline::{self, CopyOptions, Sparse, cancelled},
     place,
@@ -167,6 +169,38 @@ pub fn digest_of(
         .ok_or_else(|| DiskError::unsupported("computing a digest").found("none"))
 }
 
+/// Digest and CRC-32 of a file, in one pass.
+fn sums_of(
+    disk: &Arc<dyn Disk>,
+    digest: DigestKind,
+    workers: usize,
+    progress: &dyn Progress,
+) -> Result<(Digest, u32)> {
+    let options = CopyOptions {
+        workers,
+        digest,
+        sparse: Sparse::Always,
+    };
+    let crc = Crc::default();
+    let copied = pipeline::copy(disk, &crc, options, progress)?;
+    let digest = copied
+        .digest
+        .ok_or_else(|| DiskError::unsupported("computing a digest").found("none"))?;
+    Ok((digest, crc.finish(disk.len())?))
+}
+
+/// The CRC-32 of a file.
+pub fn crc32_of(disk: &Arc<dyn Disk>, progress: &dyn Progress) -> Result<u32> {
+    let options = CopyOptions {
+        workers: 0,
+        digest: DigestKind::None,
+        sparse: Sparse::Always,
+    };
+    let crc = Crc::default();
+    pipeline::copy(disk, &crc, options, progress)?;
+    crc.finish(disk.len())
+}
+
 /// Refuses contents that are not what was promised.
 pub fn compare(found: &Digest, expected: &DigestEntry, what: &str) -> Result<()> {
     let found = DigestEntry::from(*found);
@@ -215,7 +249,19 @@ impl Writer<'_> {
                 checkpoints: None,
             };
             let path = self.dir.join(&name);
-            let report = to_image(&part.disk, Destination::File(&path), &image, self.progress)?;
+            let units = (self.options.manifest && kind == DigestKind::Vmdkit)
+                .then(|| format!("{name}{}", units::EXTENSION));
+            let to = Destination::File(&path);
+            let report = match &units {
+                None => to_image(&part.disk, to, &image, self.progress)?,
+                Some(name) => {
+                    let path = self.dir.join(name);
+                    let keep = units::Keep::create(path, part.disk.len(), self.progress)?;
+                    let report = to_image(&part.disk, to, &image, &keep)?;
+                    keep.finish()?;
+                    report
+                }
+            };
             let Some(digest) = report.digest else {
                 return Err(DiskError::unsupported("computing a digest").file(&name));
             };
@@ -227,12 +273,14 @@ impl Writer<'_> {
                 let name = file.file_name().unwrap_or_default();
                 self.files.push(name.to_string_lossy().into_owned());
             }
+            self.files.extend(units.clone());
             let entry = DiskEntry {
                 place: part.slot.map(|s| s.to_string()),
                 file: name,
                 format: format_name(&format).to_owned(),
                 virtual_size: report.virtual_size,
                 digest: digest.into(),
+                units,
             };
             self.disks.push((part.slot, entry));
         }
@@ -294,11 +342,12 @@ impl Writer<'_> {
             };
             // It is not the copy that progress is shown of.
             let quiet = Quiet(self.progress);
-            let digest = digest_of(&opened.disk, kind, self.options.workers, &quiet)?;
+            let (digest, crc) = sums_of(&opened.disk, kind, self.options.workers, &quiet)?;
             manifest.files.push(FileEntry {
                 name,
                 size: opened.disk.len(),
                 digest: digest.into(),
+                crc32: Some(format!("{crc:08x}")),
             });
         }
         self.text(manifest::NAME, &manifest.to_text()?)?;

@@ -1,0 +1,114 @@
+//! The hashes of a disk's units beside its backup: what changed can be told, and where damage
+//! is, without the disk that it was made of.
+//!
+//! The file has 32 bytes for every MiB of the disk: its SHA-256, or zeros for a MiB of zeros.
+//! On most file systems such a file has holes where the disk has.
+
+use crate::{
+    digest::{Hash, UNIT},
+    progress::Progress,
+};
+use disk_io::{Disk, DiskError, HostDir, Result, host_dir::Allowed, output::write_error};
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Bytes for every unit.
+const EACH: u64 = 32;
+
+/// The end of such a file's name, behind the disk's.
+pub const EXTENSION: &str = ".units";
+
+/// Writes the hashes as a copy computes them; everything else is passed on.
+pub(crate) struct Keep<'a> {
+    inner: &'a dyn Progress,
+    file: File,
+    path: PathBuf,
+    failed: Mutex<Option<DiskError>>,
+}
+
+impl<'a> Keep<'a> {
+    /// Creates the file for a disk of `len` bytes.
+    pub(crate) fn create(path: PathBuf, len: u64, inner: &'a dyn Progress) -> Result<Self> {
+        let fail = |e| write_error("writing", &path, &e);
+        let file = File::create_new(&path).map_err(fail)?;
+        file.set_len(len.div_ceil(UNIT).saturating_mul(EACH))
+            .map_err(fail)?;
+        Ok(Self {
+            inner,
+            file,
+            path,
+            failed: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn finish(self) -> Result<()> {
+        match self.failed.into_inner() {
+            Ok(None) => {}
+            Ok(Some(e)) => return Err(e),
+            Err(e) => return e.into_inner().map_or(Ok(()), Err),
+        }
+        self.file
+            .sync_all()
+            .map_err(|e| write_error("syncing", &self.path, &e))
+    }
+}
+
+impl Progress for Keep<'_> {
+    fn advance(&self, bytes: u64) {
+        self.inner.advance(bytes);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.inner.cancelled()
+    }
+
+    fn hashed(&self, unit: u64, hash: Option<&Hash>) {
+        let Some(hash) = hash else { return };
+        if let Err(e) = self.file.write_all_at(hash, unit.saturating_mul(EACH)) {
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.get_or_insert_with(|| write_error("writing", &self.path, &e));
+        }
+    }
+}
+
+/// The hashes of a disk's units, as they were kept.
+#[derive(Clone, Debug)]
+pub struct Units {
+    file: Arc<dyn Disk>,
+    count: u64,
+}
+
+impl Units {
+    /// Those of a disk of `len` bytes.
+    ///
+    /// # Errors
+    /// `Corrupt` if the file is not as long as it must be.
+    pub fn open(path: &Path, len: u64) -> Result<Self> {
+        let file = HostDir::open_source(path, &Allowed::default())?.disk;
+        let count = len.div_ceil(UNIT);
+        if file.len() != count.saturating_mul(EACH) {
+            return Err(DiskError::corrupt("reading the hashes of a disk's units")
+                .file(path.display())
+                .expected(format!("{count} hashes of {EACH} bytes"))
+                .found(format!("{} bytes", file.len())));
+        }
+        Ok(Self { file, count })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The hash of a unit; `None` where it is all zeros.
+    pub fn get(&self, unit: u64) -> Result<Option<Hash>> {
+        let mut hash = [0; EACH as usize];
+        self.file
+            .read_exact_at(&mut hash, unit.saturating_mul(EACH))?;
+        Ok((hash != [0; EACH as usize]).then_some(hash))
+    }
+}
