@@ -1,5 +1,5 @@
-//! SOURCE from standard input: kept in a file beside the output, since disks are read at
-//! any place.
+//! SOURCE from standard input: kept in a file, or a directory of files, beside the output,
+//! since disks are read at any place.
 
 use crate::{exit::Failure, signals};
 use disk_io::{DiskError, output::write_error, zero::is_zero};
@@ -7,7 +7,7 @@ use std::{
     fs::File,
     io::{self, Read},
     os::unix::fs::FileExt,
-    path::Path,
+    path::{Component, Path, PathBuf},
 };
 
 /// Zeros in pieces of this become holes.
@@ -21,6 +21,64 @@ pub(crate) fn standard_input(dir: &Path) -> Result<tempfile::NamedTempFile, Fail
         .map_err(|e| write_error("creating a file for standard input in", dir, &e))?;
     copy(&mut Waiting(io::stdin()), temp.as_file(), temp.path())?;
     Ok(temp)
+}
+
+/// Where standard input is kept for an output: where there is room for that too.
+pub(crate) fn beside(dest: &Path) -> PathBuf {
+    match dest.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Reads a backup that comes as a tar archive into a directory in `dir`, which goes when it is
+/// dropped. Only plain files with plain names are taken.
+pub(crate) fn archive(dir: &Path) -> Result<tempfile::TempDir, Failure> {
+    let temp = tempfile::Builder::new()
+        .prefix(".vmdkit-")
+        .tempdir_in(dir)
+        .map_err(|e| write_error("creating a directory for standard input in", dir, &e))?;
+    unpack(&mut Waiting(io::stdin()), temp.path())?;
+    Ok(temp)
+}
+
+fn unpack(from: &mut impl Read, dir: &Path) -> Result<(), Failure> {
+    let fail = |e: io::Error| {
+        DiskError::io("reading a backup", &e)
+            .file("standard input")
+            .expected("the tar archive that export - writes")
+    };
+    let mut tar = tar::Archive::new(from);
+    let mut found = false;
+    for entry in tar.entries().map_err(fail)? {
+        let mut entry = entry.map_err(fail)?;
+        let name = entry.path().map_err(fail)?.into_owned();
+        let mut parts = name.components();
+        let plain = matches!(
+            (parts.next(), parts.next()),
+            (Some(Component::Normal(_)), None)
+        );
+        if !plain || !entry.header().entry_type().is_file() {
+            return Err(DiskError::refused("reading a backup")
+                .file("standard input")
+                .expected("plain files, as export - writes them")
+                .found(format!("the member {}", name.display()))
+                .into());
+        }
+        let path = dir.join(&name);
+        let keep = |e: io::Error| write_error("keeping standard input in", &path, &e);
+        let mut file = File::create_new(&path).map_err(keep)?;
+        io::copy(&mut entry, &mut file).map_err(keep)?;
+        found = true;
+    }
+    match found {
+        true => Ok(()),
+        false => Err(DiskError::corrupt("reading a backup")
+            .file("standard input")
+            .expected("the tar archive that export - writes")
+            .found("nothing")
+            .into()),
+    }
 }
 
 /// Standard input, which a wish to stop ends while it is waited for.

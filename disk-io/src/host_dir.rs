@@ -7,9 +7,10 @@
 
 use crate::{
     disk::Disk,
-    error::{DiskError, Result, shell_word},
+    error::{DiskError, ErrorKind, Result, shell_word},
     host_file::{FilePool, HostFile},
     locate::{Locate, Opened, Purpose},
+    pieces,
 };
 use rustix::{
     fd::{AsFd, OwnedFd},
@@ -65,9 +66,13 @@ impl HostDir {
     /// Opens SOURCE itself, whose own symbolic link is followed, and makes its directory
     /// the place where the names inside it are looked up.
     pub fn open_source(source: &Path, allowed: &Allowed) -> Result<Opened> {
-        let real = source
-            .canonicalize()
-            .map_err(|e| DiskError::io("opening", &e).file(source.display()))?;
+        let real = match source.canonicalize() {
+            Ok(real) => real,
+            Err(e) => {
+                let fail = DiskError::io("opening", &e).file(source.display());
+                return Self::open_pieces(source, allowed).unwrap_or(Err(fail));
+            }
+        };
         if real.is_dir() {
             return Err(DiskError::refused("opening as a disk")
                 .file(source.display())
@@ -87,6 +92,20 @@ impl HostDir {
             },
             dir: Arc::new(here),
         })
+    }
+
+    /// SOURCE in pieces, if that is what is there.
+    fn open_pieces(source: &Path, allowed: &Allowed) -> Option<Result<Opened>> {
+        let name = source.file_name()?.to_str()?;
+        let first = source.with_file_name(pieces::name(name, 0));
+        if !first.is_file() {
+            return None;
+        }
+        let parent = source.parent().filter(|p| !p.as_os_str().is_empty());
+        Some(
+            Self::new(parent.unwrap_or(Path::new(".")), allowed)
+                .and_then(|here| pieces::open(&here, name, None)),
+        )
     }
 
     /// A directory that the user named, and whatever else is allowed.
@@ -240,6 +259,19 @@ impl Locate for HostDir {
             Ok(FileType::RegularFile | FileType::Symlink) | Err(_)
         ) {
             return Err(refuse("a directory, device, pipe or socket"));
+        }
+        if found == Err(Errno::NOENT)
+            && !pieces::is_piece(&full)
+            && let Some(whole) = full.file_name().and_then(|n| n.to_str())
+        {
+            let place = Self {
+                gate: self.gate.clone(),
+                dir: full.parent().unwrap_or(Path::new("/")).to_path_buf(),
+            };
+            match pieces::open(&place, whole, None) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                other => return other.map_err(|e| e.context(&doing)),
+            }
         }
         let file =
             HostFile::open_with(&full, &self.gate.pool, again, false).map_err(|e| {

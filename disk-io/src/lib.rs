@@ -15,6 +15,7 @@
 //! | [`layered`] | the one loop that reads through block maps: windows, parents, decoded units |
 //! | [`fields`] | bounded little-endian and big-endian access to on-disk structures |
 //! | [`slice`], [`mem`], [`positioned`], [`zero`] | small adaptors |
+//! | [`pieces`] | files that are kept in pieces |
 //! | [`output`] | files that are written |
 //! | [`finding`] | what a check found |
 //! | [`faults`], [`conformance`] | test doubles, and the contract as a test suite |
@@ -32,6 +33,7 @@ pub mod layered;
 pub mod locate;
 pub mod mem;
 pub mod output;
+pub mod pieces;
 pub mod positioned;
 pub mod slice;
 pub mod zero;

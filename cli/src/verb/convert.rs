@@ -395,13 +395,11 @@ impl Convert {
     }
 }
 
-/// Where standard input is kept meanwhile: where there is room for the output too.
+/// Where standard input is kept meanwhile.
 fn beside(dest: &Path, to_stdout: bool) -> PathBuf {
-    let dir = dest.parent().filter(|p| !p.as_os_str().is_empty());
-    match dir {
-        _ if to_stdout || is_null(dest) => std::env::temp_dir(),
-        Some(dir) => dir.to_path_buf(),
-        None => PathBuf::from("."),
+    match to_stdout || is_null(dest) {
+        true => std::env::temp_dir(),
+        false => spool::beside(dest),
     }
 }
 

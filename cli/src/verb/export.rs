@@ -3,9 +3,9 @@
 use crate::{
     args::{Global, SourceArgs},
     backup::{Taken, take},
-    exit::{Exit, Failure},
-    image_format::{Format, FormatArgs},
-    output::{Out, human},
+    exit::{Exit, Failure, STDOUT},
+    image_format::{Format, FormatArgs, size},
+    output::{Out, human, say},
     package,
     progress::Bar,
     signals,
@@ -13,11 +13,14 @@ use crate::{
 use clap::{Args, ValueEnum};
 use convert::{
     ImageFormat,
-    backup::{self, Changes, DigestEntry, Manifest, Naming, Options},
+    backup::{self, Changes, DigestEntry, Manifest, Naming, Options, TarStream, Written},
     ova,
 };
 use serde::Serialize;
-use std::path::PathBuf;
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+};
 
 /// Write a machine or disk into a new directory as a backup, with a manifest
 #[derive(Debug, Args)]
@@ -28,15 +31,19 @@ Examples:
   vmdkit export -D lun.img web01/web01.vmx DIR --subformat streamOptimized
   vmdkit export web01.vmdk DIR --to qcow2          a single disk
   vmdkit export web01/web01.vmx web01.ova --to ova
+  vmdkit export web01 DIR --split 4G              for media of limited size
+  vmdkit export web01 - | ssh host 'cat > web01.tar'
+  vmdkit export web01 - | vmdkit restore - ./copy
 
 Every disk is written whole, with all its parents merged in. The configuration is made to
 fit; the manifest holds a digest of every file and of what each disk contains, so that
 'vmdkit verify DIR' can prove the backup and 'vmdkit restore DIR NEW' what it restores. DIR
-appears when everything in it is complete.")]
+appears when everything in it is complete. With - the same goes to standard output as a tar
+archive, its disks in pieces, the manifest last.")]
 pub(crate) struct Export {
     #[command(flatten)]
     source: SourceArgs,
-    /// A new directory; a file with --to ova
+    /// A new directory; a file with --to ova; - for a tar stream on standard output
     #[arg(value_name = "DIR|FILE")]
     dest: PathBuf,
     /// Format of the disks; or ova: DEST is a package for vSphere, VirtualBox and others
@@ -55,16 +62,25 @@ pub(crate) struct Export {
     /// Call disks as VMware Consolidated Backup did: scsi0-0-0-web01.vmdk
     #[arg(help_heading = "What is written", long)]
     vcb_names: bool,
+    /// Write disks (as streamOptimized VMDKs) in pieces of this size: web01.vmdk.000000000, …;
+    /// every verb opens them as web01.vmdk. To standard output 256M, unless said otherwise
+    #[arg(help_heading = "What is written", long, value_name = "SIZE", value_parser = size)]
+    split: Option<u64>,
     /// Go on where an OVA package is not what its manifest says
     #[arg(long)]
     ignore_manifest: bool,
     /// Threads; one for every core if not given
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     jobs: usize,
-    /// Print JSON
+    /// Print JSON; on standard error where DEST is standard output
     #[arg(long)]
     json: bool,
 }
+
+/// To a stream: each waits among temporary files until it is whole.
+const PIECE: u64 = 256 << 20;
+/// Smaller ones are too many.
+const SMALLEST: u64 = 1 << 20;
 
 /// What disks are written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -123,7 +139,18 @@ impl Export {
         let Some(to) = self.to.format() else {
             return self.package(global);
         };
-        self.format.format(to, 512, false)?;
+        let to_stdout = self.dest.as_os_str() == "-";
+        let split = self.split.or(to_stdout.then_some(PIECE));
+        if split.is_some() {
+            self.check_split(to)?;
+        }
+        if to_stdout && io::stdout().is_terminal() {
+            return Err(Failure::usage_with(
+                "a backup is not written to a terminal",
+                "redirect it to a file or pipe",
+            ));
+        }
+        self.format.format(to, 512, split.is_some())?;
         if self.force {
             return Err(Failure::usage(
                 "--force is for packages: a backup's directory is new",
@@ -135,7 +162,7 @@ impl Export {
         let bar = Bar::new(global, taken.len());
         let format = |sector: u32| {
             // The options were found good above.
-            let format = self.format.format(to, sector, false);
+            let format = self.format.format(to, sector, split.is_some());
             let format = format.map_err(|_| {
                 disk_io::DiskError::unsupported("writing the disk").found(to.name())
             })?;
@@ -153,18 +180,44 @@ impl Export {
                 self.source.source.display().to_string(),
             ),
             workers: self.jobs,
+            split,
         };
-        let written = backup::write(&taken.parts, &self.dest, &options, &bar)?;
+        let written = match to_stdout {
+            false => backup::write(&taken.parts, &self.dest, &options, &bar)?,
+            true => {
+                let out = TarStream::new(Box::new(io::stdout()), STDOUT);
+                backup::write_stream(&taken.parts, out, &options, &bar)?
+            }
+        };
         drop(bar);
+        self.report(&taken, &written, to_stdout, global)?;
+        Ok(Exit::partial_if(missing))
+    }
+
+    fn report(
+        &self,
+        taken: &Taken,
+        written: &Written,
+        to_stdout: bool,
+        global: &Global,
+    ) -> Result<(), Failure> {
+        let json = Json {
+            destination: self.dest.display().to_string(),
+            manifest: &written.manifest,
+            written: written.written,
+            left_out: &taken.left_out,
+            warnings: &taken.warnings,
+        };
+        if to_stdout {
+            // Standard output is the backup itself.
+            if self.json {
+                say(serde_json::to_string_pretty(&json)?);
+            }
+            return Ok(());
+        }
         let mut out = Out::new();
         if self.json {
-            out.document(&Json {
-                destination: self.dest.display().to_string(),
-                manifest: &written.manifest,
-                written: written.written,
-                left_out: &taken.left_out,
-                warnings: &taken.warnings,
-            })?;
+            out.document(&json)?;
         } else if !global.quiet {
             for disk in &written.manifest.disks {
                 out.line(format!(
@@ -181,12 +234,27 @@ impl Export {
                 human(written.written)
             ))?;
         }
-        out.finish()?;
-        Ok(Exit::partial_if(missing))
+        out.finish()
     }
 }
 
 impl Export {
+    /// Pieces need a format that is written from front to back, and that shows by its end that
+    /// it is whole.
+    fn check_split(&self, to: Format) -> Result<(), Failure> {
+        let stream = |kind: &String| kind.eq_ignore_ascii_case("streamOptimized");
+        if to != Format::Vmdk || !self.format.subformat.as_ref().is_none_or(stream) {
+            return Err(Failure::usage_with(
+                "pieces and streams have disks as streamOptimized VMDKs",
+                "leave out --to and --subformat, or write whole files into a directory",
+            ));
+        }
+        if self.split.is_some_and(|size| size < SMALLEST) {
+            return Err(Failure::usage("--split: expected 1M or more"));
+        }
+        Ok(())
+    }
+
     fn take(&self, global: &Global) -> Result<Taken, Failure> {
         let taken = take(&self.source, global, Changes::default())?;
         if let Some(source) = taken.single.as_ref().filter(|_| !self.ignore_manifest) {

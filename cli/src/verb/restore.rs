@@ -6,7 +6,7 @@ use crate::{
     exit::{Exit, Failure},
     output::{Out, human},
     progress::Bar,
-    signals,
+    signals, spool,
 };
 use clap::{Args, ValueEnum};
 use convert::{
@@ -25,6 +25,7 @@ Examples:
   vmdkit restore /backups/web01-2026-11-26 ./web01
   vmdkit restore web01 --snapshot id:3 ./web01-before-patch
   vmdkit restore BACKUP ./copy --name copy --uuid new --mac new   beside the original
+  ssh host 'cat web01.tar' | vmdkit restore - ./web01         what export - wrote
   vmdkit restore /archive/vcb/web01 ./web01 --subformat vmfs
 
 SOURCE is a backup of ours, a machine's directory, or one that VMware Consolidated Backup or
@@ -96,7 +97,16 @@ impl Restore {
             uuid: self.uuid.into(),
             mac: self.mac.into(),
         };
-        let taken = take(&self.source, global, changes)?;
+        let mut args = self.source.clone();
+        // It goes when the machine is written.
+        let spooled = match args.source.as_os_str() == "-" {
+            true => Some(spool::archive(&spool::beside(&self.dest))?),
+            false => None,
+        };
+        if let Some(dir) = &spooled {
+            args.source = dir.path().to_path_buf();
+        }
+        let taken = take(&args, global, changes)?;
         let missing = taken.tell();
         let bar = Bar::new(global, taken.len());
         let format = |_| {
@@ -111,6 +121,7 @@ impl Restore {
             manifest: false,
             origin: (String::new(), String::new()),
             workers: self.jobs,
+            split: None,
         };
         let written = backup::write(&taken.parts, &self.dest, &options, &bar)?;
         drop(bar);

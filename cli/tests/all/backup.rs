@@ -256,3 +256,81 @@ fn a_package_that_strict_readers_take() {
     let left = crate::common::names(f.path("").as_path());
     assert!(left.iter().all(|n| !n.contains(".vmdkit-")), "{left:?}");
 }
+
+/// Disks in pieces are one disk to every verb, and what is missing is noticed.
+#[test]
+fn a_backup_in_pieces() {
+    let f = Fixture::new();
+    f.noise();
+    machine(&f, "web");
+    let args = ["export", "--json", "--split", "1M", "web", "out"];
+    let said = f.run(&args).code(0).json();
+    let files = said["manifest"]["files"].as_array().unwrap();
+    let pieces: Vec<_> = files
+        .iter()
+        .filter(|f| f["name"].as_str().unwrap().starts_with("web.vmdk.0"))
+        .collect();
+    assert!(pieces.len() > 1, "{files:?}");
+    let (last, whole) = pieces.split_last().unwrap();
+    assert!(whole.iter().all(|p| p["size"] == 1 << 20));
+    assert!(last["size"].as_u64().unwrap() <= 1 << 20);
+    assert!(pieces.iter().all(|p| p["digest"]["kind"] == "sha256"));
+    f.run(&["verify", "out"]).code(0);
+    f.run(&["check", "out"]).code(0);
+    f.run(&["check", "out/web.vmdk"]).code(0);
+    let cat = f.run(&["cat", "out", "/dir/b.txt"]).code(0);
+    assert_eq!(cat.text(), "there\n");
+    f.run(&["convert", "out/web.vmdk", "back.raw", "--to", "raw"])
+        .code(0);
+    assert_eq!(fs::read(f.path("back.raw")).unwrap(), f.raw());
+    f.run(&["restore", "out", "back"]).code(0);
+    // Joined by hand it is the same file.
+    let joined = crate::common::names(&f.path("out"))
+        .into_iter()
+        .filter(|n| n.starts_with("web.vmdk.0"))
+        .flat_map(|n| fs::read(f.path("out").join(n)).unwrap());
+    fs::write(f.path("joined.vmdk"), joined.collect::<Vec<_>>()).unwrap();
+    f.run(&["diff", "joined.vmdk", "out/web.vmdk"]).code(0);
+    assert_eq!(pieces.len(), 4);
+    for (n, says) in [(3, "cut short"), (1, "web.vmdk.000000001")] {
+        fs::remove_file(f.path(&format!("out/web.vmdk.{n:09}"))).unwrap();
+        f.run(&["convert", "out/web.vmdk", "bad.raw", "--to", "raw"])
+            .code(1)
+            .says(says);
+        f.run(&["verify", "out"]).code(4);
+    }
+}
+
+/// To standard output and back from standard input.
+#[test]
+fn a_backup_through_a_pipe() {
+    let f = Fixture::new();
+    f.noise();
+    machine(&f, "web");
+    fs::write(f.path("web/web.nvram"), vec![7; 8684]).unwrap();
+    let tar = f.run(&["export", "--split", "1M", "web", "-"]).code(0);
+    fs::write(f.path("web.tar"), &tar.out).unwrap();
+    let list = std::process::Command::new("tar")
+        .args(["-tf".as_ref(), f.path("web.tar").as_os_str()])
+        .output()
+        .unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    assert!(list.starts_with("web.vmdk.000000000\n"), "{list}");
+    assert!(list.ends_with("catalog\nvmdkit-manifest.json\n"), "{list}");
+    let back = f.run_with(&["restore", "-", "back"], &tar.out).code(0);
+    assert!(back.text().contains("as the manifest says"));
+    f.run(&["convert", "back", "back.raw", "--to", "raw"])
+        .code(0);
+    assert_eq!(fs::read(f.path("back.raw")).unwrap(), f.raw());
+    assert_eq!(fs::read(f.path("back/web.nvram")).unwrap(), [7; 8684]);
+    // Cut off, nothing, something else.
+    for bytes in [&tar.out[..700_000], &[], &[1; 5000]] {
+        f.run_with(&["restore", "-", "bad"], bytes).code(1);
+        assert!(!f.path("bad").exists());
+    }
+    let left = crate::common::names(f.path("").as_path());
+    assert!(left.iter().all(|n| !n.contains(".vmdkit-")), "{left:?}");
+    f.run(&["export", "--to", "raw", "web", "-"])
+        .code(2)
+        .says("streamOptimized");
+}

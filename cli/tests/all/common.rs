@@ -69,6 +69,34 @@ impl Fixture {
         Ran::new(args, output)
     }
 
+    /// The same with something on standard input.
+    pub(crate) fn run_with(&self, args: &[&str], input: &[u8]) -> Ran {
+        let mut command = self.command(args);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let output = std::thread::scope(|scope| {
+            // It may end before it has read everything.
+            scope.spawn(move || drop(stdin.write_all(input)));
+            child.wait_with_output().unwrap()
+        });
+        Ran::new(args, output)
+    }
+
+    /// Fills the end of the disk, which no file has, with what does not compress.
+    pub(crate) fn noise(&self) {
+        let mut bytes = self.raw();
+        let mut state = 1u32;
+        for byte in &mut bytes[LEN - (3 << 20)..] {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *byte = (state >> 24) as u8;
+        }
+        fs::write(self.path("disk-flat.vmdk"), bytes).unwrap();
+    }
+
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmdkit"));
         command

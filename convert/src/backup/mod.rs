@@ -6,10 +6,13 @@
 
 pub mod manifest;
 pub mod rewrite;
+mod shelf;
+mod split;
 pub mod units;
 
 pub use manifest::{DigestEntry, DiskEntry, FileEntry, Manifest, PointEntry, VmEntry};
 pub use rewrite::{Changes, Identity};
+pub use shelf::TarStream;
 
 use crate::{
     crc::Crc,
@@ -20,13 +23,15 @@ use crate::{
     target::Discard,
     to_image::{Destination, ImageFormat, ImageOptions, to_image},
 };
-use disk_io::{Disk, DiskError, HostDir, Result, host_dir::Allowed, output::write_error};
+use disk_io::{Disk, DiskError, Result, output::write_error};
 use inventory::{Dictionary, Slot};
+use shelf::Shelf;
+use split::Split;
 use std::{
     fs::File,
     io::Write,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 /// Files up to this length have a plain SHA-256 in the manifest; longer ones the digest
@@ -95,6 +100,9 @@ pub struct Options<'a> {
     pub origin: (String, String),
     /// Threads; 0 means one for every core.
     pub workers: usize,
+    /// Disks are written in pieces of so many bytes: only in a format that is written as a
+    /// stream and that ends with a mark of its own, so that a missing piece is noticed.
+    pub split: Option<u64>,
 }
 
 /// What was written.
@@ -118,12 +126,52 @@ pub fn write(
     progress: &dyn Progress,
 ) -> Result<Written> {
     let place = NewDir::create(dest)?;
+    let written = write_into(&place.temp, None, parts, options, progress)?;
+    place.finish()?;
+    Ok(written)
+}
+
+/// Writes `parts` as a tar archive: file by file, in pieces of [`Options::split`] bytes, the
+/// manifest last. What is not in the stream yet is in a directory for temporary files.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_stream(
+    parts: &Parts,
+    out: TarStream,
+    options: &Options<'_>,
+    progress: &dyn Progress,
+) -> Result<Written> {
+    let temp = std::env::temp_dir();
+    let scratch = tempfile::Builder::new()
+        .prefix(place::TEMP_PREFIX)
+        .tempdir_in(&temp)
+        .map_err(|e| write_error("creating a directory in", &temp, &e))?;
+    let written = write_into(scratch.path(), Some(&out), parts, options, progress)?;
+    out.finish()?;
+    Ok(written)
+}
+
+fn write_into(
+    dir: &Path,
+    stream: Option<&TarStream>,
+    parts: &Parts,
+    options: &Options<'_>,
+    progress: &dyn Progress,
+) -> Result<Written> {
+    let shelf = Shelf {
+        dir: dir.to_path_buf(),
+        manifest: options.manifest,
+        workers: options.workers,
+        progress,
+        stream,
+        entries: Mutex::default(),
+    };
     let mut writer = Writer {
-        dir: &place.temp,
+        shelf: &shelf,
         parts,
         options,
         progress,
-        files: Vec::new(),
         disks: Vec::new(),
         written: 0,
     };
@@ -147,7 +195,6 @@ pub fn write(
     if progress.cancelled() {
         return Err(cancelled());
     }
-    place.finish()?;
     Ok(Written { manifest, written })
 }
 
@@ -215,11 +262,10 @@ pub fn compare(found: &Digest, expected: &DigestEntry, what: &str) -> Result<()>
 }
 
 struct Writer<'a> {
-    dir: &'a Path,
+    shelf: &'a Shelf<'a>,
     parts: &'a Parts,
     options: &'a Options<'a>,
     progress: &'a dyn Progress,
-    files: Vec<String>,
     disks: Vec<(Option<Slot>, DiskEntry)>,
     written: u64,
 }
@@ -248,20 +294,28 @@ impl Writer<'_> {
                 sources: self.parts.sources.clone(),
                 checkpoints: None,
             };
-            let path = self.dir.join(&name);
+            let path = self.shelf.dir.join(&name);
             let units = (self.options.manifest && kind == DigestKind::Vmdkit)
                 .then(|| format!("{name}{}", units::EXTENSION));
-            let to = Destination::File(&path);
+            let split = self.options.split;
+            let split = split.map(|size| Split::new(self.shelf, &name, size));
+            let to = match &split {
+                None => Destination::File(&path),
+                Some(split) => Destination::Stream(Box::new(split), name.clone()),
+            };
             let report = match &units {
                 None => to_image(&part.disk, to, &image, self.progress)?,
                 Some(name) => {
-                    let path = self.dir.join(name);
+                    let path = self.shelf.dir.join(name);
                     let keep = units::Keep::create(path, part.disk.len(), self.progress)?;
                     let report = to_image(&part.disk, to, &image, &keep)?;
                     keep.finish()?;
                     report
                 }
             };
+            if let Some(split) = split {
+                split.finish()?;
+            }
             let Some(digest) = report.digest else {
                 return Err(DiskError::unsupported("computing a digest").file(&name));
             };
@@ -271,9 +325,11 @@ impl Writer<'_> {
             self.written = self.written.saturating_add(report.written);
             for file in &report.files {
                 let name = file.file_name().unwrap_or_default();
-                self.files.push(name.to_string_lossy().into_owned());
+                self.shelf.finished(&name.to_string_lossy(), None)?;
             }
-            self.files.extend(units.clone());
+            if let Some(units) = &units {
+                self.shelf.finished(units, None)?;
+            }
             let entry = DiskEntry {
                 place: part.slot.map(|s| s.to_string()),
                 file: name,
@@ -296,7 +352,7 @@ impl Writer<'_> {
         let disks: Vec<(Slot, String)> = disks.collect();
         rewrite::rewrite(&mut config, &disks, &machine.changes);
         for (name, disk) in &machine.files {
-            let path = self.dir.join(name);
+            let path = self.shelf.dir.join(name);
             let fail = |e| write_error("writing", &path, &e);
             let mut file = File::create_new(&path).map_err(fail)?;
             let mut at = 0;
@@ -312,45 +368,34 @@ impl Writer<'_> {
                 at += n;
             }
             file.sync_all().map_err(fail)?;
-            self.files.push(name.clone());
+            self.shelf.finished(name, None)?;
         }
         self.text(&machine.entry.config, &config.to_text())
     }
 
-    fn text(&mut self, name: &str, text: &str) -> Result<()> {
-        let path = self.dir.join(name);
+    /// Writes a file of text; whoever writes it says that it is finished.
+    fn put(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.shelf.dir.join(name);
         let fail = |e| write_error("writing", &path, &e);
         let mut file = File::create_new(&path).map_err(fail)?;
         file.write_all(text.as_bytes()).map_err(fail)?;
-        file.sync_all().map_err(fail)?;
-        self.files.push(name.to_owned());
-        Ok(())
+        file.sync_all().map_err(fail)
+    }
+
+    fn text(&self, name: &str, text: &str) -> Result<()> {
+        self.put(name, text)?;
+        self.shelf.finished(name, None)
     }
 
     /// Writes VCB's catalog and the manifest, which names every file.
-    fn manifest(&mut self, mut manifest: Manifest) -> Result<Manifest> {
+    fn manifest(&self, mut manifest: Manifest) -> Result<Manifest> {
         if let Some(vm) = &manifest.vm {
             let catalog = catalog(vm, &manifest.created, &self.disks);
             self.text("catalog", &catalog)?;
         }
-        for name in self.files.clone() {
-            let path = self.dir.join(&name);
-            let opened = HostDir::open_source(&path, &Allowed::default())?;
-            let kind = match opened.disk.len() > PLAIN {
-                true => DigestKind::Vmdkit,
-                false => DigestKind::Sha256,
-            };
-            // It is not the copy that progress is shown of.
-            let quiet = Quiet(self.progress);
-            let (digest, crc) = sums_of(&opened.disk, kind, self.options.workers, &quiet)?;
-            manifest.files.push(FileEntry {
-                name,
-                size: opened.disk.len(),
-                digest: digest.into(),
-                crc32: Some(format!("{crc:08x}")),
-            });
-        }
-        self.text(manifest::NAME, &manifest.to_text()?)?;
+        manifest.files = self.shelf.entries();
+        self.put(manifest::NAME, &manifest.to_text()?)?;
+        self.shelf.drain(manifest::NAME)?;
         Ok(manifest)
     }
 }

@@ -1,7 +1,6 @@
 //! OVF packages: a descriptor beside its disks, or all of them in one tar archive (OVA).
 
 mod archive;
-mod concat;
 mod gzip;
 mod manifest;
 mod ovf;

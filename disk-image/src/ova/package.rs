@@ -1,10 +1,8 @@
 //! A package: its descriptor, its disks, its manifest.
 
-use super::{
-    Archive, Checked, Descriptor, Entry, VirtualDisk, concat, gzip, manifest, verify_manifest,
-};
+use super::{Archive, Checked, Descriptor, Entry, VirtualDisk, gzip, manifest, verify_manifest};
 use crate::Format;
-use disk_io::{Disk, DiskError, ErrorKind, Locate, Opened, Purpose, Result};
+use disk_io::{Disk, DiskError, ErrorKind, Locate, Opened, Purpose, Result, pieces};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -134,7 +132,7 @@ impl Package {
         let opened = match file.chunk_size {
             Some(size) => {
                 let name = self.beside(&file.href);
-                concat::open(&*self.place, &name.to_string_lossy(), size)?
+                pieces::open(&*self.place, &name.to_string_lossy(), Some(size))?
             }
             None => self.place.open(&self.beside(&file.href), Purpose::Extent)?,
         };

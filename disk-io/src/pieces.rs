@@ -1,23 +1,26 @@
-//! A file that the package holds in pieces: `disk1.vmdk.000000000`, `….000000001`, ….
+//! A file that is kept in pieces: `disk1.vmdk.000000000`, `….000000001`, …, as OVF packages
+//! have it and as backups for media of limited size.
 
-use disk_io::{
-    Disk, DiskError, ErrorKind, Locate, Opened, Purpose, Result, Run,
-    disk::{check_range, check_run_offset},
+use crate::{
+    disk::{Disk, Run, check_range, check_run_offset},
+    error::{DiskError, ErrorKind, Result},
+    locate::{Locate, Opened, Purpose},
 };
-use std::{path::Path, sync::Arc};
+use std::{ffi::OsStr, path::Path, sync::Arc};
 
-const MAX_CHUNKS: u32 = 100_000;
+const MAX_PIECES: u32 = 100_000;
 
 /// Disks one after the other.
 #[derive(Debug)]
-pub(super) struct Concat {
+pub struct Concat {
     /// (where it begins, piece), ascending.
     pieces: Vec<(u64, Arc<dyn Disk>)>,
     len: u64,
 }
 
 impl Concat {
-    pub(super) fn new(disks: Vec<Arc<dyn Disk>>) -> Self {
+    /// In this order.
+    pub fn new(disks: Vec<Arc<dyn Disk>>) -> Self {
         let mut len = 0u64;
         let mut pieces = Vec::new();
         for disk in disks {
@@ -40,32 +43,68 @@ impl Concat {
     }
 }
 
-/// Opens the pieces of `name`. All but the last are `chunk_size` bytes long.
-pub(super) fn open(place: &dyn Locate, name: &str, chunk_size: u64) -> Result<Opened> {
+/// The name of piece `n`.
+pub fn name(whole: &str, n: u32) -> String {
+    format!("{whole}.{n:09}")
+}
+
+/// Whether a name is that of a piece.
+pub(crate) fn is_piece(name: &Path) -> bool {
+    let digits = name.extension().map(OsStr::as_encoded_bytes);
+    digits.is_some_and(|d| d.len() == 9 && d.iter().all(u8::is_ascii_digit))
+}
+
+/// The number of a piece of `whole` by its name.
+fn number(whole: &str, piece: &Path) -> Option<u32> {
+    let digits = piece.to_str()?.strip_prefix(whole)?.strip_prefix('.')?;
+    let plain = digits.len() == 9 && digits.bytes().all(|b| b.is_ascii_digit());
+    plain.then(|| digits.parse().ok()).flatten()
+}
+
+/// Opens the pieces of the file `whole` as one. All but the last are `each` bytes long; where
+/// that is not known, as long as the first.
+///
+/// # Errors
+/// `NotFound` if there is no first piece; `Corrupt` if one is missing before another, or has
+/// another length. That the last ones are missing cannot be seen here.
+pub fn open(place: &dyn Locate, whole: &str, each: Option<u64>) -> Result<Opened> {
     let mut pieces: Vec<Opened> = Vec::new();
-    for n in 0..MAX_CHUNKS {
-        let piece = format!("{name}.{n:09}");
+    let doing = "joining the pieces of a file";
+    for n in 0..MAX_PIECES {
+        let piece = name(whole, n);
         let opened = match place.open(Path::new(&piece), Purpose::Member) {
             Ok(opened) => opened,
             Err(e) if e.kind() == ErrorKind::NotFound && n > 0 => break,
             Err(e) => return Err(e),
         };
-        if let Some(last) = pieces.last()
-            && last.disk.len() != chunk_size
-        {
-            return Err(DiskError::corrupt("joining the pieces of a file")
-                .file(last.path.display())
-                .expected(format!("{chunk_size} bytes"))
-                .found(last.disk.len().to_string()));
+        if let (Some(first), Some(last)) = (pieces.first(), pieces.last()) {
+            let each = each.unwrap_or(first.disk.len());
+            if last.disk.len() != each {
+                return Err(DiskError::corrupt(doing)
+                    .file(last.path.display())
+                    .expected(format!("{each} bytes"))
+                    .found(last.disk.len().to_string()));
+            }
         }
         pieces.push(opened);
     }
     let Some(first) = pieces.first().cloned() else {
-        return Err(DiskError::not_found("joining the pieces of a file").file(name));
+        return Err(DiskError::not_found(doing).file(whole));
     };
-    let whole = Concat::new(pieces.into_iter().map(|p| p.disk).collect());
+    let next = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
+    let behind = place.list(MAX_PIECES as usize)?.into_iter().find(|found| {
+        let number = number(whole, found);
+        number.is_some_and(|n| n > next)
+    });
+    if let Some(behind) = behind {
+        return Err(DiskError::corrupt(doing)
+            .file(name(whole, next))
+            .expected("every piece")
+            .found(format!("none of that name before {}", behind.display())));
+    }
+    let joined = Concat::new(pieces.into_iter().map(|p| p.disk).collect());
     Ok(Opened {
-        disk: Arc::new(whole),
+        disk: Arc::new(joined),
         path: first.path.with_extension(""),
         ..first
     })
@@ -100,7 +139,7 @@ impl Disk for Concat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use disk_io::{MemDisk, conformance};
+    use crate::{MemDisk, conformance};
 
     #[test]
     fn pieces_read_as_one() {
