@@ -3,7 +3,9 @@
 use crate::{
     args::{Global, SourceArgs},
     exit::Failure,
-    output, source,
+    output,
+    since::{Sources, chain_of},
+    source,
 };
 use convert::backup::{
     Changes, DigestEntry, DiskPart, MachinePart, Manifest, Parts, PointEntry, VmEntry, compare,
@@ -22,6 +24,8 @@ pub(crate) struct Taken {
     pub(crate) left_out: Vec<String>,
     /// SOURCE, where it is one disk.
     pub(crate) single: Option<Arc<proxy::Source>>,
+    /// What each disk was opened as, in the order of the parts.
+    pub(crate) sources: Sources,
     /// Whether SOURCE has a manifest that says what its disks must hold.
     pub(crate) proven: bool,
 }
@@ -74,11 +78,14 @@ fn one_disk(spec: &SourceSpec, expected: Option<DigestEntry>) -> Result<Taken, F
                 slot: None,
                 disk: opened.disk().clone(),
                 expected,
+                chain: chain_of(&opened),
+                base: None,
             }],
             sources: source::files(&opened),
         },
         warnings: opened.warnings().to_vec(),
         left_out: Vec::new(),
+        sources: vec![opened.clone()],
         single: Some(opened),
     })
 }
@@ -105,6 +112,7 @@ fn machine_parts(
         },
         warnings: vm.warnings.clone(),
         left_out: Vec::new(),
+        sources: Vec::new(),
         single: None,
         proven: manifest.is_some() && point.is_current(),
     };
@@ -136,7 +144,10 @@ fn machine_parts(
             slot: Some(disk.slot),
             disk: opened.disk().clone(),
             expected,
+            chain: chain_of(&opened),
+            base: None,
         });
+        taken.sources.push(Arc::new(opened));
     }
     // The configuration is today's: a disk that the snapshot does not have is taken out of it.
     for disk in vm.config.disks.iter().filter(|_| only.is_none()) {

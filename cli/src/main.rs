@@ -16,6 +16,7 @@ mod output;
 mod package;
 mod progress;
 mod signals;
+mod since;
 mod source;
 mod spool;
 mod times;

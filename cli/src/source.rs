@@ -3,7 +3,7 @@
 use crate::{
     args::{Global, GuestArgs, SourceArgs},
     exit::Failure,
-    output,
+    output, since,
     times::Zone,
 };
 use disk_io::{Disk, Result};
@@ -45,7 +45,9 @@ pub(crate) fn spec_of(args: &SourceArgs, global: &Global) -> Result<SourceSpec, 
             .hint("save it to a file first; a file of that name is ./-");
         return Err(e.into());
     }
-    spec(args, global).map_err(|e| Failure::usage(e.to_string()))
+    let mut spec = spec(args, global).map_err(|e| Failure::usage(e.to_string()))?;
+    since::allow(&mut spec)?;
+    Ok(spec)
 }
 
 /// Opens SOURCE without telling its warnings.

@@ -9,6 +9,7 @@ use crate::{
     package,
     progress::Bar,
     signals,
+    since::{Found, List, attach},
 };
 use clap::{Args, ValueEnum};
 use convert::{
@@ -30,6 +31,7 @@ Examples:
   vmdkit export web01 --snapshot id:3 /backups/web01-before-patch
   vmdkit export -D lun.img web01/web01.vmx DIR --subformat streamOptimized
   vmdkit export web01.vmdk DIR --to qcow2          a single disk
+  vmdkit export web01 /backups/web01-2 --since /backups/web01-1     what changed since
   vmdkit export web01/web01.vmx web01.ova --to ova
   vmdkit export web01 DIR --split 4G              for media of limited size
   vmdkit export web01 - | ssh host 'cat > web01.tar'
@@ -59,6 +61,18 @@ pub(crate) struct Export {
     force: bool,
     #[command(flatten)]
     format: FormatArgs,
+    /// Write only what changed since this earlier backup, which must lie beside DIR: disks are
+    /// children of its disks. It must be kept as long as this one
+    #[arg(help_heading = "What is written", long, value_name = "BACKUP")]
+    since: Option<PathBuf>,
+    /// A list of changed blocks of a disk, as ESXi's QueryChangedDiskAreas gives it in JSON
+    #[arg(
+        help_heading = "What is written",
+        long,
+        value_name = "[PLACE=]FILE",
+        requires = "since"
+    )]
+    changed_blocks: Vec<List>,
     /// Call disks as VMware Consolidated Backup did: scsi0-0-0-web01.vmdk
     #[arg(help_heading = "What is written", long)]
     vcb_names: bool,
@@ -130,6 +144,12 @@ struct Json<'a> {
     destination: String,
     manifest: &'a Manifest,
     written: u64,
+    /// With --since: bytes of disks that were read to find what changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read: Option<u64>,
+    /// With --since: how the changes of each disk were found.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    found_by: Vec<&'static str>,
     left_out: &'a [String],
     warnings: &'a [String],
 }
@@ -151,14 +171,27 @@ impl Export {
             ));
         }
         self.format.format(to, 512, split.is_some())?;
+        if self.since.is_some() && (to != Format::Vmdk || split.is_some()) {
+            return Err(Failure::usage_with(
+                "what changed since a backup is written as VMDK children, each in a file of its own",
+                "leave out --to, --split and -",
+            ));
+        }
         if self.force {
             return Err(Failure::usage(
                 "--force is for packages: a backup's directory is new",
             ));
         }
         signals::watch();
-        let taken = self.take(global)?;
+        let mut taken = self.take(global)?;
         let missing = taken.tell();
+        let (since, how) = match &self.since {
+            Some(earlier) => {
+                let (since, how) = attach(&mut taken, earlier, &self.dest, &self.changed_blocks)?;
+                (Some(since), how)
+            }
+            None => (None, Vec::new()),
+        };
         let bar = Bar::new(global, taken.len());
         let format = |sector: u32| {
             // The options were found good above.
@@ -181,6 +214,7 @@ impl Export {
             ),
             workers: self.jobs,
             split,
+            since,
         };
         let written = match to_stdout {
             false => backup::write(&taken.parts, &self.dest, &options, &bar)?,
@@ -190,7 +224,7 @@ impl Export {
             }
         };
         drop(bar);
-        self.report(&taken, &written, to_stdout, global)?;
+        self.report(&taken, &written, &how, to_stdout, global)?;
         Ok(Exit::partial_if(missing))
     }
 
@@ -198,6 +232,7 @@ impl Export {
         &self,
         taken: &Taken,
         written: &Written,
+        how: &[Found],
         to_stdout: bool,
         global: &Global,
     ) -> Result<(), Failure> {
@@ -205,6 +240,8 @@ impl Export {
             destination: self.dest.display().to_string(),
             manifest: &written.manifest,
             written: written.written,
+            read: self.since.is_some().then_some(written.read),
+            found_by: how.iter().map(|h| h.as_str()).collect(),
             left_out: &taken.left_out,
             warnings: &taken.warnings,
         };
@@ -227,6 +264,17 @@ impl Export {
                     disk.digest.kind,
                     disk.digest.hash
                 ))?;
+            }
+            for (disk, how) in written.manifest.disks.iter().zip(how) {
+                let how = match how {
+                    Found::Whole => "is not in the earlier backup: written whole",
+                    Found::Chain => {
+                        "changes found by the deltas on top of the earlier backup's chain"
+                    }
+                    Found::List => "changes found by the list",
+                    Found::Hashes => "changes found by hashes, in one pass",
+                };
+                out.line(format!("{}  {how}", disk.file))?;
             }
             out.line(format!(
                 "{} files, {} of disks written",

@@ -5,6 +5,7 @@ use crate::{
     exit::{Exit, Failure, tell_path_error},
     names::{check_path, hex_if_needed, shown},
     output::{Out, table},
+    since,
     source::spec_of,
     times::Zone,
 };
@@ -135,7 +136,9 @@ impl History {
         global: &Global,
         version: &mut Version,
     ) -> disk_io::Result<()> {
-        let tree = Tree::of(spec, TreeOptions::default())?;
+        let mut spec = spec.clone();
+        since::allow(&mut spec)?;
+        let tree = Tree::of(&spec, TreeOptions::default())?;
         let found = tree.resolve(self.path.as_bytes())?;
         let mut metadata: Metadata = tree.metadata(found.node)?;
         zone.settle_all(&mut metadata, global.tz.is_some());

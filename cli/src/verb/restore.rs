@@ -122,6 +122,7 @@ impl Restore {
             origin: (String::new(), String::new()),
             workers: self.jobs,
             split: None,
+            since: None,
         };
         let written = backup::write(&taken.parts, &self.dest, &options, &bar)?;
         drop(bar);

@@ -15,5 +15,6 @@ mod machine;
 mod merge;
 mod mount;
 mod schema;
+mod since;
 mod tar;
 mod verify;

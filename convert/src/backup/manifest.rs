@@ -20,12 +20,46 @@ pub struct Manifest {
     pub created: String,
     /// What it was made from, as the user named it.
     pub source: String,
+    /// The earlier backup that it builds on: only what changed since is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<SinceEntry>,
     /// The machine; none where it is a single disk.
     pub vm: Option<VmEntry>,
     /// The disks.
     pub disks: Vec<DiskEntry>,
     /// Every file of the backup but the manifest itself.
     pub files: Vec<FileEntry>,
+}
+
+/// The backup that another builds on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinceEntry {
+    /// Name of its directory, which lies beside that of the other.
+    pub directory: String,
+    /// When it was made: RFC 3339.
+    pub created: String,
+    /// SHA-256 of its manifest, in lower-case hexadecimal.
+    pub manifest: String,
+}
+
+/// A file of the disk that a backup was made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainFile {
+    /// Its name, without a directory.
+    pub name: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// When it was modified: seconds since 1970 and nanoseconds.
+    pub modified: (i64, i64),
+}
+
+/// A link of that disk's chain, the newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainLink {
+    /// Content id.
+    pub cid: Option<u32>,
+    /// Its files.
+    pub files: Vec<ChainFile>,
 }
 
 /// The machine of a backup.
@@ -70,6 +104,13 @@ pub struct DiskEntry {
     /// The file with the SHA-256 of every MiB of it, see [`super::units`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units: Option<String>,
+    /// The file of the earlier backup that it is a child of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// The chain that it was made of, where that lay in files of the host: what a later
+    /// backup finds changes by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<ChainLink>,
 }
 
 /// A file of a backup.
@@ -151,7 +192,8 @@ impl Manifest {
         let names = manifest.files.iter().map(|f| &f.name);
         let disks = manifest.disks.iter().map(|d| &d.file);
         let units = manifest.disks.iter().filter_map(|d| d.units.as_ref());
-        for name in names.chain(disks).chain(units) {
+        let since = manifest.since.iter().map(|s| &s.directory);
+        for name in names.chain(disks).chain(units).chain(since) {
             if name.is_empty() || name.contains('/') || name == ".." || name == "." {
                 return Err(DiskError::corrupt("reading the manifest")
                     .file(path.display())
@@ -188,6 +230,7 @@ mod tests {
             vmdkit_backup: VERSION,
             created: "2026-01-01T00:00:00Z".into(),
             source: "web".into(),
+            since: None,
             vm: None,
             disks: Vec::new(),
             files: vec![FileEntry {

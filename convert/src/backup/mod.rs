@@ -7,15 +7,21 @@
 pub mod manifest;
 pub mod rewrite;
 mod shelf;
+mod since;
 mod split;
 pub mod units;
 
-pub use manifest::{DigestEntry, DiskEntry, FileEntry, Manifest, PointEntry, VmEntry};
+pub use manifest::{
+    ChainFile, ChainLink, DigestEntry, DiskEntry, FileEntry, Manifest, PointEntry, SinceEntry,
+    VmEntry,
+};
 pub use rewrite::{Changes, Identity};
 pub use shelf::TarStream;
+pub use since::Base;
 
 use crate::{
     crc::Crc,
+    delta::{ChildOptions, child},
     digest::{Digest, DigestKind},
     pipeline::{self, CopyOptions, Sparse, cancelled},
     place,
@@ -47,6 +53,10 @@ pub struct DiskPart {
     pub disk: Arc<dyn Disk>,
     /// What they must be, if it is known.
     pub expected: Option<DigestEntry>,
+    /// The chain that they come from, where it lies in files of the host.
+    pub chain: Vec<ChainLink>,
+    /// The disk of an earlier backup that it is written as a child of.
+    pub base: Option<Base>,
 }
 
 /// The machine that the disks belong to.
@@ -103,6 +113,8 @@ pub struct Options<'a> {
     /// Disks are written in pieces of so many bytes: only in a format that is written as a
     /// stream and that ends with a mark of its own, so that a missing piece is noticed.
     pub split: Option<u64>,
+    /// The earlier backup that disks with a base build on; it lies beside the new one.
+    pub since: Option<SinceEntry>,
 }
 
 /// What was written.
@@ -112,6 +124,8 @@ pub struct Written {
     pub manifest: Manifest,
     /// Bytes of data that were written for disks.
     pub written: u64,
+    /// Bytes of disks that were read to find what changed.
+    pub read: u64,
 }
 
 /// Writes `parts` into the new directory `dest`.
@@ -174,6 +188,7 @@ fn write_into(
         progress,
         disks: Vec::new(),
         written: 0,
+        read: 0,
     };
     writer.disks()?;
     if let Some(machine) = &parts.machine {
@@ -183,11 +198,12 @@ fn write_into(
         vmdkit_backup: manifest::VERSION,
         created: options.origin.0.clone(),
         source: options.origin.1.clone(),
+        since: options.since.clone(),
         vm: parts.machine.as_ref().map(|m| m.entry.clone()),
         disks: writer.disks.iter().map(|(_, d)| d.clone()).collect(),
         files: Vec::new(),
     };
-    let written = writer.written;
+    let (written, read) = (writer.written, writer.read);
     let manifest = match options.manifest {
         true => writer.manifest(manifest)?,
         false => manifest,
@@ -195,7 +211,11 @@ fn write_into(
     if progress.cancelled() {
         return Err(cancelled());
     }
-    Ok(Written { manifest, written })
+    Ok(Written {
+        manifest,
+        written,
+        read,
+    })
 }
 
 /// Digest of the file or disk `disk`.
@@ -268,6 +288,7 @@ struct Writer<'a> {
     progress: &'a dyn Progress,
     disks: Vec<(Option<Slot>, DiskEntry)>,
     written: u64,
+    read: u64,
 }
 
 impl Writer<'_> {
@@ -282,6 +303,10 @@ impl Writer<'_> {
                 _ if number == 0 => format!("{stem}.{extension}"),
                 _ => format!("{stem}_{number}.{extension}"),
             };
+            if let (Some(base), Some(since)) = (&part.base, &self.options.since) {
+                self.increment(part, base, since, &format, name)?;
+                continue;
+            }
             let kind = match &part.expected {
                 Some(expected) => expected.kind().unwrap_or_default(),
                 None => DigestKind::Vmdkit,
@@ -337,9 +362,63 @@ impl Writer<'_> {
                 virtual_size: report.virtual_size,
                 digest: digest.into(),
                 units,
+                parent: None,
+                chain: part.chain.clone(),
             };
             self.disks.push((part.slot, entry));
         }
+        Ok(())
+    }
+
+    /// Writes what changed, as a child of the earlier backup's disk.
+    fn increment(
+        &mut self,
+        part: &DiskPart,
+        base: &Base,
+        since: &SinceEntry,
+        format: &ImageFormat,
+        name: String,
+    ) -> Result<()> {
+        let ImageFormat::Vmdk(vmdk) = format else {
+            return Err(DiskError::refused("writing what changed since a backup")
+                .expected("VMDK: other formats have no children here")
+                .found(format_name(format)));
+        };
+        let mut vmdk = vmdk.clone();
+        vmdk.identity.parent = Some((base.cid, format!("../{}/{}", since.directory, base.file)));
+        let dir = &self.shelf.dir;
+        let units = format!("{name}{}", units::EXTENSION);
+        let workers = self.options.workers;
+        let found = since::find(&part.disk, base, dir.join(&units), workers, self.progress)?;
+        if let Some(expected) = &part.expected {
+            compare(&found.digest, expected, &name)?;
+        }
+        let options = ChildOptions {
+            force: false,
+            workers,
+            sources: self.parts.sources.clone(),
+        };
+        let quiet = Quiet(self.progress);
+        let path = dir.join(&name);
+        let written = child(&part.disk, &found.ranges, &path, &vmdk, &options, &quiet)?;
+        self.written = self.written.saturating_add(written.written);
+        self.read = self.read.saturating_add(found.read);
+        for file in &written.files {
+            let name = file.file_name().unwrap_or_default();
+            self.shelf.finished(&name.to_string_lossy(), None)?;
+        }
+        self.shelf.finished(&units, None)?;
+        let entry = DiskEntry {
+            place: part.slot.map(|s| s.to_string()),
+            file: name,
+            format: "vmdk".into(),
+            virtual_size: part.disk.len(),
+            digest: found.digest.into(),
+            units: Some(units),
+            parent: Some(base.file.clone()),
+            chain: part.chain.clone(),
+        };
+        self.disks.push((part.slot, entry));
         Ok(())
     }
 

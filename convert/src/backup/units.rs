@@ -17,7 +17,7 @@ use std::{
 };
 
 /// Bytes for every unit.
-const EACH: u64 = 32;
+pub(super) const EACH: u64 = 32;
 
 /// The end of such a file's name, behind the disk's.
 pub const EXTENSION: &str = ".units";

@@ -1,0 +1,355 @@
+//! `export --since`: which disk of the earlier backup each disk builds on, and what can have
+//! changed in it; and the leave to read the earlier backup that a later one needs.
+
+use crate::{backup::Taken, exit::Failure};
+use convert::{
+    backup::{Base, ChainFile, ChainLink, Manifest, SinceEntry, manifest, units::Units},
+    digest::sha256,
+};
+use disk_io::{DiskError, Result, error::shell_word};
+use proxy::{Source, SourceSpec};
+use std::{
+    fs,
+    ops::Range,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Backups that build on each other, at most; a loop ends there.
+const LONGEST: usize = 10_000;
+/// Longest list of changed blocks.
+const MAX_LIST: u64 = 256 << 20;
+
+/// How the changes of a disk are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// There is nothing to build on.
+    Whole,
+    /// By the deltas that came on top of what the earlier backup was made of.
+    Chain,
+    /// By a list that the user gave.
+    List,
+    /// By the hashes of every MiB, in one pass.
+    Hashes,
+}
+
+impl Found {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Chain => "chain",
+            Self::List => "list",
+            Self::Hashes => "hashes",
+        }
+    }
+}
+
+/// A list of changed blocks, and the disk that it is of.
+#[derive(Clone, Debug)]
+pub(crate) struct List {
+    place: Option<String>,
+    file: PathBuf,
+}
+
+impl std::str::FromStr for List {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (place, file) = match text.split_once('=') {
+            Some((place, file)) => (Some(place.to_owned()), file),
+            None => (None, text),
+        };
+        Ok(Self {
+            place,
+            file: file.into(),
+        })
+    }
+}
+
+/// The chain of a disk that lies in VMDK files of the host.
+pub(crate) fn chain_of(source: &Source) -> Vec<ChainLink> {
+    let Some(vmdk) = source.image().vmdk.as_ref() else {
+        return Vec::new();
+    };
+    if !source.devices().is_empty() {
+        return Vec::new();
+    }
+    let links = vmdk.links().iter().map(|link| {
+        let extents = link.extents.iter().filter_map(|e| e.file.as_ref());
+        let mut files: Vec<&PathBuf> = std::iter::once(&link.path).chain(extents).collect();
+        files.dedup();
+        let files = files.into_iter().map(|path| {
+            let found = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+            Some(ChainFile {
+                name: path.file_name()?.to_str()?.to_owned(),
+                size: found.len(),
+                modified: (found.mtime(), found.mtime_nsec()),
+            })
+        });
+        Some(ChainLink {
+            cid: link.cid,
+            files: files.collect::<Option<_>>()?,
+        })
+    });
+    // What cannot be known again is not noted.
+    links.collect::<Option<_>>().unwrap_or_default()
+}
+
+/// Gives every disk that the earlier backup has its base there. Says how each is found.
+pub(crate) fn attach(
+    taken: &mut Taken,
+    earlier: &Path,
+    dest: &Path,
+    lists: &[List],
+) -> Result<(SinceEntry, Vec<Found>), Failure> {
+    let doing = "building on an earlier backup";
+    let Some(manifest) = Manifest::read(earlier)? else {
+        return Err(DiskError::refused(doing)
+            .file(earlier.display())
+            .expected("a backup with a manifest, as export writes it")
+            .found("none")
+            .into());
+    };
+    let directory = beside(earlier, dest)?;
+    let mut how = Vec::new();
+    let mut used = vec![false; lists.len()];
+    for (part, source) in taken.parts.disks.iter_mut().zip(&taken.sources) {
+        let place = part.slot.map(|s| s.to_string());
+        let entry = manifest.disks.iter().find(|d| d.place == place);
+        let Some(entry) = entry else {
+            how.push(Found::Whole);
+            continue;
+        };
+        let mut spec = SourceSpec {
+            path: earlier.join(&entry.file),
+            ..SourceSpec::default()
+        };
+        allow(&mut spec)?;
+        let opened = Source::open(&spec)?;
+        let cid = opened.image().vmdk.as_ref().and_then(|v| {
+            let top = v.links().first()?;
+            top.cid
+        });
+        let Some(cid) = cid else {
+            return Err(DiskError::refused(doing)
+                .file(spec.path.display())
+                .expected("a VMDK, which can have children")
+                .found(entry.format.clone())
+                .hint("export the first backup without --to")
+                .into());
+        };
+        let units = entry.units.as_ref();
+        let units = units.and_then(|u| Units::open(&earlier.join(u), opened.disk().len()).ok());
+        let list = lists.iter().position(|l| match &l.place {
+            Some(wanted) => place.as_ref() == Some(wanted),
+            None => true,
+        });
+        let (found, candidates) = match list.and_then(|n| Some((n, lists.get(n)?))) {
+            Some((n, list)) => {
+                if let Some(used) = used.get_mut(n) {
+                    if *used {
+                        return Err(Failure::usage_with(
+                            "one list of changed blocks for several disks",
+                            "say which it is of: --changed-blocks scsi0:0=FILE",
+                        ));
+                    }
+                    *used = true;
+                }
+                let ranges = read_list(&list.file, source.disk().len())?;
+                (Found::List, Some(ranges))
+            }
+            None => match by_chain(source, &part.chain, &entry.chain)? {
+                Some(ranges) => (Found::Chain, Some(ranges)),
+                None => (Found::Hashes, None),
+            },
+        };
+        how.push(match units {
+            // Without hashes of what stays everything is read.
+            None => Found::Hashes,
+            Some(_) => found,
+        });
+        part.base = Some(Base {
+            disk: opened.disk().clone(),
+            units,
+            file: entry.file.clone(),
+            cid,
+            candidates,
+        });
+    }
+    if let Some((list, _)) = lists.iter().zip(used).find(|(_, used)| !used) {
+        return Err(Failure::usage(format!(
+            "{}: there is no disk that this list of changed blocks is of",
+            list.file.display()
+        )));
+    }
+    let text = fs::read(earlier.join(manifest::NAME))
+        .map_err(|e| DiskError::io("reading the manifest", &e).file(earlier.display()))?;
+    let since = SinceEntry {
+        directory,
+        created: manifest.created,
+        manifest: hex(&sha256(&text)),
+    };
+    Ok((since, how))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The name of the earlier backup, which must lie beside the new one.
+fn beside(earlier: &Path, dest: &Path) -> Result<String, Failure> {
+    let parent = match dest.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let look = |path: &Path| {
+        path.canonicalize()
+            .map_err(|e| DiskError::io("looking at", &e).file(path.display()))
+    };
+    let (real, parent) = (look(earlier)?, look(parent)?);
+    let name = real.file_name().and_then(|n| n.to_str());
+    match name {
+        Some(name) if real.parent() == Some(&parent) => Ok(name.to_owned()),
+        _ => Err(Failure::usage_with(
+            "backups that build on each other lie side by side",
+            format!(
+                "write it into {}",
+                shell_word(&real.with_file_name("NAME").display().to_string())
+            ),
+        )),
+    }
+}
+
+/// What lies in deltas on top of the chain that the earlier backup was made of; `None` where
+/// that chain is not below, or not as it was.
+fn by_chain(
+    source: &Source,
+    now: &[ChainLink],
+    then: &[ChainLink],
+) -> Result<Option<Vec<Range<u64>>>> {
+    let Some(new) = now.len().checked_sub(then.len()) else {
+        return Ok(None);
+    };
+    if then.is_empty() || now.get(new..) != Some(then) {
+        return Ok(None);
+    }
+    let Some(layers) = source.layered() else {
+        return Ok(None);
+    };
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    let (mut at, len) = (0, source.disk().len());
+    while at < len {
+        let origin = layers.origin_at(at)?;
+        let end = at.saturating_add(origin.len.max(1)).min(len);
+        if origin.depth < new {
+            match ranges.last_mut() {
+                Some(last) if last.end == at => last.end = end,
+                _ => ranges.push(at..end),
+            }
+        }
+        at = end;
+    }
+    Ok(Some(ranges))
+}
+
+/// A list as QueryChangedDiskAreas gives it: `changedArea` with `start` and `length`, or that
+/// array alone.
+fn read_list(path: &Path, len: u64) -> Result<Vec<Range<u64>>> {
+    let doing = "reading the list of changed blocks";
+    let fail = |e: &std::io::Error| DiskError::io(doing, e).file(path.display());
+    let size = fs::metadata(path).map_err(|e| fail(&e))?.len();
+    if size > MAX_LIST {
+        return Err(DiskError::refused(doing)
+            .file(path.display())
+            .expected(format!("at most {MAX_LIST} bytes"))
+            .found(size.to_string()));
+    }
+    let bad = |found: String| {
+        DiskError::corrupt(doing)
+            .file(path.display())
+            .expected(r#"JSON: {"changedArea": [{"start": N, "length": N}, …]}"#)
+            .found(found)
+    };
+    let text = fs::read(path).map_err(|e| fail(&e))?;
+    let json: serde_json::Value = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+    let areas = json.get("changedArea").unwrap_or(&json);
+    let areas = areas.as_array().ok_or_else(|| bad("no list".into()))?;
+    let mut ranges = Vec::new();
+    for area in areas {
+        let number = |key: &str| area.get(key).and_then(serde_json::Value::as_u64);
+        let range = number("start").zip(number("length"));
+        let range = range.and_then(|(start, n)| Some(start..start.checked_add(n)?));
+        match range {
+            Some(range) if range.end <= len => ranges.push(range),
+            Some(range) => {
+                return Err(bad(format!(
+                    "a block up to byte {} of a disk of {len}",
+                    range.end
+                )));
+            }
+            None => return Err(bad(area.to_string())),
+        }
+    }
+    ranges.sort_by_key(|r| r.start);
+    Ok(ranges)
+}
+
+/// Allows the directories of the earlier backups that SOURCE builds on, if it is a backup:
+/// beside it, named in its manifest, and with the manifest that they had then.
+///
+/// # Errors
+/// `Corrupt` where such a backup is missing or another.
+pub(crate) fn allow(spec: &mut SourceSpec) -> Result<()> {
+    if !spec.datastores.is_empty() {
+        return Ok(());
+    }
+    let mut dir = match spec.path.is_dir() {
+        true => spec.path.clone(),
+        false => match spec.path.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir.to_path_buf(),
+            _ => PathBuf::from("."),
+        },
+    };
+    for _ in 0..LONGEST {
+        // A manifest that cannot be read is for whoever needs it to tell.
+        let Ok(Some(manifest)) = Manifest::read(&dir) else {
+            return Ok(());
+        };
+        let Some(since) = manifest.since else {
+            return Ok(());
+        };
+        let real = dir
+            .canonicalize()
+            .map_err(|e| DiskError::io("looking at", &e).file(dir.display()))?;
+        let earlier = real.with_file_name(&since.directory);
+        let doing = "opening the backup that this one builds on";
+        let plain = earlier.symlink_metadata().is_ok_and(|m| m.is_dir());
+        let text = match plain {
+            true => fs::read(earlier.join(manifest::NAME)).ok(),
+            false => None,
+        };
+        let Some(text) = text else {
+            // Not "not found": what is in it is not known, and not absent.
+            return Err(DiskError::corrupt(doing)
+                .code("since-missing")
+                .file(earlier.display())
+                .expected(format!("the backup of {}", since.created))
+                .found("none")
+                .hint("put it back beside this one; without it only what changed is here"));
+        };
+        if hex(&sha256(&text)) != since.manifest {
+            return Err(DiskError::corrupt(doing)
+                .code("since-differs")
+                .file(earlier.display())
+                .expected(format!("the backup of {}", since.created))
+                .found("another manifest than it had then"));
+        }
+        spec.allow_dirs.push(earlier.clone());
+        dir = earlier;
+    }
+    Ok(())
+}
+
+/// The sources of a backup's disks, kept for [`attach`].
+pub(crate) type Sources = Vec<Arc<Source>>;

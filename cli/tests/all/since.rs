@@ -1,0 +1,195 @@
+//! `export --since`: only what changed, and every point restores like a full backup.
+
+use crate::{common::Fixture, machine::machine};
+use serde_json::Value;
+use std::fs;
+
+fn size(f: &Fixture, dir: &str) -> u64 {
+    let names = crate::common::names(&f.path(dir));
+    let disks = names.iter().filter(|n| n.ends_with(".vmdk"));
+    disks
+        .map(|n| fs::metadata(f.path(dir).join(n)).unwrap().len())
+        .sum()
+}
+
+fn export(f: &Fixture, args: &[&str]) -> Value {
+    let args = [&["export", "--json"], args].concat();
+    f.run(&args).code(0).json()
+}
+
+fn raw_of(f: &Fixture, source: &str) -> Vec<u8> {
+    f.run(&["convert", "--force", source, "now.raw", "--to", "raw"])
+        .code(0);
+    fs::read(f.path("now.raw")).unwrap()
+}
+
+/// A snapshot and the present state share a base: nothing but the delta is read.
+#[test]
+fn by_the_deltas_of_a_machine() {
+    let f = Fixture::new();
+    f.noise();
+    machine(&f, "web");
+    // The newest delta has some of what the guest wrote since.
+    let mut bytes = f.raw();
+    bytes[6_000_000..6_100_000].fill(9);
+    bytes[5 << 20..(5 << 20) + 200_000].fill(0);
+    fs::write(f.path("disk-flat.vmdk"), bytes).unwrap();
+    let delta = "web/disk-000002.vmdk";
+    let onto = "web/disk-000001.vmdk";
+    f.run(&["rebase", "--force", "disk.vmdk", delta, "--onto", onto])
+        .code(0);
+    export(&f, &["web", "--snapshot", "id:1", "b1"]);
+    let said = export(&f, &["web", "b2", "--since", "b1"]);
+    assert_eq!(said["found_by"], serde_json::json!(["chain"]));
+    assert_eq!(said["manifest"]["since"]["directory"], "b1");
+    assert!(said["read"].as_u64().unwrap() < 4 << 20, "{said}");
+    assert!(size(&f, "b2") < 1 << 20, "{}", size(&f, "b2"));
+    f.run(&["verify", "b2"]).code(0);
+    f.run(&["check", "b2"]).code(0);
+    let cat = f.run(&["cat", "b2", "/dir/b.txt"]).code(0);
+    assert_eq!(cat.text(), "there\n");
+    assert_eq!(raw_of(&f, "b2"), f.raw());
+    assert_eq!(raw_of(&f, "b2/web.vmdk"), f.raw());
+    let text = f.run(&["restore", "b2", "back"]).code(0);
+    assert!(text.text().contains("as the manifest says"));
+    assert_eq!(raw_of(&f, "back"), f.raw());
+    // The digest is that of a whole backup.
+    let whole = export(&f, &["web", "whole"]);
+    assert_eq!(
+        said["manifest"]["disks"][0]["digest"],
+        whole["manifest"]["disks"][0]["digest"]
+    );
+}
+
+/// A disk that was written in place: by hashes, and by a list of changed blocks.
+#[test]
+fn by_hashes_and_by_a_list() {
+    let f = Fixture::new();
+    f.noise();
+    export(&f, &["disk.vmdk", "s1"]);
+    let change = |ranges: &[(usize, usize)]| {
+        let mut bytes = f.raw();
+        for (at, n) in ranges {
+            for byte in &mut bytes[*at..at + n] {
+                *byte = byte.wrapping_add(1);
+            }
+        }
+        fs::write(f.path("disk-flat.vmdk"), bytes).unwrap();
+    };
+    change(&[(6_000_000, 1), (7_000_000, 70_000)]);
+    let said = export(&f, &["disk.vmdk", "s2", "--since", "s1"]);
+    assert_eq!(said["found_by"], serde_json::json!(["hashes"]));
+    // Four blocks of 64 KiB at most.
+    assert!(said["written"].as_u64().unwrap() <= 4 << 16, "{said}");
+    let second = f.raw();
+    // What is zeros now hides what the base has.
+    let mut bytes = f.raw();
+    bytes[5 << 20..6 << 20].fill(0);
+    fs::write(f.path("disk-flat.vmdk"), bytes).unwrap();
+    change(&[(7_500_000, 10)]);
+    let list = r#"{"startOffset": 0, "length": 8388608, "changedArea": [
+        {"start": 7500000, "length": 10}, {"start": 5242880, "length": 1048576},
+        {"start": 0, "length": 512}]}"#;
+    fs::write(f.path("list.json"), list).unwrap();
+    let args = ["disk.vmdk", "s3", "--since", "s2"];
+    let said = export(
+        &f,
+        &[&args[..], &["--changed-blocks", "list.json"]].concat(),
+    );
+    assert_eq!(said["found_by"], serde_json::json!(["list"]));
+    assert!(said["read"].as_u64().unwrap() <= 3 << 20, "{said}");
+    f.run(&["verify", "s1"]).code(0);
+    f.run(&["verify", "s2"]).code(0);
+    f.run(&["verify", "s3"]).code(0);
+    assert_eq!(raw_of(&f, "s2/disk.vmdk"), second);
+    assert_eq!(raw_of(&f, "s3/disk.vmdk"), f.raw());
+    f.run(&["restore", "s3", "back"]).code(0);
+    assert_eq!(raw_of(&f, "back/disk.vmdk"), f.raw());
+    // Nothing changed: the child is empty.
+    let said = export(&f, &["disk.vmdk", "s4", "--since", "s3"]);
+    assert_eq!(said["found_by"], serde_json::json!(["chain"]));
+    assert_eq!((&said["read"], &said["written"]), (&0.into(), &0.into()));
+    f.run(&["verify", "s4"]).code(0);
+    // A list that misses a change makes a backup that is not the disk.
+    change(&[(6_500_000, 1)]);
+    fs::write(f.path("list.json"), "[]").unwrap();
+    let args = ["disk.vmdk", "s5", "--since", "s4"];
+    export(
+        &f,
+        &[&args[..], &["--changed-blocks", "list.json"]].concat(),
+    );
+    f.run(&["verify", "s5"]).code(0);
+    f.run(&["verify", "s5", "--against", "disk.vmdk"]).code(4);
+}
+
+#[test]
+fn what_it_builds_on_must_be_there_and_the_same() {
+    let f = Fixture::new();
+    export(&f, &["disk.vmdk", "s1"]);
+    export(&f, &["disk.vmdk", "s2", "--since", "s1"]);
+    let manifest = f.path("s1/vmdkit-manifest.json");
+    let text = fs::read(&manifest).unwrap();
+    fs::write(&manifest, [&text[..], b"\n"].concat()).unwrap();
+    f.run(&["info", "s2/disk.vmdk"])
+        .code(1)
+        .says("another manifest");
+    fs::write(&manifest, text).unwrap();
+    f.run(&["info", "s2/disk.vmdk"]).code(0);
+    fs::rename(f.path("s1"), f.path("gone")).unwrap();
+    f.run(&["cat", "s2/disk.vmdk", "/a.txt"])
+        .code(1)
+        .says("put it back");
+    fs::create_dir(f.path("sub")).unwrap();
+    f.run(&["export", "disk.vmdk", "sub/s3", "--since", "gone"])
+        .code(2)
+        .says("side by side");
+    f.run(&["export", "disk.vmdk", "s3", "--since", "sub"])
+        .code(1)
+        .says("a backup with a manifest");
+    let args = ["export", "disk.vmdk", "s3", "--since", "gone"];
+    f.run(&[&args[..], &["--to", "qcow2"]].concat()).code(2);
+    for bad in ["{}", "[1]", r#"[{"start": 8388607, "length": 2}]"#] {
+        fs::write(f.path("list.json"), bad).unwrap();
+        f.run(&[&args[..], &["--changed-blocks", "list.json"]].concat())
+            .code(1)
+            .says("changed blocks");
+    }
+    let raw = ["export", "disk.vmdk", "r1", "--to", "raw"];
+    f.run(&raw).code(0);
+    f.run(&["export", "disk.vmdk", "r2", "--since", "r1"])
+        .code(1)
+        .says("which can have children");
+}
+
+/// Dated backups that build on each other are one tree, and a file has its versions.
+#[test]
+fn dated_increments_have_a_history() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    fs::create_dir(f.path("bk")).unwrap();
+    export(&f, &["web", "--snapshot", "id:1", "bk/2026-01-01"]);
+    // The configuration comes with the present state, whose disk is a full one here.
+    let mut bytes = f.raw();
+    let at = bytes.windows(6).position(|w| w == b"there\n").unwrap();
+    bytes[at..at + 5].copy_from_slice(b"other");
+    fs::write(f.path("disk-flat.vmdk"), bytes).unwrap();
+    let (delta, onto) = ("web/disk-000002.vmdk", "web/disk-000001.vmdk");
+    f.run(&["rebase", "--force", "disk.vmdk", delta, "--onto", onto])
+        .code(0);
+    let args = ["web", "bk/2026-01-02", "--since", "bk/2026-01-01"];
+    export(&f, &args);
+    let history = f.run(&["history", "--json", "bk", "/dir/b.txt"]).code(0);
+    let versions = history.json()["versions"].clone();
+    assert_eq!(versions[0]["exists"], true, "{versions}");
+    assert_eq!(versions[1]["exists"], true, "{versions}");
+    assert_ne!(versions[0]["sha256"], versions[1]["sha256"]);
+    for (date, text) in [("2026-01-01", "there\n"), ("2026-01-02", "other\n")] {
+        let path = format!("/{date}/current/scsi0-0/p0/dir/b.txt");
+        assert_eq!(f.run(&["cat", "bk", &path]).code(0).text(), text);
+    }
+    // What cannot be opened is not absent.
+    fs::rename(f.path("bk/2026-01-01"), f.path("gone")).unwrap();
+    f.run(&["history", "bk", "/dir/b.txt"])
+        .code(3)
+        .says("put it back");
+}
