@@ -22,7 +22,8 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    fn code(self) -> u8 {
+    /// The number.
+    pub(crate) fn code(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Failed => 1,
@@ -73,6 +74,20 @@ impl Failure {
         Self::Usage {
             said: said.into(),
             hint: Some(hint.into()),
+        }
+    }
+
+    /// The exit code, without saying anything.
+    pub(crate) fn exit(&self) -> Exit {
+        if let Some(n) = crate::signals::caught() {
+            return Exit::Signal(n);
+        }
+        match self {
+            Self::Usage { .. } => Exit::Usage,
+            Self::Disk(e) if e.kind() == ErrorKind::Ambiguous => Exit::Usage,
+            Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+            Self::Disk(e) if is_broken_pipe(e) => Exit::Done,
+            _ => Exit::Failed,
         }
     }
 

@@ -253,6 +253,10 @@ fn files(
         .map_err(|e| DiskError::io("listing the backup", &e).file(dir.display()))?;
     for entry in names.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
+        // Left by export --keep for scripts.
+        if name == ".done" {
+            continue;
+        }
         if name != manifest::NAME && !manifest.files.iter().any(|f| f.name == name) {
             // It harms nothing, and nothing says what it should hold.
             unproven.push(format!("file {name}: is no part of the backup"));

@@ -4,6 +4,8 @@ use crate::{
     args::{Global, SourceArgs},
     backup::{Taken, take},
     exit::{Exit, Failure, STDOUT},
+    generations::{Lock, expire},
+    hooks::HookArgs,
     image_format::{Format, FormatArgs, size},
     output::{Out, human, say},
     package,
@@ -12,16 +14,14 @@ use crate::{
     since::{Found, List, attach},
 };
 use clap::{Args, ValueEnum};
-use convert::{
-    ImageFormat,
-    backup::{self, Changes, DigestEntry, Manifest, Naming, Options, TarStream, Written},
-    ova,
-};
+use convert::backup::{self, Changes, Manifest, Naming, Options, TarStream, Written};
 use serde::Serialize;
 use std::{
     io::{self, IsTerminal},
     path::PathBuf,
 };
+
+mod ova;
 
 /// Write a machine or disk into a new directory as a backup, with a manifest
 #[derive(Debug, Args)]
@@ -32,6 +32,7 @@ Examples:
   vmdkit export -D lun.img web01/web01.vmx DIR --subformat streamOptimized
   vmdkit export web01.vmdk DIR --to qcow2          a single disk
   vmdkit export web01 /backups/web01-2 --since /backups/web01-1     what changed since
+  vmdkit export web01 /backups/web01-$(date +%F) --keep 14 --on-error 'logger failed'
   vmdkit export web01/web01.vmx web01.ova --to ova
   vmdkit export web01 DIR --split 4G              for media of limited size
   vmdkit export web01 - | ssh host 'cat > web01.tar'
@@ -73,6 +74,17 @@ pub(crate) struct Export {
         requires = "since"
     )]
     changed_blocks: Vec<List>,
+    /// Keep so many backups of this machine beside each other: when the new one is proven, older
+    /// ones are removed, but for those that a kept one builds on
+    #[arg(
+        help_heading = "What is written",
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    keep: Option<u32>,
+    #[command(flatten)]
+    hooks: HookArgs,
     /// Call disks as VMware Consolidated Backup did: scsi0-0-0-web01.vmdk
     #[arg(help_heading = "What is written", long)]
     vcb_names: bool,
@@ -124,22 +136,6 @@ impl Target {
 }
 
 #[derive(Serialize)]
-struct PackageJson<'a> {
-    destination: String,
-    disks: Vec<PackagedJson>,
-    left_out: &'a [String],
-    warnings: &'a [String],
-}
-
-#[derive(Serialize)]
-struct PackagedJson {
-    name: String,
-    size: u64,
-    virtual_size: u64,
-    digest: DigestEntry,
-}
-
-#[derive(Serialize)]
 struct Json<'a> {
     destination: String,
     manifest: &'a Manifest,
@@ -150,12 +146,20 @@ struct Json<'a> {
     /// With --since: how the changes of each disk were found.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     found_by: Vec<&'static str>,
+    /// With --keep: older backups that were removed.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    expired: &'a [String],
     left_out: &'a [String],
     warnings: &'a [String],
 }
 
 impl Export {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let work = || self.export(global);
+        self.hooks.around(&self.source.source, &self.dest, work)
+    }
+
+    fn export(&self, global: &Global) -> Result<Exit, Failure> {
         let Some(to) = self.to.format() else {
             return self.package(global);
         };
@@ -182,7 +186,11 @@ impl Export {
                 "--force is for packages: a backup's directory is new",
             ));
         }
+        if self.keep.is_some() && to_stdout {
+            return Err(Failure::usage("--keep is for directories"));
+        }
         signals::watch();
+        let lock = self.keep.map(|_| Lock::take(&self.dest)).transpose()?;
         let mut taken = self.take(global)?;
         let missing = taken.tell();
         let (since, how) = match &self.since {
@@ -224,15 +232,19 @@ impl Export {
             }
         };
         drop(bar);
-        self.report(&taken, &written, &how, to_stdout, global)?;
+        let expired = match self.keep {
+            Some(keep) => expire(&self.dest, keep as usize, self.jobs)?,
+            None => Vec::new(),
+        };
+        drop(lock);
+        self.report(&taken, (&written, &how, &expired), to_stdout, global)?;
         Ok(Exit::partial_if(missing))
     }
 
     fn report(
         &self,
         taken: &Taken,
-        written: &Written,
-        how: &[Found],
+        (written, how, expired): (&Written, &[Found], &[String]),
         to_stdout: bool,
         global: &Global,
     ) -> Result<(), Failure> {
@@ -242,6 +254,7 @@ impl Export {
             written: written.written,
             read: self.since.is_some().then_some(written.read),
             found_by: how.iter().map(|h| h.as_str()).collect(),
+            expired,
             left_out: &taken.left_out,
             warnings: &taken.warnings,
         };
@@ -281,6 +294,9 @@ impl Export {
                 written.manifest.files.len(),
                 human(written.written)
             ))?;
+            for old in expired {
+                out.line(format!("removed {old}"))?;
+            }
         }
         out.finish()
     }
@@ -309,63 +325,6 @@ impl Export {
             package::check(source, global)?;
         }
         Ok(taken)
-    }
-
-    /// An OVA package.
-    fn package(&self, global: &Global) -> Result<Exit, Failure> {
-        if self.vcb_names || self.format.subformat.is_some() {
-            return Err(Failure::usage(
-                "a package has its own names, and its disks are streamOptimized",
-            ));
-        }
-        self.format.vmdk(false)?;
-        signals::watch();
-        let taken = self.take(global)?;
-        let missing = taken.tell();
-        let bar = Bar::new(global, taken.len());
-        let format = || {
-            // The options were found good above; each disk has a content id of its own.
-            let vmdk = self.format.vmdk(false);
-            let mut vmdk = vmdk.map_err(|_| disk_io::DiskError::unsupported("writing the disk"))?;
-            vmdk.subformat = vmdk::writer::Subformat::StreamOptimized;
-            Ok(ImageFormat::Vmdk(vmdk))
-        };
-        let options = ova::Options {
-            format: &format,
-            force: self.force,
-            workers: self.jobs,
-        };
-        let disks = ova::write(&taken.parts, &self.dest, &options, &bar)?;
-        drop(bar);
-        let mut out = Out::new();
-        if self.json {
-            out.document(&PackageJson {
-                destination: self.dest.display().to_string(),
-                disks: disks
-                    .iter()
-                    .map(|d| PackagedJson {
-                        name: d.name.clone(),
-                        size: d.size,
-                        virtual_size: d.virtual_size,
-                        digest: d.digest.into(),
-                    })
-                    .collect(),
-                left_out: &taken.left_out,
-                warnings: &taken.warnings,
-            })?;
-        } else if !global.quiet {
-            for disk in &disks {
-                out.line(format!(
-                    "{}  {} of {}  {}",
-                    disk.name,
-                    human(disk.size),
-                    human(disk.virtual_size),
-                    disk.digest
-                ))?;
-            }
-        }
-        out.finish()?;
-        Ok(Exit::partial_if(missing))
     }
 }
 

@@ -193,3 +193,72 @@ fn dated_increments_have_a_history() {
         .code(3)
         .says("put it back");
 }
+
+/// Generations: the oldest go when the newest is proven, but never one that is built on.
+#[test]
+fn generations_expire() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    fs::create_dir(f.path("bk")).unwrap();
+    let export = |name: &str, more: &[&str]| {
+        let dest = format!("bk/{name}");
+        let args = [&["web", &dest, "--keep", "2"], more].concat();
+        export(&f, &args)["expired"].clone()
+    };
+    let names = || {
+        let mut names = crate::common::names(&f.path("bk"));
+        names.retain(|n| !n.starts_with('.'));
+        names
+    };
+    assert!(export("1", &[]).is_null());
+    assert!(f.path("bk/1/.done").exists());
+    assert!(export("2", &["--since", "bk/1"]).is_null());
+    assert!(export("3", &["--since", "bk/2"]).is_null(), "3 needs both");
+    assert_eq!(names(), ["1", "2", "3"]);
+    // Another machine's backup is not a generation of this one.
+    f.run(&["export", "disk.vmdk", "bk/disk"]).code(0);
+    // 4 builds on nothing: 3 is kept by number, and 1 and 2 because of it.
+    assert!(export("4", &[]).is_null());
+    fs::write(f.path("bk/2/notes.txt"), "mine").unwrap();
+    let gone = export("5", &[]);
+    // 2 holds what is not of the backup, so that it stays, and what it builds on.
+    assert_eq!(gone.to_string(), r#"["bk/3"]"#);
+    assert_eq!(names(), ["1", "2", "4", "5", "disk"]);
+    fs::remove_file(f.path("bk/2/notes.txt")).unwrap();
+    let gone = export("6", &[]);
+    assert_eq!(gone.to_string(), r#"["bk/4","bk/2","bk/1"]"#);
+    assert_eq!(names(), ["5", "6", "disk"]);
+    f.run(&["verify", "bk/5"]).code(0);
+    // Somebody else is at it.
+    let lock = fs::File::create(f.path("bk/.vmdkit-keep.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    f.run(&["export", "web", "bk/7", "--keep", "2"])
+        .code(1)
+        .says("another export --keep");
+}
+
+#[test]
+fn hooks_run_around_an_export() {
+    let f = Fixture::new();
+    let log = |phase: &str| format!("echo {phase} $VMDKIT_PHASE $VMDKIT_DEST $VMDKIT_EXIT >> log");
+    let (pre, post, error) = (log("a"), log("b"), log("c"));
+    let hooks = ["--pre", &pre, "--post", &post, "--on-error", &error];
+    let run = |args: &[&str], code| {
+        let _ = fs::remove_file(f.path("log"));
+        f.run(&[args, &hooks].concat()).code(code);
+        fs::read_to_string(f.path("log")).unwrap()
+    };
+    let good = run(&["export", "disk.vmdk", "out"], 0);
+    assert_eq!(good, "a pre out\nb post out 0\n");
+    let bad = run(&["export", "disk.vmdk", "out"], 1);
+    assert_eq!(bad, "a pre out\nc error out 1\n");
+    let usage = run(&["export", "disk.vmdk", "x", "--force"], 2);
+    assert_eq!(usage, "a pre x\nc error x 2\n");
+    f.run(&["export", "disk.vmdk", "no", "--pre", "exit 7"])
+        .code(1)
+        .says("exit status: 7");
+    assert!(!f.path("no").exists());
+    // What a command prints is not the result.
+    let said = f.run(&["export", "--json", "disk.vmdk", "o2", "--pre", "echo x"]);
+    said.code(0).json();
+}
