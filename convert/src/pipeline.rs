@@ -505,8 +505,10 @@ impl Job<'_> {
             if from > at {
                 self.target.zero_at(start + at as u64, (from - at) as u64)?;
             }
-            self.target
-                .write_at(all.get(from..to).unwrap_or_default(), start + from as u64)?;
+            if !self.share(start + from as u64, start + to as u64)? {
+                self.target
+                    .write_at(all.get(from..to).unwrap_or_default(), start + from as u64)?;
+            }
             self.written
                 .fetch_add((to - from) as u64, Ordering::Relaxed);
             at = to;
@@ -515,6 +517,23 @@ impl Job<'_> {
             self.target.zero_at(start + at as u64, (size - at) as u64)?;
         }
         Ok(false)
+    }
+
+    /// Has the target share the blocks of a range with the files that store it; whether all of
+    /// it was.
+    fn share(&self, from: u64, to: u64) -> Result<bool> {
+        let mut at = from;
+        while at < to {
+            let Some(mut range) = self.disk.host_range(at) else {
+                return Ok(false);
+            };
+            range.len = range.len.min(to - at);
+            if range.len == 0 || !self.target.share(&range, at)? {
+                return Ok(false);
+            }
+            at += range.len;
+        }
+        Ok(true)
     }
 
     /// Reads the data of a piece into the buffer; what is zero stays as it was there.

@@ -1,7 +1,7 @@
 //! What the pipeline writes to.
 
 pub(crate) use disk_io::output::write_error;
-use disk_io::{DiskError, OutFile, Result};
+use disk_io::{DiskError, HostRange, OutFile, Result};
 use std::{
     fmt::Debug,
     fs::File,
@@ -29,6 +29,12 @@ pub trait Target: Sync + Debug {
     /// of two up to a MiB: what file systems or the format store together.
     fn block(&self) -> usize {
         4096
+    }
+
+    /// Takes bytes that lie in a file of the host, by sharing the file system's blocks; whether
+    /// it could. What it takes it need not be given by [`Target::write_at`].
+    fn share(&self, _from: &HostRange, _offset: u64) -> Result<bool> {
+        Ok(false)
     }
 
     /// What of a piece needs no order, for a target that takes pieces in order: compression.
@@ -77,6 +83,10 @@ impl<'f> RawFile<'f> {
 impl Target for RawFile<'_> {
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         self.0.put(bytes, offset)
+    }
+
+    fn share(&self, from: &HostRange, offset: u64) -> Result<bool> {
+        self.0.share(from, offset)
     }
 
     fn zero_at(&self, _offset: u64, _len: u64) -> Result<()> {

@@ -9,7 +9,7 @@ use crate::{
     target::{Discard, RawFile, Stream, Target},
 };
 use disk_image::write::{WriteOptions, Writer};
-use disk_io::{Disk, DiskError, HostDir, Result, host_dir::Allowed};
+use disk_io::{Disk, DiskError, HostDir, HostRange, Result, host_dir::Allowed};
 use rustix::io::Errno;
 use std::{
     io::Write,
@@ -429,6 +429,10 @@ impl Target for Writer<'_> {
 impl Target for vmdk_writer::Writer<'_> {
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         vmdk_writer::Writer::write_at(self, bytes, offset)
+    }
+
+    fn share(&self, from: &HostRange, offset: u64) -> Result<bool> {
+        vmdk_writer::Writer::share(self, from, offset)
     }
 
     fn zero_at(&self, offset: u64, len: u64) -> Result<()> {

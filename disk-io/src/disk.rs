@@ -1,7 +1,7 @@
 //! The contract that every layer reads through.
 
 use crate::error::{DiskError, Result};
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, fs::File, sync::Arc};
 
 /// What a range of a disk is made of. It never says *damaged*: a missing, NOACCESS or
 /// damaged range is [`RunKind::Data`] whose read fails.
@@ -29,6 +29,17 @@ pub struct Run {
     pub len: u64,
     /// What it is made of.
     pub kind: RunKind,
+}
+
+/// Bytes of a disk that a file of the host stores as they are, one after the other.
+#[derive(Clone, Debug)]
+pub struct HostRange {
+    /// The file, open for reading.
+    pub file: Arc<File>,
+    /// Where they begin in it, in bytes.
+    pub offset: u64,
+    /// How many.
+    pub len: u64,
 }
 
 /// A readable array of bytes of fixed length: a file, an image's contents, a partition, a
@@ -64,6 +75,12 @@ pub trait Disk: Send + Sync + Debug {
 
     /// For the kernel's sake only: these bytes will be read soon.
     fn will_read(&self, _offset: u64, _len: u64) {}
+
+    /// Where a file of the host stores the bytes from `offset` on, if one does: a file system
+    /// that shares blocks between files can then copy them without writing any.
+    fn host_range(&self, _offset: u64) -> Option<HostRange> {
+        None
+    }
 }
 
 /// Checks a range against a disk's length: the first line of every `read_exact_at`.
@@ -93,6 +110,7 @@ macro_rules! forward {
             }
             fn run_at(&self, offset: u64) -> Result<Run> { (**self).run_at(offset) }
             fn will_read(&self, offset: u64, len: u64) { (**self).will_read(offset, len) }
+            fn host_range(&self, offset: u64) -> Option<HostRange> { (**self).host_range(offset) }
         }
     )*};
 }

@@ -1,7 +1,7 @@
 //! Files and block devices of the host, read-only, by position.
 
 use crate::{
-    disk::{Disk, Run, RunKind, check_range, check_run_offset},
+    disk::{Disk, HostRange, Run, RunKind, check_range, check_run_offset},
     error::{DiskError, ErrorKind, Result},
     locate::FileId,
 };
@@ -239,6 +239,18 @@ impl Disk for HostFile {
 
     fn sector_size(&self) -> u32 {
         self.sector_size
+    }
+
+    fn host_range(&self, offset: u64) -> Option<HostRange> {
+        let len = self.len.checked_sub(offset).filter(|n| *n > 0)?;
+        if self.is_device {
+            return None;
+        }
+        Some(HostRange {
+            file: self.file().ok()?,
+            offset,
+            len,
+        })
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {

@@ -7,7 +7,7 @@
 
 use crate::{
     block_map::{BlockMap, FileIndex, Mapping, Place, UnitId},
-    disk::{Disk, Run, RunKind, check_range, check_run_offset},
+    disk::{Disk, HostRange, Run, RunKind, check_range, check_run_offset},
     error::{DiskError, Result},
 };
 use quick_cache::{
@@ -493,6 +493,26 @@ impl Disk for Layered {
 
     fn sector_size(&self) -> u32 {
         self.layers.first().map_or(512, |l| l.sector_size())
+    }
+
+    fn host_range(&self, offset: u64) -> Option<HostRange> {
+        check_run_offset(self.len, offset).ok()?;
+        let (window, base) = self.window(offset).ok()?;
+        let at = (offset - base) as u32;
+        let index = window.find(at);
+        let segment = window.segments.get(index)?;
+        let Source::Stored {
+            file,
+            offset: place,
+        } = segment.source
+        else {
+            return None;
+        };
+        let layer = self.layers.get(usize::from(segment.layer))?;
+        let place = place + u64::from(at - segment.start);
+        let mut range = layer.file(file).ok()?.host_range(place)?;
+        range.len = range.len.min(u64::from(window.end_of(index) - at));
+        Some(range)
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {

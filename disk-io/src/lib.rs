@@ -39,7 +39,7 @@ pub mod slice;
 pub mod zero;
 
 pub use block_map::{BlockMap, FileIndex, Mapping, Place, UnitId};
-pub use disk::{Disk, Run, RunKind};
+pub use disk::{Disk, HostRange, Run, RunKind};
 pub use error::{DiskError, ErrorKind, Result};
 pub use fields::Fields;
 pub use finding::{Finding, Severity};

@@ -2,9 +2,12 @@
 //!
 //! Nothing that reads a disk knows this module.
 
-use crate::error::{DiskError, Result};
+use crate::{
+    disk::HostRange,
+    error::{DiskError, Result},
+};
 use rustix::{
-    fs::{Advice, fadvise},
+    fs::{Advice, copy_file_range, fadvise},
     io::Errno,
 };
 use std::{
@@ -13,7 +16,10 @@ use std::{
     num::NonZeroU64,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// After so many bytes the kernel is asked to begin with writing them to the disk. It waits
@@ -26,7 +32,14 @@ pub struct OutFile<'f> {
     file: &'f File,
     name: PathBuf,
     written: AtomicU64,
+    /// Whether the file system shares blocks between files.
+    shares: OnceLock<bool>,
 }
+
+/// File systems that share blocks between files: XFS, Btrfs, bcachefs, OCFS2.
+const SHARING: [u64; 4] = [0x5846_5342, 0x9123_683e, 0xca45_1a4e, 0x7461_636f];
+/// Their blocks, as a rule.
+const SHARED_BLOCK: u64 = 4096;
 
 impl<'f> OutFile<'f> {
     /// Over an empty file.
@@ -35,6 +48,7 @@ impl<'f> OutFile<'f> {
             file,
             name: name.into(),
             written: AtomicU64::new(0),
+            shares: OnceLock::new(),
         }
     }
 
@@ -57,6 +71,45 @@ impl<'f> OutFile<'f> {
             let _ = fadvise(self.file, from, len, Advice::DontNeed);
         }
         Ok(())
+    }
+
+    /// Takes bytes of another file by sharing its blocks, where the file system can; whether it
+    /// did. `offset` is where they go.
+    pub fn share(&self, from: &HostRange, offset: u64) -> Result<bool> {
+        let shares = *self.shares.get_or_init(|| {
+            // Elsewhere the call only copies, which is no better than writing what was read.
+            let kind = rustix::fs::fstatfs(self.file).map(|s| s.f_type as u64);
+            kind.is_ok_and(|kind| SHARING.contains(&kind))
+        });
+        let aligned = |n: u64| n.is_multiple_of(SHARED_BLOCK);
+        if !shares || !aligned(offset) || !aligned(from.offset) || !aligned(from.len) {
+            return Ok(false);
+        }
+        let (mut source, mut target) = (from.offset, offset);
+        let end = from.offset.saturating_add(from.len);
+        while source < end {
+            let left = usize::try_from(end.saturating_sub(source)).unwrap_or(usize::MAX);
+            let done = copy_file_range(
+                &*from.file,
+                Some(&mut source),
+                self.file,
+                Some(&mut target),
+                left,
+            );
+            match done {
+                Ok(1..) | Err(Errno::INTR) => {}
+                // Another file system, a limit, a file that ends early: whoever asks writes.
+                Ok(0)
+                | Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) =>
+                {
+                    return Ok(false);
+                }
+                Err(e) => {
+                    return Err(write_error("writing", &self.name, &e.into()).offset(target));
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Gives the file its length.

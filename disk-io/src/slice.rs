@@ -1,7 +1,7 @@
 //! A range of another disk: a partition, an extent at an offset, a member of an archive.
 
 use crate::{
-    disk::{Disk, Run, check_range, check_run_offset},
+    disk::{Disk, HostRange, Run, check_range, check_run_offset},
     error::{DiskError, Result},
 };
 use std::sync::Arc;
@@ -50,6 +50,13 @@ impl Disk for Slice {
             len: run.len.min(self.len - offset),
             ..run
         })
+    }
+
+    fn host_range(&self, offset: u64) -> Option<HostRange> {
+        let left = self.len.checked_sub(offset).filter(|n| *n > 0)?;
+        let mut range = self.disk.host_range(self.start + offset)?;
+        range.len = range.len.min(left);
+        Some(range)
     }
 
     fn will_read(&self, offset: u64, len: u64) {

@@ -13,7 +13,7 @@ vmfs-fuse:vmfs-tools vmfs6-fuse:vmfs6-tools
 fls:sleuthkit
 fusermount3:fuse3 setfattr:attr sfdisk:fdisk sgdisk:gdisk losetup:mount
 wimlib-imagex:wimtools
-mke2fs:e2fsprogs pvcreate:lvm2 ldmtool:ldmtool
+mke2fs:e2fsprogs mkfs.xfs:xfsprogs pvcreate:lvm2 ldmtool:ldmtool
 nbdcopy:libnbd-bin
 "
 sample_tools="

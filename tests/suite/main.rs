@@ -30,6 +30,7 @@ mod letters;
 mod oracles;
 mod restores;
 mod resume;
+mod shared_blocks;
 mod three_ways;
 mod tsk;
 mod used;

@@ -1,7 +1,7 @@
 //! Flat extents, and the descriptor beside them.
 
 use super::{Extent, saved};
-use disk_io::{OutFile, Result};
+use disk_io::{HostRange, OutFile, Result};
 
 /// The bytes of the disk, as they are.
 #[derive(Debug)]
@@ -25,6 +25,10 @@ impl Extent for Flat<'_> {
 
     fn zero_at(&self, _offset: u64, _len: u64) -> Result<()> {
         Ok(())
+    }
+
+    fn share(&self, from: &HostRange, offset: u64) -> Result<bool> {
+        self.out.share(from, offset)
     }
 
     fn save(&self) -> Result<saved::Piece> {

@@ -26,7 +26,7 @@ pub use saved::Saved;
 pub use sink::Sink;
 
 use crate::SECTOR;
-use disk_io::{DiskError, Result};
+use disk_io::{DiskError, HostRange, Result};
 use std::fmt::Debug;
 
 /// An image that is being written.
@@ -51,6 +51,11 @@ trait Extent: Sync + Send + Debug {
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()>;
     fn zero_at(&self, offset: u64, len: u64) -> Result<()>;
     fn finish(&self) -> Result<()>;
+
+    /// See [`Writer::share`].
+    fn share(&self, _from: &HostRange, _offset: u64) -> Result<bool> {
+        Ok(false)
+    }
 
     /// What goes into a new file before any range.
     fn begin(&self) -> Result<()> {
@@ -189,6 +194,20 @@ impl<'f> Writer<'f> {
             rest = later;
             extent.write_at(now, at)
         })
+    }
+
+    /// Takes bytes that lie in a file of the host by sharing their blocks: only flat extents
+    /// can, and only where the file system does. Whether they were taken.
+    pub fn share(&self, from: &HostRange, offset: u64) -> Result<bool> {
+        let end = offset.saturating_add(from.len);
+        let piece = self
+            .pieces
+            .iter()
+            .find(|p| p.start <= offset && end <= p.start.saturating_add(p.len));
+        match piece {
+            Some(piece) => piece.kind.share(from, offset.saturating_sub(piece.start)),
+            None => Ok(false),
+        }
     }
 
     /// Takes a range of zeros. In an image without a parent, ranges that never come are
