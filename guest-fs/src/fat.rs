@@ -11,6 +11,7 @@
 //! | [`oem`] | code pages of 8.3 names |
 //! | [`names`] | names that a Unix tree cannot carry, and folding |
 //! | [`dir`] | a directory, read and indexed |
+//! | `check` | structures held against each other |
 //! | [`deleted`] | entries marked as deleted |
 
 #![cfg_attr(
@@ -20,6 +21,7 @@
 
 pub mod boot;
 pub mod chain;
+mod check;
 pub mod contents;
 pub mod deleted;
 pub mod dir;
@@ -410,6 +412,11 @@ impl FileSystem for Fat {
             0 => Ok(Arc::new(self.contents(node)?)),
             _ => self.open_deleted(NodeId::plain(node.record & !DELETED)),
         }
+    }
+
+    fn check(&self, visit: disk_io::finding::Visit<'_>) -> Result<bool> {
+        self.check_volume(visit)?;
+        Ok(true)
     }
 
     fn free(&self, visit: crate::free::Visit<'_>) -> Result<bool> {

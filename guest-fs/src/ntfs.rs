@@ -15,6 +15,7 @@
 //! | `index` | directories: listing and lookup |
 //! | `lznt1` | files compressed by NTFS |
 //! | `wof` | files compressed by CompactOS |
+//! | `check` | structures held against each other |
 //! | `claims` | which clusters each record has, to be held against $Bitmap |
 //! | `scan` | every file from the $MFT at once, and deleted files |
 //! | `security` | security descriptors, raw and as SDDL |
@@ -31,6 +32,7 @@
 
 mod attribute_list;
 mod boot;
+mod check;
 mod claims;
 mod ea;
 mod file;

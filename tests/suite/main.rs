@@ -35,4 +35,5 @@ mod three_ways;
 mod tsk;
 mod used;
 mod vcb;
+mod volumes;
 mod walk;

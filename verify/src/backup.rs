@@ -12,8 +12,11 @@ use convert::{
     digest::{Hash, UNIT},
 };
 use disk_image::{Format, ova::Package};
-use disk_io::{Disk, DiskError, ErrorKind, HostDir, Result, error::escape, host_dir::Allowed};
-use guest_fs::NodeKind;
+use disk_io::{
+    Disk, DiskError, ErrorKind, Finding, HostDir, Result, Severity, error::escape,
+    host_dir::Allowed,
+};
+use guest_fs::{FsKind, NodeKind};
 use proxy::{Source, SourceSpec, Tree, TreeOptions};
 use std::{
     ops::{ControlFlow, Range},
@@ -87,8 +90,23 @@ pub struct Guests {
     pub failed: Vec<(Vec<u8>, DiskError)>,
     /// How many more could not be read.
     pub dropped: u64,
+    /// What is wrong with the volumes' own structures.
+    pub structure: Vec<VolumeFinding>,
+    /// How many more findings there are.
+    pub more: u64,
     /// What should be known, one sentence each: volumes that were not closed, ….
     pub remarks: Vec<String>,
+}
+
+/// What was found in the structures of a guest's volume.
+#[derive(Clone, Debug)]
+pub struct VolumeFinding {
+    /// The volume: `/p1`.
+    pub volume: String,
+    /// What; its ranges are in bytes of the volume.
+    pub finding: Finding,
+    /// Guest files that it touches.
+    pub touched: Vec<Owner>,
 }
 
 /// What verifying came to.
@@ -116,7 +134,9 @@ impl Verified {
             // What is only not read here says nothing about the backup.
             matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::OutOfRange)
         });
-        bad(&self.files) || bad(&self.contents) || self.structure.is_bad() || damage
+        let broken = |f: &VolumeFinding| f.finding.severity == Severity::Damage;
+        let volumes = self.guests.structure.iter().any(broken);
+        bad(&self.files) || bad(&self.contents) || self.structure.is_bad() || damage || volumes
     }
 
     /// Whether something could not be looked at or has nothing to be compared with.
@@ -185,6 +205,7 @@ pub fn verify(
             )),
         }
         if options.guest_files {
+            check_volumes(name, &source, specs.len() > 1, &mut guests)?;
             read_guests(name, &source, specs.len() > 1, step, &mut guests)?;
         }
     }
@@ -448,6 +469,64 @@ fn against(
             Item::new(what, result.err()).place(source, ranges.into_iter().collect())
         }
     }
+}
+
+/// Holds the structures of every volume against each other, where its file system can.
+fn check_volumes(
+    name: &str,
+    source: &Arc<Source>,
+    several: bool,
+    guests: &mut Guests,
+) -> Result<()> {
+    for volume in source.volumes() {
+        let kind = volume.recognised().as_ref().ok().and_then(Option::as_ref);
+        if kind.is_some_and(|k| k.kind == FsKind::Vmfs) {
+            // Part of the structure.
+            continue;
+        }
+        let Ok(fs) = volume.file_system() else {
+            // Why not is told by whoever reads its files.
+            continue;
+        };
+        let called = match several {
+            true => format!("{name} /{}", volume.name()),
+            false => format!("/{}", volume.name()),
+        };
+        let mut found: Vec<Finding> = Vec::new();
+        let mut more = 0u64;
+        fs.check(&mut |finding| match found.len() < MOST {
+            true => found.push(finding),
+            false => more = more.saturating_add(1),
+        })?;
+        guests.more = guests.more.saturating_add(more);
+        // Ranges of a partition are ranges of the disk; those of volumes on top of several are
+        // not told.
+        let start = match volume.partition() {
+            Some(p) => Some(p.start),
+            None => (volume.disk().len() == source.disk().len()).then_some(0),
+        };
+        let tree = match (start, found.iter().any(|f| !f.ranges.is_empty())) {
+            (Some(_), true) => Some(Tree::new(source.clone(), TreeOptions::default())?),
+            _ => None,
+        };
+        for finding in found {
+            let touched = match (&tree, start) {
+                (Some(tree), Some(start)) if !finding.ranges.is_empty() => {
+                    let shift =
+                        |r: &Range<u64>| start.saturating_add(r.start)..start.saturating_add(r.end);
+                    let ranges: Vec<_> = finding.ranges.iter().map(shift).collect();
+                    owners(tree, &ranges).files
+                }
+                _ => Vec::new(),
+            };
+            guests.structure.push(VolumeFinding {
+                volume: called.clone(),
+                finding,
+                touched,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Reads every file and named stream of every volume.

@@ -33,6 +33,12 @@ pub const ALL: &[Explanation] = table! {
 "extent-capacity-differs" "the descriptor and an extent's header give different lengths" "find out which is right before writing to the disk";
 "extent-cut-short" "a flat extent ends before the disk does" "fetch the file again; what is there can be restored";
 "extent-unusable" "an extent of the link cannot be opened" "read what it says; the other links were checked";
+"fat-chain-broken" "a file's chain of clusters breaks off" "restore the file from another copy";
+"fat-chain-odd" "a file's chain does not fit its size, or a copy of the table had to serve" "compare the file with another copy";
+"fat-clusters-lost" "clusters are in use that no file has" "harmless: fsck.fat gives them back";
+"fat-clusters-shared" "two files have the same clusters: at most one of them is right" "restore both from another copy";
+"fat-copies-differ" "the copies of the allocation table differ" "compare the files there with another copy";
+"fat-directory-damaged" "a directory cannot be read whole" "restore its files from another copy";
 "footer-copy-damaged" "the footer's copy at the beginning is damaged; the footer itself is sound" "copy the last 512 bytes over the first";
 "footer-copy-differs" "the footer and its copy say different things" "the one at the end is what readers use";
 "footer-damaged" "the footer at the end is damaged or cut off; its copy is used" "the file may have been cut: compare its length with the source's";
@@ -69,6 +75,14 @@ pub const ALL: &[Explanation] = table! {
 "member-missing" "a file of the package is missing" "fetch the package again";
 "member-unusable" "a disk of the package cannot be opened" "fetch the package again";
 "newline-test-missing" "the bytes that show a transfer in text mode are not set" "harmless";
+"ntfs-bitmap-damaged" "the map of free clusters cannot be read" "let chkdsk repair the volume in a copy";
+"ntfs-bitmap-free" "clusters of files are called free: the guest would write over them" "let chkdsk repair the volume before the guest writes to it";
+"ntfs-boot-copy-differs" "the boot sector and its copy differ" "let chkdsk repair the volume in a copy";
+"ntfs-clusters-shared" "two files have the same clusters: at most one of them is right" "restore both from another copy";
+"ntfs-mirror-damaged" "the copy of the first records cannot be read" "let chkdsk repair the volume in a copy";
+"ntfs-mirror-differs" "the first records and their copy differ" "let chkdsk repair the volume in a copy";
+"ntfs-record-damaged" "a file's record, or the list of its clusters, is damaged" "restore the file from another copy";
+"ntfs-too-fragmented" "the volume has too many runs to hold them against each other" "nothing";
 "package-unusable" "the package cannot be opened" "fetch it again";
 "parent-cid-differs" "the parent was changed after this delta was made, or is another disk" "find the right parent; --ignore-cid reads the mixture";
 "parent-cid-missing" "the descriptor names a parent and no content id" "--ignore-cid uses the parent that is named";

@@ -16,7 +16,7 @@ use proxy::SourceSpec;
 use serde::Serialize;
 use std::path::PathBuf;
 use verify::{
-    backup::{Item, Options, Verified},
+    backup::{Item, Options, Verified, VolumeFinding},
     check::Options as CheckOptions,
 };
 
@@ -119,7 +119,17 @@ struct GuestsJson {
     bytes: u64,
     failed: Vec<FailedJson>,
     dropped: u64,
+    structure: Vec<VolumeFindingJson>,
     remarks: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct VolumeFindingJson {
+    volume: String,
+    code: &'static str,
+    severity: &'static str,
+    said: String,
+    touched: Vec<TouchedJson>,
 }
 
 #[derive(Serialize)]
@@ -226,6 +236,7 @@ impl Verify {
                 bytes: v.guests.bytes,
                 failed: failed.collect(),
                 dropped: v.guests.dropped,
+                structure: v.guests.structure.iter().map(volume_finding).collect(),
                 remarks: v.guests.remarks.clone(),
             },
             unproven: v.unproven.clone(),
@@ -254,15 +265,26 @@ fn item(item: &Item) -> ItemJson {
                 len: r.end.saturating_sub(r.start),
             })
             .collect(),
-        touched: item
-            .touched
-            .iter()
-            .map(|t| TouchedJson {
-                path: shown(&t.path),
-                path_hex: hex_if_needed(&t.path),
-                bytes: t.bytes,
-            })
-            .collect(),
+        touched: touched(&item.touched),
+    }
+}
+
+fn touched(files: &[verify::Owner]) -> Vec<TouchedJson> {
+    let files = files.iter().map(|t| TouchedJson {
+        path: shown(&t.path),
+        path_hex: hex_if_needed(&t.path),
+        bytes: t.bytes,
+    });
+    files.collect()
+}
+
+fn volume_finding(f: &VolumeFinding) -> VolumeFindingJson {
+    VolumeFindingJson {
+        volume: f.volume.clone(),
+        code: f.finding.code,
+        severity: f.finding.severity.as_str(),
+        said: f.finding.error.to_string(),
+        touched: touched(&f.touched),
     }
 }
 
@@ -296,6 +318,23 @@ fn print(out: &mut Out, v: &Verified, exit: Exit) -> Result<(), Failure> {
             human(g.bytes),
             g.failed.len() as u64 + g.dropped
         ))?;
+    }
+    let told = g.structure.iter();
+    let told: Vec<_> = told
+        .filter(|f| f.finding.severity > Severity::Note)
+        .collect();
+    for f in told.iter().take(SHOWN) {
+        let (said, _) = split_hint(&f.finding.error);
+        let (word, code) = (f.finding.severity.as_str(), f.finding.code);
+        out.line(format!("  {}: {word}: {code}: {said}", escape(&f.volume)))?;
+        for touched in f.touched.iter().take(SHOWN) {
+            let path = Name::from_bytes(touched.path.clone());
+            out.line(format!("    touches {path}"))?;
+        }
+    }
+    if told.len() > SHOWN || g.more > 0 {
+        let more = (told.len().saturating_sub(SHOWN) as u64).saturating_add(g.more);
+        out.line(format!("  and {more} more findings: --json has them"))?;
     }
     for (path, e) in g.failed.iter().take(SHOWN) {
         let (said, _) = split_hint(e);

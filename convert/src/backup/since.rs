@@ -3,18 +3,22 @@
 
 use super::units::{EACH, Keep, Units};
 use crate::{
-    digest::{Digest, DigestKind, Hash, UNIT, UnitFold, sha256, zero_hash},
+    digest::{Digest, DigestKind, Hash, LANES, UNIT, UnitFold, sha256_each, zero_hash},
     pipeline::{self, CopyOptions, Sparse, cancelled},
     progress::Progress,
     target::Discard,
 };
 use disk_io::{Disk, DiskError, Result, output::write_error, zero::is_zero};
 use std::{
+    collections::HashMap,
     fs::File,
     ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 /// The grain of a child: what differs is widened to it anyway.
@@ -71,7 +75,7 @@ pub(super) fn find(
     }
     match (&base.candidates, &base.units) {
         (Some(candidates), Some(known)) => {
-            by_ranges(disk, base, candidates, known, &units, progress)
+            by_ranges(disk, base, candidates, known, &units, (workers, progress))
         }
         _ => by_hashes(disk, base, units, workers, progress),
     }
@@ -135,52 +139,136 @@ fn by_ranges(
     candidates: &[Range<u64>],
     known: &Units,
     path: &Path,
-    progress: &dyn Progress,
+    (workers, progress): (usize, &dyn Progress),
 ) -> Result<Found> {
     let len = disk.len();
+    let touched = touched(candidates, len);
+    let batches: Vec<&[u64]> = touched.chunks(LANES as usize).collect();
+    let looked = each(&batches, workers, &|batch| {
+        if progress.cancelled() {
+            return Err(cancelled());
+        }
+        look(disk, base, known, batch)
+    })?;
     let fail = |e: std::io::Error| write_error("writing", path, &e);
     let file = File::create_new(path).map_err(fail)?;
     file.set_len(known.count().saturating_mul(EACH))
         .map_err(fail)?;
     let mut fold = UnitFold::new(len);
-    let mut found = Vec::new();
-    let mut read = 0u64;
-    let mut buffers = [Vec::new(), Vec::new()];
-    let mut next = candidates.iter().peekable();
+    let (mut ranges, mut hashes) = (Vec::new(), HashMap::new());
+    for one in looked {
+        ranges.extend(one.ranges);
+        hashes.extend(one.hashes);
+    }
     for unit in 0..known.count() {
         let range = unit_range(unit, len);
         let size = range.end.saturating_sub(range.start);
-        progress.advance(size);
-        while next.next_if(|c| c.end <= range.start).is_some() {}
-        let hash = if next.peek().is_some_and(|c| c.start < range.end) {
-            if progress.cancelled() {
-                return Err(cancelled());
-            }
-            let before = found.len();
-            compare(disk, base, &range, &mut buffers, &mut found)?;
-            read = read.saturating_add(size);
-            let bytes = &buffers[0];
-            match (is_zero(bytes), found.len() == before) {
-                (true, _) => None,
-                // What did not change keeps its hash.
-                (false, true) => known.get(unit)?,
-                (false, false) => Some(sha256(bytes)),
-            }
-        } else {
-            known.get(unit)?
+        let hash = match hashes.get(&unit) {
+            Some(hash) => *hash,
+            None => known.get(unit)?,
         };
         if let Some(hash) = &hash {
             file.write_all_at(hash, unit.saturating_mul(EACH))
                 .map_err(fail)?;
         }
         fold.put(unit, hash.unwrap_or_else(|| zero_hash(size)));
+        progress.advance(size);
     }
     file.sync_all().map_err(fail)?;
+    let read = touched.iter().map(|unit| {
+        let range = unit_range(*unit, len);
+        range.end.saturating_sub(range.start)
+    });
     Ok(Found {
-        ranges: found,
+        ranges,
         digest: fold.finish()?,
-        read,
+        read: read.sum(),
     })
+}
+
+/// Units that ranges lie in, ascending.
+fn touched(ranges: &[Range<u64>], len: u64) -> Vec<u64> {
+    let mut units: Vec<u64> = Vec::new();
+    for range in ranges.iter().filter(|r| r.start < r.end.min(len)) {
+        let last = (range.end.min(len).saturating_sub(1)) / UNIT;
+        let first = range.start / UNIT;
+        let next = units
+            .last()
+            .map_or(first, |last| first.max(last.saturating_add(1)));
+        units.extend(next..=last);
+    }
+    units
+}
+
+/// What was found in some units.
+struct Looked {
+    ranges: Vec<Range<u64>>,
+    /// The hashes of those that changed; `None` for zeros.
+    hashes: Vec<(u64, Option<Hash>)>,
+}
+
+/// Compares some units with the base's, and hashes those that changed side by side.
+fn look(disk: &Arc<dyn Disk>, base: &Base, known: &Units, batch: &[u64]) -> Result<Looked> {
+    let mut looked = Looked {
+        ranges: Vec::new(),
+        hashes: Vec::new(),
+    };
+    let mut changed: Vec<(u64, Vec<u8>)> = Vec::new();
+    let mut old = Vec::new();
+    for unit in batch {
+        let mut buffers = [Vec::new(), std::mem::take(&mut old)];
+        let before = looked.ranges.len();
+        let range = unit_range(*unit, disk.len());
+        compare(disk, base, &range, &mut buffers, &mut looked.ranges)?;
+        let [new, back] = buffers;
+        old = back;
+        if is_zero(&new) {
+            looked.hashes.push((*unit, None));
+        } else if looked.ranges.len() == before {
+            // What did not change keeps its hash.
+            looked.hashes.push((*unit, known.get(*unit)?));
+        } else {
+            changed.push((*unit, new));
+        }
+    }
+    let parts: Vec<&[u8]> = changed.iter().map(|(_, bytes)| bytes.as_slice()).collect();
+    let hashes = sha256_each(&parts).into_iter().map(Some);
+    let units = changed.iter().map(|(unit, _)| *unit);
+    looked.hashes.extend(units.zip(hashes));
+    Ok(looked)
+}
+
+/// What `work` makes of every batch, several at once, in order.
+fn each(
+    batches: &[&[u64]],
+    wanted: usize,
+    work: &(dyn Fn(&[u64]) -> Result<Looked> + Sync),
+) -> Result<Vec<Looked>> {
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<(usize, Result<Looked>)>> = Mutex::default();
+    let run = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(batch) = batches.get(index) else {
+                return;
+            };
+            let looked = work(batch);
+            if looked.is_err() {
+                next.store(batches.len(), Ordering::Relaxed);
+            }
+            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+            done.push((index, looked));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..pipeline::workers(wanted).min(batches.len().max(1)) {
+            scope.spawn(run);
+        }
+        run();
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, looked)| looked).collect()
 }
 
 fn unit_range(unit: u64, len: u64) -> Range<u64> {

@@ -205,6 +205,20 @@ impl FatTable {
         Ok(true)
     }
 
+    /// Whether every copy in use says the same of a cluster.
+    pub fn copies_agree(&self, cluster: u32) -> Result<bool> {
+        if !self.mirrored {
+            return Ok(true);
+        }
+        let first = self.raw(0, cluster)?;
+        for copy in 1..self.copies {
+            if self.raw(copy, cluster)? != first {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// How many clusters are in use.
     pub fn count_used(&self) -> Result<u64> {
         let mut used = 0u64;

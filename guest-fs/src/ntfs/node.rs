@@ -203,6 +203,11 @@ impl FileSystem for Ntfs {
         usn::read(self, visit)
     }
 
+    fn check(&self, visit: disk_io::finding::Visit<'_>) -> Result<bool> {
+        self.volume.check(visit)?;
+        Ok(true)
+    }
+
     fn free(&self, visit: crate::free::Visit<'_>) -> Result<bool> {
         self.volume.free(visit)?;
         Ok(true)

@@ -209,18 +209,46 @@ impl Volume {
     /// Visits free clusters, where $Bitmap can be believed: on a volume that was not closed,
     /// files may have clusters that it does not know of yet.
     pub(crate) fn free(&self, visit: crate::free::Visit<'_>) -> Result<()> {
-        let info = self.info();
-        let open = match self.log_state()? {
-            Some(state) => Some(state),
-            None if info.dirty == Some(true) => Some("it is marked as dirty".to_owned()),
-            None => self.hibernation(),
-        };
         let doing = "telling the free space of an NTFS volume";
-        if let Some(why) = open {
+        if let Some(why) = self.why_open()? {
             return Err(DiskError::refused(doing)
                 .expected("a volume that was closed")
                 .found(why));
         }
+        let ranges = self.free_in_bitmap()?;
+        // A map can be wrong on a volume that was closed: what it calls free is nobody's only if
+        // no record has it.
+        self.visit_claims(&mut |claim| {
+            let claim = claim?;
+            let [start, end] = [claim.clusters.start, claim.clusters.end]
+                .map(|at| at.saturating_mul(self.boot.cluster()));
+            let next = ranges.partition_point(|r: &Range<u64>| r.end <= start);
+            match ranges.get(next) {
+                Some(range) if range.start < end => Err(DiskError::corrupt(doing)
+                    .expected("every file's clusters to be in use in $Bitmap")
+                    .found(format!(
+                        "clusters of record {} that $Bitmap calls free",
+                        claim.record
+                    ))),
+                _ => Ok(()),
+            }
+        })?;
+        ranges.into_iter().for_each(visit);
+        Ok(())
+    }
+
+    /// Why what the volume says of itself may be out of date; `None` if it was closed.
+    pub(crate) fn why_open(&self) -> Result<Option<String>> {
+        Ok(match self.log_state()? {
+            Some(state) => Some(state),
+            None if self.info().dirty == Some(true) => Some("it is marked as dirty".to_owned()),
+            None => self.hibernation(),
+        })
+    }
+
+    /// Ranges of bytes that $Bitmap calls free, in order.
+    pub(crate) fn free_in_bitmap(&self) -> Result<Vec<Range<u64>>> {
+        let doing = "reading $Bitmap";
         let clusters = File::open(self, 6, 0, false)?
             .content(kind::DATA, &[])?
             .and_then(|c| c.into_runs())
@@ -245,25 +273,7 @@ impl Volume {
             at = at.saturating_add(n);
         }
         free.close();
-        // A map can be wrong on a volume that was closed: what it calls free is nobody's only if
-        // no record has it.
-        self.visit_claims(&mut |claim| {
-            let claim = claim?;
-            let [start, end] = [claim.clusters.start, claim.clusters.end]
-                .map(|at| at.saturating_mul(self.boot.cluster()));
-            let next = ranges.partition_point(|r: &Range<u64>| r.end <= start);
-            match ranges.get(next) {
-                Some(range) if range.start < end => Err(DiskError::corrupt(doing)
-                    .expected("every file's clusters to be in use in $Bitmap")
-                    .found(format!(
-                        "clusters of record {} that $Bitmap calls free",
-                        claim.record
-                    ))),
-                _ => Ok(()),
-            }
-        })?;
-        ranges.into_iter().for_each(visit);
-        Ok(())
+        Ok(ranges)
     }
 
     /// What `info` tells.

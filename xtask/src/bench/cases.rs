@@ -1,5 +1,6 @@
 //! The benches themselves.
 
+mod backup;
 mod chain;
 mod check;
 pub(crate) mod child;
@@ -87,6 +88,11 @@ pub(crate) const ALL: &[Case] = &[
         name: "diff",
         what: "changed blocks between two snapshots of a chain",
         run: check::changed,
+    },
+    Case {
+        name: "export-since",
+        what: "a backup of what changed, against a whole one",
+        run: backup::since,
     },
     Case {
         name: "chain-rewritten",

@@ -71,6 +71,14 @@ const WAYS: &[Way] = &[
         2.3,
         true,
     ),
+    // Level 6 is a little larger than qemu-img's, which this is not.
+    way(
+        "sparse to qcow2, zlib level 9",
+        &["--to", "qcow2", "--compress=9"],
+        ZLIB,
+        1.0,
+        true,
+    ),
     way(
         "sparse to qcow2, zstd",
         &["--to", "qcow2", "--compress", "--compression", "zstd"],

@@ -1,0 +1,192 @@
+//! Structures of a volume held against each other: clusters that two files have, clusters that
+//! $Bitmap calls free, copies that differ.
+
+use super::{claims::Claim, file::File, record::kind, volume::Volume};
+use disk_io::{
+    Disk, DiskError, Finding, Result,
+    finding::{Visit, join},
+};
+use std::ops::Range;
+
+/// Runs that are held at once; real volumes have some million.
+const MAX_CLAIMS: usize = 1 << 25;
+/// Findings of a kind that are told one by one.
+const EACH: usize = 1000;
+/// Records that the $MFTMirr repeats.
+const MIRRORED: u64 = 4;
+
+impl Volume {
+    /// Visits what is not as it should be.
+    pub(crate) fn check(&self, visit: Visit<'_>) -> Result<()> {
+        self.check_boot(visit)?;
+        self.check_mirror(visit)?;
+        let mut claims: Vec<Claim> = Vec::new();
+        self.visit_claims(&mut |claim| {
+            match claim {
+                Ok(claim) if claims.len() < MAX_CLAIMS => claims.push(claim),
+                Ok(_) => {}
+                Err(e) if e.kind() == disk_io::ErrorKind::Io => return Err(e),
+                Err(e) => visit(Finding::damage("ntfs-record-damaged", e)),
+            }
+            Ok(())
+        })?;
+        if claims.len() >= MAX_CLAIMS {
+            let e = DiskError::refused("holding runs against each other")
+                .expected(format!("less than {MAX_CLAIMS} runs"));
+            visit(Finding::note("ntfs-too-fragmented", e));
+            return Ok(());
+        }
+        claims.sort_unstable_by_key(|c| (c.clusters.start, c.clusters.end));
+        self.check_shared(&claims, visit);
+        self.check_bitmap(&claims, visit)
+    }
+
+    fn bytes(&self, clusters: &Range<u64>) -> Range<u64> {
+        let byte = |n: u64| n.saturating_mul(self.boot.cluster());
+        byte(clusters.start)..byte(clusters.end)
+    }
+
+    /// Clusters that several runs have. Only the first of those behind another is compared with
+    /// what came before, up to where that reaches.
+    fn check_shared(&self, claims: &[Claim], visit: Visit<'_>) {
+        let mut told = 0;
+        let mut reach: Option<&Claim> = None;
+        for claim in claims {
+            if let Some(before) = reach
+                && claim.clusters.start < before.clusters.end
+                && told < EACH
+            {
+                told = told.saturating_add(1);
+                let end = claim.clusters.end.min(before.clusters.end);
+                let both = claim.clusters.start..end;
+                let e = DiskError::corrupt("holding files' clusters against each other")
+                    .expected("each cluster in one file")
+                    .found(format!(
+                        "clusters {} to {} in record {} and in record {}",
+                        both.start,
+                        both.end.saturating_sub(1),
+                        before.record,
+                        claim.record
+                    ));
+                let finding = Finding::damage("ntfs-clusters-shared", e);
+                visit(finding.touching([self.bytes(&both)]));
+            }
+            if reach.is_none_or(|b| b.clusters.end < claim.clusters.end) {
+                reach = Some(claim);
+            }
+        }
+    }
+
+    /// What files have must be in use in $Bitmap: else it is given to the next file. On a volume
+    /// that was not closed the two may differ for a while.
+    fn check_bitmap(&self, claims: &[Claim], visit: Visit<'_>) -> Result<()> {
+        let open = self.why_open()?;
+        let free = match self.free_in_bitmap() {
+            Ok(free) => free,
+            Err(e) if e.kind() == disk_io::ErrorKind::Io => return Err(e),
+            Err(e) => {
+                visit(Finding::warning("ntfs-bitmap-damaged", e));
+                return Ok(());
+            }
+        };
+        let mut wrong: Vec<Range<u64>> = Vec::new();
+        let mut first = None;
+        let mut at = 0usize;
+        for claim in claims {
+            let bytes = self.bytes(&claim.clusters);
+            while free.get(at).is_some_and(|f| f.end <= bytes.start) {
+                at = at.saturating_add(1);
+            }
+            for range in free.iter().skip(at).take_while(|f| f.start < bytes.end) {
+                first.get_or_insert(claim.record);
+                let both = range.start.max(bytes.start)..range.end.min(bytes.end);
+                join(&mut wrong, both);
+            }
+        }
+        let Some(record) = first else {
+            return Ok(());
+        };
+        let lost: u64 = wrong.iter().map(|r| r.end.saturating_sub(r.start)).sum();
+        let e = DiskError::corrupt("holding $Bitmap against files")
+            .expected("every file's clusters to be in use")
+            .found(format!(
+                "{lost} bytes that are called free, the first of record {record}{}",
+                match open {
+                    Some(why) => format!(" (the volume was not closed: {why})"),
+                    None => String::new(),
+                }
+            ));
+        wrong.truncate(EACH);
+        visit(Finding::warning("ntfs-bitmap-free", e).touching(wrong));
+        Ok(())
+    }
+
+    /// The first records and their copies.
+    fn check_mirror(&self, visit: Visit<'_>) -> Result<()> {
+        let mirror = File::open(self, 1, 0, false)
+            .and_then(|f| f.content(kind::DATA, &[]))
+            .map(|c| c.and_then(|c| c.into_runs()));
+        let mirror = match mirror {
+            Ok(Some(mirror)) => mirror,
+            Ok(None) => return Ok(()),
+            Err(e) if e.kind() == disk_io::ErrorKind::Io => return Err(e),
+            Err(e) => {
+                visit(Finding::warning("ntfs-mirror-damaged", e));
+                return Ok(());
+            }
+        };
+        let size = u64::from(self.boot.record_size);
+        for number in 0..MIRRORED {
+            let at = number.saturating_mul(size);
+            let read = |runs, what: &'static str| {
+                let mut bytes = vec![0; size as usize];
+                self.read_runs(runs, &mut bytes, at, &|| what.into())
+                    .map(|()| bytes)
+            };
+            let (own, copy) = (
+                read(&self.mft.runs, "the $MFT"),
+                read(&mirror.runs, "the $MFTMirr"),
+            );
+            let (own, copy) = match (own, copy) {
+                (Ok(own), Ok(copy)) => (own, copy),
+                (Err(e), _) | (_, Err(e)) => {
+                    visit(Finding::warning("ntfs-mirror-damaged", e));
+                    continue;
+                }
+            };
+            // The log's sequence number changes before the copy is written.
+            let rest = |bytes: &[u8]| bytes.get(16..48).map(<[u8]>::to_vec);
+            let same = own.get(..4) == copy.get(..4) && rest(&own) == rest(&copy);
+            if !same {
+                let e = DiskError::corrupt("comparing the $MFT with the $MFTMirr")
+                    .expected(format!("record {number} twice"))
+                    .found("another record in the copy");
+                visit(Finding::warning("ntfs-mirror-differs", e));
+            }
+        }
+        Ok(())
+    }
+
+    /// The boot sector and its copy in the sector behind the volume.
+    fn check_boot(&self, visit: Visit<'_>) -> Result<()> {
+        let sector = u64::from(self.boot.sector_size);
+        let place = self.boot.total_sectors.saturating_mul(sector);
+        if place.saturating_add(512) > self.disk.len() {
+            // Images of a file system without its partition end here.
+            return Ok(());
+        }
+        let (mut own, mut copy) = ([0; 512], [0; 512]);
+        self.disk.read_exact_at(&mut own, 0)?;
+        self.disk.read_exact_at(&mut copy, place)?;
+        // Behind the fields is code, which repair tools change in one place only.
+        let fields = 0x0b..0x50;
+        if own.get(fields.clone()) != copy.get(fields) {
+            let e = DiskError::corrupt("comparing the boot sector with its copy")
+                .offset(place)
+                .expected("the same sizes and places")
+                .found("others: the first is used");
+            visit(Finding::warning("ntfs-boot-copy-differs", e));
+        }
+        Ok(())
+    }
+}
