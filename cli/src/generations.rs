@@ -132,9 +132,18 @@ fn superfluous(dest: &Path, new: &Manifest, keep: usize) -> Result<Vec<Generatio
             });
         }
     }
-    // RFC 3339 in UTC sorts as text.
-    all.sort_by(|a, b| b.manifest.created.cmp(&a.manifest.created));
-    let mut needed: HashSet<String> = all.iter().take(keep).map(|g| g.name.clone()).collect();
+    // RFC 3339 in UTC sorts as text. The one just made and proven is the newest whatever the
+    // clock says: it may have been put back, or two may share a second.
+    let made = dest.file_name().map(|n| n.to_string_lossy().into_owned());
+    all.sort_by_key(|g| {
+        let is_made = made.as_deref() == Some(&g.name);
+        std::cmp::Reverse((is_made, g.manifest.created.clone()))
+    });
+    let mut needed: HashSet<String> = all
+        .iter()
+        .take(keep.max(1))
+        .map(|g| g.name.clone())
+        .collect();
     // Newer ones come first, and build on older ones.
     for generation in &all {
         if needed.contains(&generation.name)

@@ -10,7 +10,7 @@ use crate::{
 };
 use disk_io::{Disk, DiskError, Result, output::write_error, zero::is_zero};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     ops::Range,
     os::unix::fs::FileExt,
@@ -109,18 +109,14 @@ fn by_hashes(
     keep.finish()?;
     units.sort_unstable();
     let mut ranges = Vec::new();
-    let mut buffers = [Vec::new(), Vec::new()];
+    let (mut new, mut old) = (Vec::new(), Vec::new());
     for unit in units {
         if progress.cancelled() {
             return Err(cancelled());
         }
-        compare(
-            disk,
-            base,
-            &unit_range(unit, len),
-            &mut buffers,
-            &mut ranges,
-        )?;
+        let range = unit_range(unit, len);
+        read(disk, &range, &mut new)?;
+        compare((&new, range.start), u32::MAX, &mut old, base, &mut ranges)?;
     }
     let digest = copied
         .digest
@@ -143,7 +139,7 @@ fn by_ranges(
 ) -> Result<Found> {
     let len = disk.len();
     let touched = touched(candidates, len);
-    let batches: Vec<&[u64]> = touched.chunks(LANES as usize).collect();
+    let batches: Vec<&[Touched]> = touched.chunks(LANES as usize).collect();
     let looked = each(&batches, workers, &|batch| {
         if progress.cancelled() {
             return Err(cancelled());
@@ -175,8 +171,8 @@ fn by_ranges(
         progress.advance(size);
     }
     file.sync_all().map_err(fail)?;
-    let read = touched.iter().map(|unit| {
-        let range = unit_range(*unit, len);
+    let read = touched.iter().map(|touched| {
+        let range = unit_range(touched.unit, len);
         range.end.saturating_sub(range.start)
     });
     Ok(Found {
@@ -186,18 +182,33 @@ fn by_ranges(
     })
 }
 
+/// A unit in which something can have changed.
+struct Touched {
+    unit: u64,
+    /// Of its blocks those that can have, by number, one bit each.
+    blocks: u32,
+}
+
 /// Units that ranges lie in, ascending.
-fn touched(ranges: &[Range<u64>], len: u64) -> Vec<u64> {
-    let mut units: Vec<u64> = Vec::new();
+fn touched(ranges: &[Range<u64>], len: u64) -> Vec<Touched> {
+    let mut units: BTreeMap<u64, u32> = BTreeMap::new();
+    let block = BLOCK as u64;
     for range in ranges.iter().filter(|r| r.start < r.end.min(len)) {
-        let last = (range.end.min(len).saturating_sub(1)) / UNIT;
-        let first = range.start / UNIT;
-        let next = units
-            .last()
-            .map_or(first, |last| first.max(last.saturating_add(1)));
-        units.extend(next..=last);
+        let end = range.end.min(len);
+        for unit in range.start / UNIT..=(end - 1) / UNIT {
+            let base = unit.saturating_mul(UNIT);
+            let first = range.start.max(base).saturating_sub(base) / block;
+            let last = (end - 1).min(base + UNIT - 1).saturating_sub(base) / block;
+            let blocks = units.entry(unit).or_default();
+            for bit in first..=last {
+                *blocks |= 1 << bit;
+            }
+        }
     }
     units
+        .into_iter()
+        .map(|(unit, blocks)| Touched { unit, blocks })
+        .collect()
 }
 
 /// What was found in some units.
@@ -208,28 +219,36 @@ struct Looked {
 }
 
 /// Compares some units with the base's, and hashes those that changed side by side.
-fn look(disk: &Arc<dyn Disk>, base: &Base, known: &Units, batch: &[u64]) -> Result<Looked> {
+fn look(disk: &Arc<dyn Disk>, base: &Base, known: &Units, batch: &[Touched]) -> Result<Looked> {
     let mut looked = Looked {
         ranges: Vec::new(),
         hashes: Vec::new(),
     };
     let mut changed: Vec<(u64, Vec<u8>)> = Vec::new();
+    let mut spare = Vec::new();
     let mut old = Vec::new();
-    for unit in batch {
-        let mut buffers = [Vec::new(), std::mem::take(&mut old)];
-        let before = looked.ranges.len();
-        let range = unit_range(*unit, disk.len());
-        compare(disk, base, &range, &mut buffers, &mut looked.ranges)?;
-        let [new, back] = buffers;
-        old = back;
+    for touched in batch {
+        let unit = touched.unit;
+        let mut new = std::mem::take(&mut spare);
+        let range = unit_range(unit, disk.len());
+        read(disk, &range, &mut new)?;
+        let differs = compare(
+            (&new, range.start),
+            touched.blocks,
+            &mut old,
+            base,
+            &mut looked.ranges,
+        )?;
         if is_zero(&new) {
-            looked.hashes.push((*unit, None));
-        } else if looked.ranges.len() == before {
-            // What did not change keeps its hash.
-            looked.hashes.push((*unit, known.get(*unit)?));
+            looked.hashes.push((unit, None));
+        } else if differs {
+            changed.push((unit, new));
+            continue;
         } else {
-            changed.push((*unit, new));
+            // What did not change keeps its hash.
+            looked.hashes.push((unit, known.get(unit)?));
         }
+        spare = new;
     }
     let parts: Vec<&[u8]> = changed.iter().map(|(_, bytes)| bytes.as_slice()).collect();
     let hashes = sha256_each(&parts).into_iter().map(Some);
@@ -240,9 +259,9 @@ fn look(disk: &Arc<dyn Disk>, base: &Base, known: &Units, batch: &[u64]) -> Resu
 
 /// What `work` makes of every batch, several at once, in order.
 fn each(
-    batches: &[&[u64]],
+    batches: &[&[Touched]],
     wanted: usize,
-    work: &(dyn Fn(&[u64]) -> Result<Looked> + Sync),
+    work: &(dyn Fn(&[Touched]) -> Result<Looked> + Sync),
 ) -> Result<Vec<Looked>> {
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<(usize, Result<Looked>)>> = Mutex::default();
@@ -276,31 +295,49 @@ fn unit_range(unit: u64, len: u64) -> Range<u64> {
     start..start.saturating_add(UNIT).min(len)
 }
 
-/// Adds the blocks of a range that differ to `found`. The new bytes stay in the first buffer.
-fn compare(
-    disk: &Arc<dyn Disk>,
-    base: &Base,
-    range: &Range<u64>,
-    [new, old]: &mut [Vec<u8>; 2],
-    found: &mut Vec<Range<u64>>,
-) -> Result<()> {
+fn read(disk: &Arc<dyn Disk>, range: &Range<u64>, buffer: &mut Vec<u8>) -> Result<()> {
     let size = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0);
-    new.resize(size, 0);
-    old.resize(size, 0);
-    disk.read_exact_at(new, range.start)?;
-    base.disk.read_exact_at(old, range.start)?;
-    let mut at = range.start;
-    for (new, old) in new.chunks(BLOCK).zip(old.chunks(BLOCK)) {
-        let end = at.saturating_add(new.len() as u64);
-        if new != old {
+    buffer.resize(size, 0);
+    disk.read_exact_at(buffer, range.start)
+}
+
+/// Adds the blocks of a unit that differ from the base's to `found`, of those that can; whether
+/// there are any. Of the base no others are read.
+fn compare(
+    (new, start): (&[u8], u64),
+    blocks: u32,
+    old: &mut Vec<u8>,
+    base: &Base,
+    found: &mut Vec<Range<u64>>,
+) -> Result<bool> {
+    let mut differs = false;
+    let chunks: Vec<(u64, &[u8])> = (start..).step_by(BLOCK).zip(new.chunks(BLOCK)).collect();
+    let wanted = |n: usize| blocks >> n & 1 != 0;
+    let mut n = 0;
+    while let Some((at, _)) = chunks.get(n) {
+        if !wanted(n) {
+            n += 1;
+            continue;
+        }
+        // Neighbours are read at once.
+        let run = (n..chunks.len()).take_while(|n| wanted(*n)).count();
+        let run = chunks.get(n..n + run).unwrap_or_default();
+        n += run.len();
+        let len: usize = run.iter().map(|(_, bytes)| bytes.len()).sum();
+        read(&base.disk, &(*at..at.saturating_add(len as u64)), old)?;
+        for ((at, new), old) in run.iter().zip(old.chunks(BLOCK)) {
+            if *new == old {
+                continue;
+            }
+            differs = true;
+            let end = at.saturating_add(new.len() as u64);
             match found.last_mut() {
-                Some(last) if last.end == at => last.end = end,
-                _ => found.push(at..end),
+                Some(last) if last.end == *at => last.end = end,
+                _ => found.push(*at..end),
             }
         }
-        at = end;
     }
-    Ok(())
+    Ok(differs)
 }
 
 /// Keeps hashes, and notes units whose hash is another.
