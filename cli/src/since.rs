@@ -223,7 +223,7 @@ fn beside(earlier: &Path, dest: &Path) -> Result<String, Failure> {
 
 /// What lies in deltas on top of the chain that the earlier backup was made of; `None` where
 /// that chain is not below, or not as it was.
-fn by_chain(
+pub(crate) fn by_chain(
     source: &Source,
     now: &[ChainLink],
     then: &[ChainLink],
@@ -255,7 +255,7 @@ fn by_chain(
 
 /// A list as QueryChangedDiskAreas gives it: `changedArea` with `start` and `length`, or that
 /// array alone.
-fn read_list(path: &Path, len: u64) -> Result<Vec<Range<u64>>> {
+pub(crate) fn read_list(path: &Path, len: u64) -> Result<Vec<Range<u64>>> {
     let doing = "reading the list of changed blocks";
     let fail = |e: &std::io::Error| DiskError::io(doing, e).file(path.display());
     let size = fs::metadata(path).map_err(|e| fail(&e))?.len();

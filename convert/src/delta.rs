@@ -5,7 +5,7 @@ use crate::{
     progress::Progress,
     to_image::{FileSet, ImageFormat, ImageOptions},
 };
-use disk_io::{Disk, DiskError, Result, zero::is_zero};
+use disk_io::{Disk, DiskError, Result, output::write_error, zero::is_zero};
 use std::{
     fs::File,
     ops::Range,
@@ -142,9 +142,7 @@ pub fn into_flat(
     workers: usize,
     progress: &dyn Progress,
 ) -> Result<Written> {
-    let fail = |doing, part: &FlatPart, e: &std::io::Error| {
-        disk_io::output::write_error(doing, &part.file, e)
-    };
+    let fail = |doing, part: &FlatPart, e: &std::io::Error| write_error(doing, &part.file, e);
     let files = parts
         .iter()
         .map(|part| {
@@ -184,6 +182,37 @@ pub fn into_flat(
         written: pieces.iter().map(|p| p.end - p.start).sum(),
         zeros: 0,
     })
+}
+
+/// Gives a descriptor file another content id, in place: the number has a fixed width.
+///
+/// # Errors
+/// `Corrupt` for what has none; `Io`.
+pub fn set_cid(path: &Path, cid: u32) -> Result<()> {
+    let fail = |e: &std::io::Error| write_error("changing", path, e);
+    let text = std::fs::read(path).map_err(|e| fail(&e))?;
+    let line = text.split_inclusive(|b| *b == b'\n');
+    let mut at = 0usize;
+    for line in line {
+        let trimmed = line.trim_ascii();
+        if let Some(old) = trimmed.strip_prefix(b"CID=")
+            && old.len() == 8
+        {
+            let start = at + line.iter().position(|b| *b == b'C').unwrap_or(0) + 4;
+            let file = std::fs::File::options().write(true).open(path);
+            let file = file.map_err(|e| fail(&e))?;
+            let new = format!("{cid:08x}");
+            std::os::unix::fs::FileExt::write_all_at(&file, new.as_bytes(), start as u64)
+                .and_then(|()| file.sync_all())
+                .map_err(|e| fail(&e))?;
+            return Ok(());
+        }
+        at += line.len();
+    }
+    Err(DiskError::corrupt("changing the content id")
+        .file(path.display())
+        .expected("a line CID=xxxxxxxx in the descriptor")
+        .found("none"))
 }
 
 /// Ranges widened to multiples of `block`, joined, and cut at multiples of [`PIECE`].

@@ -31,6 +31,7 @@ pub mod ova;
 pub mod pipeline;
 pub mod place;
 pub mod progress;
+pub mod replicate;
 pub mod restore;
 pub mod target;
 pub mod to_image;

@@ -28,6 +28,7 @@ mod images;
 mod layering;
 mod letters;
 mod oracles;
+mod replicas;
 mod restores;
 mod resume;
 mod shared_blocks;

@@ -10,10 +10,10 @@ use std::{
 use tests::tools;
 
 /// XFS over a file; it goes when it is dropped.
-struct Xfs(PathBuf);
+pub(crate) struct Xfs(PathBuf);
 
 impl Xfs {
-    fn new(dir: &Path) -> Option<Self> {
+    pub(crate) fn new(dir: &Path) -> Option<Self> {
         if !tools::have(&["mkfs.xfs", "mount"]) {
             return None;
         }
@@ -36,6 +36,10 @@ impl Xfs {
                 None
             }
         }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Bytes in use.

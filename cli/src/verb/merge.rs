@@ -417,7 +417,7 @@ impl Commit {
                 let done = delta::into_flat(source.disk(), &ranges, &parts, jobs, &bar)?;
                 // Only now is the parent another disk than it was.
                 let cid = self.common.format.vmdk(false)?.identity.cid;
-                set_cid(&parent.path, cid)?;
+                delta::set_cid(&parent.path, cid)?;
                 Ok(Outcome {
                     dest: parent.path.clone(),
                     parent: None,
@@ -552,33 +552,4 @@ fn no_children(path: &Path) -> Result<(), Failure> {
 fn names(paths: &[PathBuf]) -> String {
     let all: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
     all.join(", ")
-}
-
-/// Gives a descriptor file another content id, in place: the number has a fixed width.
-fn set_cid(path: &Path, cid: u32) -> Result<(), Failure> {
-    let fail = |e: &std::io::Error| disk_io::output::write_error("changing", path, e);
-    let text = std::fs::read(path).map_err(|e| fail(&e))?;
-    let line = text.split_inclusive(|b| *b == b'\n');
-    let mut at = 0usize;
-    for line in line {
-        let trimmed = line.trim_ascii();
-        if let Some(old) = trimmed.strip_prefix(b"CID=")
-            && old.len() == 8
-        {
-            let start = at + line.iter().position(|b| *b == b'C').unwrap_or(0) + 4;
-            let file = std::fs::File::options().write(true).open(path);
-            let file = file.map_err(|e| fail(&e))?;
-            let new = format!("{cid:08x}");
-            std::os::unix::fs::FileExt::write_all_at(&file, new.as_bytes(), start as u64)
-                .and_then(|()| file.sync_all())
-                .map_err(|e| fail(&e))?;
-            return Ok(());
-        }
-        at += line.len();
-    }
-    Err(DiskError::corrupt("changing the content id")
-        .file(path.display())
-        .expected("a line CID=xxxxxxxx in the descriptor")
-        .found("none")
-        .into())
 }

@@ -18,6 +18,7 @@ pub(crate) mod ls;
 pub(crate) mod map;
 pub(crate) mod merge;
 pub(crate) mod mount;
+pub(crate) mod replicate;
 pub(crate) mod restore;
 pub(crate) mod stat;
 pub(crate) mod tar;

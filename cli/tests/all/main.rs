@@ -14,6 +14,7 @@ mod list;
 mod machine;
 mod merge;
 mod mount;
+mod replicate;
 mod schema;
 mod since;
 mod tar;

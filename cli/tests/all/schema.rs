@@ -135,6 +135,8 @@ fn documents() {
         ("cp", 0, &["cp", "-rv", "disk.vmdk", "/p0", "out"]),
         ("cp", 3, &["cp", "disk.vmdk", "/p0/a.txt", "there"]),
         ("cp", 1, &["cp", "disk.vmdk", "/p0/dir", "new"]),
+        ("replicate", 0, &["replicate", "disk.vmdk", "hot.raw"]),
+        ("replicate", 0, &["replicate", "disk.vmdk", "hot.raw"]),
         ("cleanup", 0, &["cleanup"]),
     ] {
         let mut args = args.to_vec();

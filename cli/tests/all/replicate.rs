@@ -1,0 +1,252 @@
+//! `replicate`: a copy follows its source, by changed blocks, and never holds a mix.
+
+use crate::common::{Fixture, LEN};
+use serde_json::Value;
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+fn change(f: &Fixture, ranges: &[(usize, usize)]) {
+    let mut bytes = f.raw();
+    for (at, n) in ranges {
+        for byte in &mut bytes[*at..at + n] {
+            *byte = byte.wrapping_add(1);
+        }
+    }
+    fs::write(f.path("disk-flat.vmdk"), bytes).unwrap();
+}
+
+fn replicate(f: &Fixture, args: &[&str]) -> Value {
+    let args = [&["replicate", "--json", "--verify"], args].concat();
+    f.run(&args).code(0).json()
+}
+
+#[test]
+fn a_copy_follows_a_disk() {
+    let f = Fixture::new();
+    f.noise();
+    let said = replicate(&f, &["disk.vmdk", "hot.raw"]);
+    assert_eq!(said["found_by"], "whole");
+    assert_eq!(fs::read(f.path("hot.raw")).unwrap(), f.raw());
+    // Nothing changed, the files are known: nothing is read.
+    let said = replicate(&f, &["disk.vmdk", "hot.raw"]);
+    assert_eq!(
+        (&said["found_by"], &said["read_bytes"]),
+        (&"chain".into(), &0.into())
+    );
+    assert_eq!(said["changed_units"], 0);
+    // Written in place: one pass finds it, across the end of a MiB too.
+    change(&f, &[(6_000_000, 1), ((3 << 20) - 10, 20)]);
+    let mut bytes = f.raw();
+    bytes[5 << 20..(5 << 20) + (64 << 10)].fill(0);
+    bytes[7 << 20..].fill(0);
+    fs::write(f.path("disk-flat.vmdk"), bytes).unwrap();
+    let said = replicate(&f, &["disk.vmdk", "hot.raw"]);
+    assert_eq!(said["found_by"], "hashes");
+    assert_eq!(said["changed_units"], 4, "{said}");
+    assert_eq!(said["changed_bytes"], (4 << 16) + (1 << 20), "{said}");
+    assert_eq!(fs::read(f.path("hot.raw")).unwrap(), f.raw());
+    f.run(&["verify", "hot.raw", "--against", "disk.vmdk"])
+        .code(0);
+    assert!(!f.path("hot.raw.replica.journal").exists());
+    // A list of what changed.
+    change(&f, &[(1_500_000, 10)]);
+    let list = r#"[{"start": 1500000, "length": 10}]"#;
+    fs::write(f.path("list.json"), list).unwrap();
+    let said = replicate(
+        &f,
+        &["disk.vmdk", "hot.raw", "--changed-blocks", "list.json"],
+    );
+    assert_eq!(
+        (&said["found_by"], &said["read_bytes"]),
+        (&"list".into(), &(1 << 20).into())
+    );
+    assert_eq!(fs::read(f.path("hot.raw")).unwrap(), f.raw());
+}
+
+#[test]
+fn by_the_deltas_into_a_vmdk() {
+    let f = Fixture::new();
+    f.noise();
+    let text = f.run(&["replicate", "disk.vmdk", "hot.vmdk"]).code(0);
+    assert!(
+        text.text().contains("found by      whole"),
+        "{}",
+        text.text()
+    );
+    let cid = |f: &Fixture| {
+        let text = fs::read_to_string(f.path("hot.vmdk")).unwrap();
+        let mut lines = text.lines();
+        lines.find(|l| l.starts_with("CID=")).unwrap().to_owned()
+    };
+    let before = cid(&f);
+    f.run(&["create", "delta.vmdk", "--child-of", "disk.vmdk"])
+        .code(0);
+    let mut bytes = f.raw();
+    bytes[4_000_000..4_000_100].fill(3);
+    fs::write(f.path("other.raw"), &bytes).unwrap();
+    f.run(&[
+        "rebase",
+        "--force",
+        "other.raw",
+        "delta.vmdk",
+        "--onto",
+        "disk.vmdk",
+    ])
+    .code(0);
+    let said = replicate(&f, &["delta.vmdk", "hot.vmdk"]);
+    assert_eq!(said["found_by"], "chain", "{said}");
+    assert!(said["read_bytes"].as_u64().unwrap() <= 1 << 20, "{said}");
+    assert_eq!(fs::read(f.path("hot-flat.vmdk")).unwrap(), bytes);
+    assert_ne!(cid(&f), before, "children must see that it changed");
+    f.run(&["check", "hot.vmdk"]).code(0);
+    // Nothing to do leaves the content id.
+    let now = cid(&f);
+    replicate(&f, &["delta.vmdk", "hot.vmdk"]);
+    assert_eq!(cid(&f), now);
+}
+
+#[test]
+fn what_is_not_ours_is_not_written_to() {
+    let f = Fixture::new();
+    // Somebody's disk.
+    fs::copy(f.path("disk-flat.vmdk"), f.path("other.raw")).unwrap();
+    let err = f.run(&["replicate", "disk.vmdk", "other.raw"]).code(1).err;
+    assert!(
+        err.contains("--force") && err.contains("nothing is known"),
+        "{err}"
+    );
+    change(&f, &[(6_000_000, 1)]);
+    let said = replicate(&f, &["--force", "disk.vmdk", "other.raw"]);
+    assert_eq!(said["changed_bytes"], 1 << 16);
+    assert_eq!(fs::read(f.path("other.raw")).unwrap(), f.raw());
+    // It ran since.
+    let mut bytes = f.raw();
+    bytes[100_000] ^= 1;
+    fs::write(f.path("other.raw"), &bytes).unwrap();
+    let err = f.run(&["replicate", "disk.vmdk", "other.raw"]).code(1).err;
+    assert!(err.contains("written to since"), "{err}");
+    assert_eq!(fs::read(f.path("other.raw")).unwrap(), bytes);
+    f.run(&["replicate", "--have", "other.raw"]).code(1);
+    // Back again: what differs goes the other way.
+    let said = replicate(&f, &["--force", "other.raw", "disk.vmdk"]);
+    assert_eq!(said["changed_units"], 1);
+    assert_eq!(f.raw(), bytes);
+    // The disk itself, a disk of another length, one that is no raw disk.
+    f.run(&["replicate", "--force", "disk.vmdk", "disk-flat.vmdk"])
+        .code(1);
+    f.run(&["replicate", "--force", "disk.vmdk", "disk.vmdk"])
+        .code(1);
+    f.run(&["convert", "disk.vmdk", "d.qcow2", "--to", "qcow2"])
+        .code(0);
+    f.run(&["replicate", "--force", "disk.vmdk", "d.qcow2"])
+        .code(1);
+    f.run(&["convert", "disk.vmdk", "s.vmdk", "--to", "vmdk"])
+        .code(0);
+    f.run(&["replicate", "--force", "disk.vmdk", "s.vmdk"])
+        .code(1);
+    fs::write(f.path("short.raw"), &bytes[..LEN - 512]).unwrap();
+    f.run(&["replicate", "--force", "disk.vmdk", "short.raw"])
+        .code(1);
+    assert_eq!(fs::read(f.path("short.raw")).unwrap(), bytes[..LEN - 512]);
+    f.run(&["replicate", "disk.vmdk"]).code(2);
+    f.run(&["replicate", "--send", "disk.vmdk", "x"]).code(2);
+}
+
+/// One line of ssh, and what it does when it breaks off.
+#[test]
+fn over_a_pipe() {
+    let f = Fixture::new();
+    f.noise();
+    let step = |f: &Fixture, cut: Option<usize>| -> (usize, Value) {
+        let have = f.run(&["replicate", "--have", "hot.raw"]).code(0).out;
+        let sent = f
+            .run_with(
+                &["replicate", "--json", "--send", "disk.vmdk", "--since", "-"],
+                &have,
+            )
+            .code(0);
+        let report: Value = serde_json::from_str(sent.err.trim()).unwrap();
+        let stream = &sent.out[..cut.unwrap_or(sent.out.len()).min(sent.out.len())];
+        let code = if cut.is_some() { 1 } else { 0 };
+        f.run_with(&["replicate", "--receive", "hot.raw"], stream)
+            .code(code);
+        (sent.out.len(), report)
+    };
+    // The first copy breaks off twice: what came is not sent again.
+    let (whole, _) = step(&f, Some(2_000_000));
+    assert!(!f.path("hot.raw").exists());
+    let (second, report) = step(&f, Some(1_000_000));
+    assert!(second < whole, "{second} {whole}");
+    assert!(report["kept_units"].as_u64().unwrap() > 0, "{report}");
+    step(&f, None);
+    assert_eq!(fs::read(f.path("hot.raw")).unwrap(), f.raw());
+    // Changes, cut at every kind of place; meanwhile the source goes on, and back.
+    let old = f.raw();
+    for cut in [0, 5, 20, 300, 100_000, 1_000_000] {
+        change(&f, &[(6_000_000 + cut, 1), (7_500_000, 1000)]);
+        step(&f, Some(cut));
+        assert_eq!(fs::read(f.path("hot.raw")).unwrap(), old, "cut at {cut}");
+    }
+    fs::write(f.path("disk-flat.vmdk"), &old).unwrap();
+    change(&f, &[(5_900_000, 1)]);
+    let (_, report) = step(&f, None);
+    assert_eq!(report["changed_units"], 1);
+    assert_eq!(fs::read(f.path("hot.raw")).unwrap(), f.raw());
+    let (_, report) = step(&f, None);
+    assert_eq!(
+        (&report["changed_units"], &report["read_bytes"]),
+        (&0.into(), &0.into())
+    );
+    // A stream for another state, and a damaged one, change nothing.
+    let have = f.run(&["replicate", "--have", "hot.raw"]).code(0).out;
+    let send = ["replicate", "--send", "disk.vmdk", "--since", "-"];
+    change(&f, &[(5_000_000, 1)]);
+    let old_stream = f.run_with(&send, &have).code(0).out;
+    change(&f, &[(4_000_000, 1)]);
+    step(&f, None);
+    let now = f.raw();
+    let err = f
+        .run_with(&["replicate", "--receive", "hot.raw"], &old_stream)
+        .code(1)
+        .err;
+    assert!(err.contains("--have"), "{err}");
+    let have = f.run(&["replicate", "--have", "hot.raw"]).code(0).out;
+    change(&f, &[(3_000_000, 1)]);
+    let stream = f.run_with(&send, &have).code(0).out;
+    for at in (0..stream.len()).step_by(stream.len() / 20) {
+        let mut bad = stream.clone();
+        bad[at] ^= 0x40;
+        f.run_with(&["replicate", "--receive", "hot.raw"], &bad)
+            .code(1);
+        assert_eq!(fs::read(f.path("hot.raw")).unwrap(), now, "damage at {at}");
+    }
+    let args = ["replicate", "--receive", "--verify", "hot.raw"];
+    f.run_with(&args, &stream).code(0);
+    assert_eq!(fs::read(f.path("hot.raw")).unwrap(), f.raw());
+    f.run(&["replicate", "--send", "disk.vmdk", "--since", "disk.vmdk"])
+        .code(1);
+}
+
+/// Two at once: one of them is refused.
+#[test]
+fn one_at_a_time() {
+    let f = Fixture::new();
+    f.run(&["replicate", "disk.vmdk", "hot.raw"]).code(0);
+    let mut first = Command::new(env!("CARGO_BIN_EXE_vmdkit"))
+        .args(["replicate", "--receive", "hot.raw"])
+        .current_dir(f.dir.path())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let refused = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        f.run(&["replicate", "disk.vmdk", "hot.raw"]).code == Some(1)
+    });
+    drop(first.stdin.take());
+    first.wait().unwrap();
+    assert!(refused);
+    f.run(&["replicate", "disk.vmdk", "hot.raw"]).code(0);
+}
