@@ -23,6 +23,7 @@ mod devices;
 mod find;
 mod formats;
 mod guests;
+mod hooks;
 mod hostile;
 mod images;
 mod layering;

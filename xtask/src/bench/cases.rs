@@ -95,6 +95,11 @@ pub(crate) const ALL: &[Case] = &[
         run: backup::since,
     },
     Case {
+        name: "replicate",
+        what: "a copy brought up to date by what changed, against a whole export",
+        run: backup::replicate,
+    },
+    Case {
         name: "chain-rewritten",
         what: "reading warm chains whose links rewrite 1 % of the grains each",
         run: chain::rewritten,
