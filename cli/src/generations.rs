@@ -65,8 +65,7 @@ pub(crate) fn expire(dest: &Path, keep: usize, jobs: usize) -> Result<Vec<String
         },
         // What the guest's file system makes of it is not for this to say.
         guest_files: false,
-        against: None,
-        quick: false,
+        ..Options::default()
     };
     let verified = verify::backup::verify(&spec, &options, &mut |_| {}, &NoProgress)?;
     if verified.is_bad() {

@@ -17,6 +17,7 @@ mod names;
 mod output;
 mod package;
 mod progress;
+mod report;
 mod signals;
 mod since;
 mod source;

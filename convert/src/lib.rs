@@ -35,6 +35,7 @@ pub mod replicate;
 pub mod restore;
 pub mod target;
 pub mod to_image;
+mod touched;
 pub mod used;
 
 pub use digest::{Digest, DigestKind};

@@ -28,8 +28,8 @@ const ALSO: &[(&str, &str)] = &[];
 const ONLY: &[(&str, &[&str])] = &[
     ("clap", &["vmdkit", "xtask"]),
     ("fuser", &["proxy"]),
-    ("ntfs", &["tests"]),
-    ("fatfs", &["tests", "xtask"]),
+    ("ntfs", &["tests", "verify"]),
+    ("fatfs", &["tests", "verify", "xtask"]),
     ("indicatif", &["vmdkit"]),
 ];
 

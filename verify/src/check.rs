@@ -14,7 +14,7 @@ use std::{collections::HashSet, ops::Range, path::PathBuf, sync::Arc};
 const MOST: usize = 100_000;
 
 /// How to check.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Decode everything that is compressed.
     pub decode: bool,

@@ -288,23 +288,26 @@ fn same_contents(a: (&Tree, proxy::Node), b: (&Tree, proxy::Node), len: u64) -> 
     Ok(true)
 }
 
-/// Two disks that must be the same.
-///
-/// # Errors
-/// `Corrupt`, with the first place where they differ.
-pub fn must_be_same(a: &Source, b: &Source, step: &mut dyn FnMut(u64)) -> Result<()> {
-    let found = blocks(a, b, true, step)?;
+/// Why two disks are not the same, if they are not: their lengths, or the first place where
+/// they differ.
+pub fn problem(a: &Source, b: &Source, found: &Blocks) -> Option<DiskError> {
     let fail = || DiskError::corrupt("comparing two disks").file(a.path().display());
     if let Some((a, b)) = found.lengths {
-        return Err(fail()
-            .expected(format!("{b} bytes"))
-            .found(format!("{a} bytes")));
+        return Some(
+            fail()
+                .expected(format!("{b} bytes"))
+                .found(format!("{a} bytes")),
+        );
     }
-    match found.ranges.first() {
-        None => Ok(()),
-        Some(first) => Err(fail()
+    let first = found.ranges.first()?;
+    let other = match found.ranges.len() {
+        1 => "other bytes".to_owned(),
+        n => format!("other bytes, there and in {} more places", n - 1),
+    };
+    Some(
+        fail()
             .offset(first.start)
             .expected(format!("what {} has", b.path().display()))
-            .found("other bytes")),
-    }
+            .found(other),
+    )
 }

@@ -1,22 +1,28 @@
 //! `verify`: whether a backup would restore.
 
+pub(crate) mod document;
+
 use crate::{
     args::{Global, SourceArgs},
     exit::{Exit, Failure, split_hint},
-    names::{hex_if_needed, shown},
     output::{Out, human},
     progress::Bar,
+    report::{self, Evidence, Place, Run},
     source,
 };
 use clap::Args;
 use convert::Progress;
 use disk_io::{Severity, error::escape};
+use document::Json;
 use guest_fs::Name;
-use proxy::SourceSpec;
-use serde::Serialize;
-use std::path::PathBuf;
+use proxy::{Source, SourceSpec};
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 use verify::{
-    backup::{Item, Options, Verified, VolumeFinding},
+    backup::{Baseline, Item, Limits, Options, Verified},
     check::Options as CheckOptions,
 };
 
@@ -30,6 +36,9 @@ Examples:
   vmdkit verify /backups/web01-2026-11-26
   vmdkit verify copy.qcow2 --against web01.vmdk
   vmdkit verify web01/web01.vmx                without a manifest: what can be read
+  vmdkit verify BACKUP --report evidence.html --report evidence.json
+  vmdkit verify BACKUP --sample 5 --seed $(date +%j) --budget 1h
+  vmdkit verify BACKUP --baseline known-files.sha256
   vmdkit verify --json BACKUP | jq -r .result
 
 In order: every file of the manifest by its digest; the structure of every disk (as check);
@@ -39,9 +48,35 @@ something is unproven or could not be read; 4: bad.")]
 pub(crate) struct Verify {
     #[command(flatten)]
     source: SourceArgs,
-    /// Compare contents with this disk or machine instead of the manifest
+    /// Compare contents with this disk or machine instead of the manifest, and list every place
+    /// where they differ
     #[arg(long, value_name = "OTHER")]
     against: Option<PathBuf>,
+    /// Stop at the first difference
+    #[arg(long, requires = "against")]
+    first: bool,
+    /// Compare guest files with known ones: a directory, what cp --manifest wrote, or lines as
+    /// sha256sum writes them
+    #[arg(long, value_name = "DIR|FILE")]
+    baseline: Option<PathBuf>,
+    /// Read the files of NTFS and FAT again with other readers and compare
+    #[arg(long, conflicts_with_all = ["quick", "no_guest_files"])]
+    cross_check: bool,
+    /// Look at so many of a hundred MiB and guest files only; the rest is told as unproven
+    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with = "against")]
+    sample: Option<f64>,
+    /// Another number looks at others
+    #[arg(long, value_name = "N", requires = "sample", default_value_t = 0)]
+    seed: u64,
+    /// Begin nothing after this time (90s, 30m, 4h); the rest is told as unproven
+    #[arg(long, value_name = "TIME", value_parser = budget)]
+    budget: Option<Duration>,
+    /// See whether there is room for a restore in DIR, and the name free
+    #[arg(long, value_name = "DIR")]
+    target: Option<PathBuf>,
+    /// Write evidence: .json, .txt, .html, .xml (JUnit) or .prom (Prometheus) (repeatable)
+    #[arg(long, value_name = "FILE")]
+    report: Vec<Place>,
     /// Only a quick first look: the structure, and every file's length and CRC-32
     #[arg(long, conflicts_with = "against")]
     quick: bool,
@@ -56,96 +91,12 @@ pub(crate) struct Verify {
     json: bool,
 }
 
-#[derive(Serialize)]
-struct Json {
-    source: String,
-    result: &'static str,
-    created: Option<String>,
-    files: Vec<ItemJson>,
-    structure: StructureJson,
-    contents: Vec<ItemJson>,
-    guests: GuestsJson,
-    unproven: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct ItemJson {
-    what: String,
-    ok: bool,
-    problem: Option<String>,
-    /// Ranges of the disk that differ, where that can be told.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    ranges: Vec<RangeJson>,
-    /// Guest files that lie in them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    touched: Vec<TouchedJson>,
-}
-
-#[derive(Serialize)]
-struct RangeJson {
-    offset: u64,
-    len: u64,
-}
-
-#[derive(Serialize)]
-struct TouchedJson {
-    path: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path_hex: Option<String>,
-    bytes: u64,
-}
-
-#[derive(Serialize)]
-struct StructureJson {
-    result: &'static str,
-    layers: usize,
-    damage: usize,
-    warnings: usize,
-    notes: usize,
-    findings: Vec<FindingJson>,
-}
-
-#[derive(Serialize)]
-struct FindingJson {
-    code: &'static str,
-    severity: &'static str,
-    said: String,
-}
-
-#[derive(Serialize)]
-struct GuestsJson {
-    volumes: u64,
-    files: u64,
-    bytes: u64,
-    failed: Vec<FailedJson>,
-    dropped: u64,
-    structure: Vec<VolumeFindingJson>,
-    remarks: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct VolumeFindingJson {
-    volume: String,
-    code: &'static str,
-    severity: &'static str,
-    said: String,
-    touched: Vec<TouchedJson>,
-}
-
-#[derive(Serialize)]
-struct FailedJson {
-    path: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path_hex: Option<String>,
-    kind: &'static str,
-    problem: String,
-}
-
 /// The bar is only told of what the steps say.
-struct Quiet<'a>(&'a Bar);
+struct Quiet<'a>(&'a Bar, AtomicU64);
 
 impl Progress for Quiet<'_> {
     fn advance(&self, bytes: u64) {
+        self.1.fetch_add(bytes, Ordering::Relaxed);
         self.0.grow(bytes);
         self.0.advance(bytes);
     }
@@ -165,7 +116,16 @@ impl Verify {
                 jobs: self.jobs,
             },
             guest_files: !self.no_guest_files,
+            first: self.first,
             quick: self.quick,
+            baseline: self.baseline.as_deref().map(Baseline::load).transpose()?,
+            cross_check: self.cross_check,
+            limits: Limits {
+                sample: self.sample,
+                seed: self.seed,
+                budget: self.budget,
+            },
+            target: self.target.clone(),
             against: self.against.as_ref().map(|path| SourceSpec {
                 path: path.clone(),
                 snapshot: None,
@@ -173,9 +133,11 @@ impl Verify {
                 ..spec.clone()
             }),
         };
+        report::check_places(&self.report)?;
+        let began = jiff::Timestamp::now();
         let bar = Bar::new(global, 0);
         let mut last = (String::new(), 0);
-        let progress = Quiet(&bar);
+        let progress = Quiet(&bar, AtomicU64::new(0));
         let verified = verify::backup::verify(
             &spec,
             &options,
@@ -188,104 +150,70 @@ impl Verify {
             },
             &progress,
         )?;
+        let read = progress.1.load(Ordering::Relaxed);
         drop(bar);
         let exit = match (verified.is_bad(), verified.is_partial()) {
             (true, _) => Exit::Bad,
             (false, true) => Exit::Partial,
             (false, false) => Exit::Done,
         };
+        let document = Json::new(&self.source.source, &verified, exit);
+        if !self.report.is_empty() {
+            let run = Run {
+                began,
+                ended: jiff::Timestamp::now(),
+                read,
+            };
+            let evidence = Evidence::new(&self.source.source, &document, &verified, &run);
+            report::write_all(&evidence, &self.report, &parts(&spec))?;
+        }
         let mut out = Out::new();
         match self.json {
-            true => out.document(&self.document(&verified, exit))?,
+            true => out.document(&document)?,
             false => print(&mut out, &verified, exit)?,
         }
         out.finish()?;
         Ok(exit)
     }
+}
 
-    fn document(&self, v: &Verified, exit: Exit) -> Json {
-        let structure = &v.structure;
-        let findings = structure.findings.iter().map(|r| FindingJson {
-            code: r.finding.code,
-            severity: r.finding.severity.as_str(),
-            said: r.finding.error.to_string(),
-        });
-        let failed = v.guests.failed.iter().map(|(path, e)| FailedJson {
-            path: shown(path),
-            path_hex: hex_if_needed(path),
-            kind: e.kind().as_str(),
-            problem: e.to_string(),
-        });
-        Json {
-            source: self.source.source.display().to_string(),
-            result: result(exit),
-            created: v.created.clone(),
-            files: v.files.iter().map(item).collect(),
-            structure: StructureJson {
-                result: if structure.is_bad() { "bad" } else { "sound" },
-                layers: structure.layers.len(),
-                damage: structure.count(Severity::Damage),
-                warnings: structure.count(Severity::Warning),
-                notes: structure.count(Severity::Note),
-                findings: findings.collect(),
-            },
-            contents: v.contents.iter().map(item).collect(),
-            guests: GuestsJson {
-                volumes: v.guests.volumes,
-                files: v.guests.files,
-                bytes: v.guests.bytes,
-                failed: failed.collect(),
-                dropped: v.guests.dropped,
-                structure: v.guests.structure.iter().map(volume_finding).collect(),
-                remarks: v.guests.remarks.clone(),
-            },
-            unproven: v.unproven.clone(),
-        }
+/// Files that a report must not replace: those beside SOURCE that it consists of.
+fn parts(spec: &SourceSpec) -> Vec<PathBuf> {
+    let mut files = vec![spec.path.clone()];
+    if spec.path.is_dir() {
+        let entries = std::fs::read_dir(&spec.path).into_iter().flatten();
+        files.extend(entries.flatten().map(|e| e.path()));
+    } else if let Ok(source) = Source::open(spec) {
+        files.extend(source::files(&source));
+    }
+    files
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number: f64 = text
+        .trim_end_matches('%')
+        .parse()
+        .map_err(|_| "a number is expected".to_owned())?;
+    match number > 0.0 && number <= 100.0 {
+        true => Ok(number),
+        false => Err("more than 0 and at most 100".into()),
     }
 }
 
-fn result(exit: Exit) -> &'static str {
-    match exit {
-        Exit::Done => "proven",
-        Exit::Partial => "unproven",
-        _ => "bad",
-    }
-}
-
-fn item(item: &Item) -> ItemJson {
-    ItemJson {
-        what: item.what.clone(),
-        ok: item.problem.is_none(),
-        problem: item.problem.as_ref().map(ToString::to_string),
-        ranges: item
-            .ranges
-            .iter()
-            .map(|r| RangeJson {
-                offset: r.start,
-                len: r.end.saturating_sub(r.start),
-            })
-            .collect(),
-        touched: touched(&item.touched),
-    }
-}
-
-fn touched(files: &[verify::Owner]) -> Vec<TouchedJson> {
-    let files = files.iter().map(|t| TouchedJson {
-        path: shown(&t.path),
-        path_hex: hex_if_needed(&t.path),
-        bytes: t.bytes,
-    });
-    files.collect()
-}
-
-fn volume_finding(f: &VolumeFinding) -> VolumeFindingJson {
-    VolumeFindingJson {
-        volume: f.volume.clone(),
-        code: f.finding.code,
-        severity: f.finding.severity.as_str(),
-        said: f.finding.error.to_string(),
-        touched: touched(&f.touched),
-    }
+/// 90s, 30m, 4h, 2d; seconds without a letter.
+fn budget(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected a time as 90s, 30m, 4h or 2d".to_owned();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..).unwrap_or_default() {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let seconds = number.checked_mul(unit).ok_or_else(wrong)?;
+    Ok(Duration::from_secs(seconds))
 }
 
 fn print(out: &mut Out, v: &Verified, exit: Exit) -> Result<(), Failure> {
@@ -336,6 +264,21 @@ fn print(out: &mut Out, v: &Verified, exit: Exit) -> Result<(), Failure> {
         let more = (told.len().saturating_sub(SHOWN) as u64).saturating_add(g.more);
         out.line(format!("  and {more} more findings: --json has them"))?;
     }
+    if let Some(second) = &g.second {
+        let left: u64 = second.left.values().sum();
+        out.line(format!(
+            "second reader: {} files the same, {} otherwise, {left} not asked about",
+            second.same,
+            second.differ.len()
+        ))?;
+        for (path, e) in second.differ.iter().take(SHOWN) {
+            let (said, _) = split_hint(e);
+            let path = Name::from_bytes(path.clone());
+            out.line(format!("  BAD {path}: {said}"))?;
+        }
+    }
+    items(out, "baseline", "the same", &v.baseline)?;
+    items(out, "restorable", "as it must be", &v.restorable)?;
     for (path, e) in g.failed.iter().take(SHOWN) {
         let (said, _) = split_hint(e);
         let path = Name::from_bytes(path.clone());

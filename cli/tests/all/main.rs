@@ -7,6 +7,7 @@ mod common;
 mod convert;
 mod cp;
 mod datastore;
+mod evidence;
 mod guard;
 mod guests;
 mod help;

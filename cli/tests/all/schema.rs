@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::{fs, path::Path};
 
 /// The part of JSON Schema that the published ones use.
-fn check(schema: &Value, root: &Value, value: &Value, at: &str) {
+pub(crate) fn check(schema: &Value, root: &Value, value: &Value, at: &str) {
     if let Some(reference) = schema["$ref"].as_str() {
         let name = reference.strip_prefix("#/$defs/").unwrap();
         return check(&root["$defs"][name], root, value, at);
@@ -64,7 +64,7 @@ fn check(schema: &Value, root: &Value, value: &Value, at: &str) {
     }
 }
 
-fn schema(name: &str) -> Value {
+pub(crate) fn schema(name: &str) -> Value {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schemas");
     let text = fs::read_to_string(dir.join(format!("{name}.schema.json"))).unwrap();
     serde_json::from_str(&text).unwrap()

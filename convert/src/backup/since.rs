@@ -7,10 +7,11 @@ use crate::{
     pipeline::{self, CopyOptions, Sparse, cancelled},
     progress::Progress,
     target::Discard,
+    touched::{BLOCK, Touched, touched},
 };
 use disk_io::{Disk, DiskError, Result, output::write_error, zero::is_zero};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs::File,
     ops::Range,
     os::unix::fs::FileExt,
@@ -20,9 +21,6 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
 };
-
-/// The grain of a child: what differs is widened to it anyway.
-const BLOCK: usize = 64 << 10;
 
 /// A disk of an earlier backup that a new one builds on.
 #[derive(Clone, Debug)]
@@ -116,7 +114,13 @@ fn by_hashes(
         }
         let range = unit_range(unit, len);
         read(disk, &range, &mut new)?;
-        compare((&new, range.start), u32::MAX, &mut old, base, &mut ranges)?;
+        compare(
+            (&new, range.start),
+            Touched::whole(unit),
+            &mut old,
+            base,
+            &mut ranges,
+        )?;
     }
     let digest = copied
         .digest
@@ -182,35 +186,6 @@ fn by_ranges(
     })
 }
 
-/// A unit in which something can have changed.
-struct Touched {
-    unit: u64,
-    /// Of its blocks those that can have, by number, one bit each.
-    blocks: u32,
-}
-
-/// Units that ranges lie in, ascending.
-fn touched(ranges: &[Range<u64>], len: u64) -> Vec<Touched> {
-    let mut units: BTreeMap<u64, u32> = BTreeMap::new();
-    let block = BLOCK as u64;
-    for range in ranges.iter().filter(|r| r.start < r.end.min(len)) {
-        let end = range.end.min(len);
-        for unit in range.start / UNIT..=(end - 1) / UNIT {
-            let base = unit.saturating_mul(UNIT);
-            let first = range.start.max(base).saturating_sub(base) / block;
-            let last = (end - 1).min(base + UNIT - 1).saturating_sub(base) / block;
-            let blocks = units.entry(unit).or_default();
-            for bit in first..=last {
-                *blocks |= 1 << bit;
-            }
-        }
-    }
-    units
-        .into_iter()
-        .map(|(unit, blocks)| Touched { unit, blocks })
-        .collect()
-}
-
 /// What was found in some units.
 struct Looked {
     ranges: Vec<Range<u64>>,
@@ -234,7 +209,7 @@ fn look(disk: &Arc<dyn Disk>, base: &Base, known: &Units, batch: &[Touched]) -> 
         read(disk, &range, &mut new)?;
         let differs = compare(
             (&new, range.start),
-            touched.blocks,
+            *touched,
             &mut old,
             base,
             &mut looked.ranges,
@@ -305,14 +280,14 @@ fn read(disk: &Arc<dyn Disk>, range: &Range<u64>, buffer: &mut Vec<u8>) -> Resul
 /// there are any. Of the base no others are read.
 fn compare(
     (new, start): (&[u8], u64),
-    blocks: u32,
+    touched: Touched,
     old: &mut Vec<u8>,
     base: &Base,
     found: &mut Vec<Range<u64>>,
 ) -> Result<bool> {
     let mut differs = false;
     let chunks: Vec<(u64, &[u8])> = (start..).step_by(BLOCK).zip(new.chunks(BLOCK)).collect();
-    let wanted = |n: usize| blocks >> n & 1 != 0;
+    let wanted = |n: usize| touched.has(n);
     let mut n = 0;
     while let Some((at, _)) = chunks.get(n) {
         if !wanted(n) {

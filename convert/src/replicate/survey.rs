@@ -6,6 +6,7 @@ use crate::{
     pipeline::{self, CopyOptions, Sparse, cancelled},
     progress::Progress,
     target::Discard,
+    touched::{BLOCK, Touched, touched},
 };
 use disk_io::{Disk, DiskError, Result, zero::is_zero};
 use std::{
@@ -50,11 +51,12 @@ impl Survey<'_> {
     /// Those of reading and of `emit`; `Corrupt` if the disk changes meanwhile.
     pub(super) fn run(&self, emit: &mut dyn FnMut(Unit) -> Result<()>) -> Result<Surveyed> {
         let len = self.disk.len();
-        let (units, whole) = match self.candidates {
+        let (units, whole): (Vec<Touched>, _) = match self.candidates {
             Some(ranges) => (touched(ranges, len), None),
             None => {
                 let (units, digest) = self.differing()?;
-                (units, Some(digest))
+                let units = units.into_iter().map(Touched::whole);
+                (units.collect(), Some(digest))
             }
         };
         let mut found = Surveyed {
@@ -66,7 +68,7 @@ impl Survey<'_> {
             changed: 0,
             read: match whole {
                 Some(_) => len,
-                None => units.iter().map(|u| unit::size(*u, len) as u64).sum(),
+                None => units.iter().map(|t| unit::size(t.unit, len) as u64).sum(),
             },
         };
         let mut fold = UnitFold::new(len);
@@ -139,9 +141,9 @@ impl Survey<'_> {
     }
 
     /// Works on some units, on every core.
-    fn round(&self, units: &[u64]) -> Result<Vec<(u64, Hash, Option<Unit>)>> {
+    fn round(&self, units: &[Touched]) -> Result<Vec<(u64, Hash, Option<Unit>)>> {
         let each = units.len().div_ceil(pipeline::workers(self.workers)).max(1);
-        let parts: Vec<&[u64]> = units.chunks(each).collect();
+        let parts: Vec<&[Touched]> = units.chunks(each).collect();
         let done = std::thread::scope(|scope| {
             let threads: Vec<_> = parts
                 .iter()
@@ -158,7 +160,7 @@ impl Survey<'_> {
         Ok(done.into_iter().flatten().collect())
     }
 
-    fn look(&self, units: &[u64]) -> Result<Vec<(u64, Hash, Option<Unit>)>> {
+    fn look(&self, units: &[Touched]) -> Result<Vec<(u64, Hash, Option<Unit>)>> {
         let len = self.disk.len();
         let read = |disk: &Arc<dyn Disk>, index: u64| {
             let mut bytes = vec![0; unit::size(index, len)];
@@ -167,7 +169,7 @@ impl Survey<'_> {
         };
         let all: Vec<Vec<u8>> = units
             .iter()
-            .map(|index| read(self.disk, *index))
+            .map(|touched| read(self.disk, touched.unit))
             .collect::<Result<_>>()?;
         let zero: Vec<bool> = all.iter().map(|bytes| is_zero(bytes)).collect();
         let parts: Vec<&[u8]> = all
@@ -177,21 +179,34 @@ impl Survey<'_> {
             .collect();
         let hashes = sha256_each(&parts);
         let mut out = Vec::with_capacity(units.len());
-        for (((index, bytes), zero), hash) in units.iter().zip(&all).zip(&zero).zip(hashes) {
+        for (((touched, bytes), zero), hash) in units.iter().zip(&all).zip(&zero).zip(hashes) {
+            let index = touched.unit;
             let hash = if *zero { ZERO } else { hash };
-            let same = (self.known)(*index)? == hash;
+            let same = (self.known)(index)? == hash;
             let unit = match (same, self.old) {
                 (true, _) => None,
                 (false, Some(old)) => {
-                    let old = read(old, *index)?;
-                    Some(Unit::new(*index, hash, bytes, Some(&old))?)
+                    let old = before(old, *touched, bytes, unit::range(index, len).start)?;
+                    Some(Unit::new(index, hash, bytes, Some(&old))?)
                 }
-                (false, None) => Some(Unit::new(*index, hash, bytes, None)?),
+                (false, None) => Some(Unit::new(index, hash, bytes, None)?),
             };
-            out.push((*index, hash, unit));
+            out.push((index, hash, unit));
         }
         Ok(out)
     }
+}
+
+/// What the target has of a unit. Blocks that cannot differ are taken from the new contents.
+fn before(old: &Arc<dyn Disk>, touched: Touched, new: &[u8], start: u64) -> Result<Vec<u8>> {
+    let mut bytes = new.to_vec();
+    let blocks = bytes.chunks_mut(BLOCK).zip((start..).step_by(BLOCK));
+    for (n, (block, at)) in blocks.enumerate() {
+        if touched.has(n) {
+            old.read_exact_at(block, at)?;
+        }
+    }
+    Ok(bytes)
 }
 
 /// The hash that the digest is made of.
@@ -200,14 +215,6 @@ pub(super) fn full(index: u64, hash: Hash, len: u64) -> Hash {
         ZERO => zero_hash(unit::size(index, len) as u64),
         hash => hash,
     }
-}
-
-fn touched(ranges: &[Range<u64>], len: u64) -> Vec<u64> {
-    let mut units = BTreeSet::new();
-    for range in ranges.iter().filter(|r| r.start < r.end.min(len)) {
-        units.extend(range.start / UNIT..=(range.end.min(len) - 1) / UNIT);
-    }
-    units.into_iter().collect()
 }
 
 /// Notes units whose hash is another.

@@ -1,11 +1,12 @@
 //! New contents of one unit (a MiB) of a disk, compressed.
 
-use crate::digest::{Hash, UNIT};
+use crate::{
+    digest::{Hash, UNIT},
+    touched::BLOCK,
+};
 use disk_io::{DiskError, Result};
 use std::ops::Range;
 
-/// What a unit's contents are left out in, where the target has them.
-pub(super) const BLOCK: usize = 64 << 10;
 /// The hash of a unit that is all zeros, as lists of hashes have it.
 pub(super) const ZERO: Hash = [0; 32];
 /// Bytes before the compressed contents: index, hash, blocks.

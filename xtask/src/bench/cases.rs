@@ -11,6 +11,7 @@ mod guest;
 mod memory;
 mod mount;
 mod synthetic;
+mod vmfs;
 
 use super::Bench;
 use anyhow::Result;
@@ -98,6 +99,21 @@ pub(crate) const ALL: &[Case] = &[
         name: "replicate",
         what: "a copy brought up to date by what changed, against a whole export",
         run: backup::replicate,
+    },
+    Case {
+        name: "vmfs-read",
+        what: "a thick disk out of VMFS-5 and VMFS-6",
+        run: vmfs::read,
+    },
+    Case {
+        name: "vmfs-list",
+        what: "10,000 files in a directory of VMFS-5",
+        run: vmfs::list,
+    },
+    Case {
+        name: "vmfs-open",
+        what: "what opening 64 TiB of VMFS reads and holds",
+        run: vmfs::open,
     },
     Case {
         name: "chain-rewritten",

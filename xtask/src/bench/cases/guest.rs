@@ -71,7 +71,7 @@ fn shell(script: &str, args: &[&Path]) -> Command {
 }
 
 /// The most resident memory of a command, in MiB, as GNU time tells it.
-fn peak(command: &mut Command) -> Result<u64> {
+pub(crate) fn peak(command: &mut Command) -> Result<u64> {
     let log = tempfile::NamedTempFile::new()?;
     let mut timed = Command::new("time");
     timed.args(["-f", "%M", "-o"]).arg(log.path());

@@ -1,0 +1,209 @@
+//! `verify` beyond a manifest: known files, samples, a second reader, evidence.
+
+use crate::{common::Fixture, machine::machine, verify::changed};
+use serde_json::Value;
+use std::fs;
+
+fn verify(f: &Fixture, code: i32, args: &[&str]) -> Value {
+    f.run(&[&["verify", "--json"], args].concat())
+        .code(code)
+        .json()
+}
+
+#[test]
+fn known_files() {
+    let f = Fixture::new();
+    f.run(&["export", "disk.vmdk", "bk"]).code(0);
+    let sums = f
+        .run(&[
+            "cp",
+            "-r",
+            "--manifest",
+            "m.json",
+            "disk.vmdk",
+            "/p0/.",
+            ".",
+        ])
+        .code;
+    assert_eq!(sums, Some(0));
+    // What cp wrote, and what it wrote down.
+    fs::create_dir(f.path("known")).unwrap();
+    for name in ["a.txt", "dir", "Long name of a file.dat"] {
+        fs::rename(f.path(name), f.path("known").join(name)).unwrap();
+    }
+    for baseline in ["m.json", "known"] {
+        let said = verify(&f, 0, &["bk", "--baseline", baseline]);
+        let items = said["baseline"].as_array().unwrap();
+        assert!(items.len() >= 4, "{said}");
+        assert!(items.iter().all(|i| i["ok"] == true), "{said}");
+    }
+    let hash = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+    fs::write(
+        f.path("sums"),
+        format!("{hash}  a.txt\n{hash} *./dir/b.txt\n{hash}  gone\n"),
+    )
+    .unwrap();
+    let said = verify(&f, 4, &["bk", "--baseline", "sums"]);
+    let ok: Vec<_> = said["baseline"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| i["ok"] == true)
+        .collect();
+    assert_eq!(ok, [true, false, false], "{said}");
+    let text = f.run(&["verify", "bk", "--baseline", "sums"]).code(4);
+    assert!(
+        text.text().contains("BAD baseline /gone"),
+        "{}",
+        text.text()
+    );
+    // A disk without a manifest is as good.
+    fs::write(f.path("known/a.txt"), "other\n").unwrap();
+    verify(&f, 4, &["disk.vmdk", "--baseline", "known"]);
+    fs::write(f.path("sums"), "nothing of the kind\n").unwrap();
+    f.run(&["verify", "bk", "--baseline", "sums"]).code(1);
+}
+
+#[test]
+fn a_part_of_it() {
+    let f = Fixture::new();
+    f.noise();
+    f.run(&["export", "disk.vmdk", "bk"]).code(0);
+    let said = verify(&f, 3, &["bk", "--sample", "50"]);
+    assert!(
+        said["unproven"]
+            .to_string()
+            .contains("50 % of its contents"),
+        "{said}"
+    );
+    let all = verify(&f, 3, &["bk", "--sample", "100%"]);
+    assert_eq!(all["guests"]["left"], 0);
+    let few = verify(&f, 3, &["bk", "--sample", "0.01", "--seed", "3"]);
+    assert_eq!(few["guests"]["files"], 0, "{few}");
+    // Damage is found if the MiB with it is looked at.
+    f.run(&["convert", "bk/disk.vmdk", "d.raw", "--to", "raw"])
+        .code(0);
+    let mut bytes = fs::read(f.path("d.raw")).unwrap();
+    bytes[6_000_000] ^= 1;
+    fs::write(f.path("d.raw"), bytes).unwrap();
+    f.run(&[
+        "convert",
+        "--force",
+        "d.raw",
+        "bk/disk.vmdk",
+        "--to",
+        "vmdk",
+    ])
+    .code(0);
+    let said = verify(&f, 4, &["bk", "--sample", "100"]);
+    assert_eq!(
+        said["contents"][0]["ranges"][0]["offset"],
+        5 << 20,
+        "{said}"
+    );
+    // No time at all: nothing is wrong, nothing is proven.
+    f.run(&["export", "disk.vmdk", "bk2"]).code(0);
+    let said = verify(&f, 3, &["bk2", "--budget", "0s"]);
+    assert!(
+        said["unproven"].to_string().contains("the time was up"),
+        "{said}"
+    );
+    let said = verify(&f, 0, &["bk2", "--budget", "1h"]);
+    assert_eq!(said["result"], "proven");
+    f.run(&["verify", "bk2", "--budget", "soon"]).code(2);
+    f.run(&["verify", "bk2", "--sample", "0"]).code(2);
+}
+
+#[test]
+fn every_difference() {
+    let f = Fixture::new();
+    changed(&f, "other");
+    let said = verify(&f, 4, &["disk.vmdk", "--against", "other.vmdk"]);
+    let item = &said["contents"][0];
+    assert!(item["ranges"].as_array().unwrap().len() > 2, "{said}");
+    let touched = item["touched"].to_string();
+    assert!(touched.contains("/p0/a.txt"), "{touched}");
+    let said = verify(&f, 4, &["disk.vmdk", "--against", "other.vmdk", "--first"]);
+    assert_eq!(said["contents"][0]["ranges"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_second_reader() {
+    let f = Fixture::new();
+    f.run(&["export", "disk.vmdk", "bk"]).code(0);
+    let said = verify(&f, 0, &["bk", "--cross-check"]);
+    let second = &said["guests"]["cross_check"];
+    assert_eq!(second["same"], said["guests"]["files"], "{said}");
+    assert!(said["guests"]["files"].as_u64().unwrap() >= 5);
+    assert!(verify(&f, 0, &["bk"])["guests"]["cross_check"].is_null());
+}
+
+#[test]
+fn evidence() {
+    let f = Fixture::new();
+    machine(&f, "web & <co>");
+    f.run(&["export", "web & <co>", "bk"]).code(0);
+    let reports = ["e.json", "e.txt", "e.html", "e.xml", "e.prom"];
+    let mut args = vec!["bk", "--target", "."];
+    for report in &reports {
+        args.extend(["--report", report]);
+    }
+    let printed = verify(&f, 0, &args);
+    let read = |name: &str| fs::read_to_string(f.path(name)).unwrap();
+    let json: Value = serde_json::from_str(&read("e.json")).unwrap();
+    assert_eq!(json["verify"], printed);
+    let (mut json, verify_schema) = (json, crate::schema::schema("verify"));
+    crate::schema::check(&verify_schema, &verify_schema, &printed, "verify");
+    json["verify"] = serde_json::json!({});
+    let schema = crate::schema::schema("evidence");
+    crate::schema::check(&schema, &schema, &json, "evidence");
+    assert!(
+        json["recovery"]["age_seconds"].as_i64().unwrap() >= 0,
+        "{json}"
+    );
+    assert_eq!(json["disks"][0]["virtual_size"], 8 << 20);
+    let runbook = json["runbook"].to_string();
+    assert!(
+        runbook.contains("vmdkit restore 'bk' './bk-restored'"),
+        "{runbook}"
+    );
+    assert!(read("e.txt").starts_with("PROVEN: this backup would restore\n"));
+    let html = read("e.html");
+    assert!(html.contains("<svg") && !html.contains("<script") && !html.contains("http"));
+    assert!(read("e.prom").contains("vmdkit_verify_result{source=\"bk\",result=\"proven\"} 1\n"));
+    let xml = read("e.xml");
+    assert!(
+        xml.contains("failures=\"0\"") && !xml.contains("<failure"),
+        "{xml}"
+    );
+    // One that is bad says so everywhere; it is written over.
+    let disk = f.path("bk/web & <co>.vmdk");
+    let mut bytes = fs::read(&disk).unwrap();
+    let at = bytes.len() - 1000;
+    bytes[at] ^= 1;
+    fs::write(&disk, bytes).unwrap();
+    verify(&f, 4, &args);
+    assert!(read("e.txt").starts_with("BAD"));
+    assert!(read("e.html").contains("web &amp; &lt;co&gt;.vmdk"));
+    assert!(read("e.xml").contains("<failure message="));
+    assert!(read("e.prom").contains("result=\"bad\"} 1\n"));
+    // A name that is taken, a report over the backup, a kind that is none.
+    fs::create_dir(f.path("there")).unwrap();
+    fs::create_dir(f.path("there/web & <co>")).unwrap();
+    let said = verify(&f, 4, &["web & <co>", "--target", "there"]);
+    assert!(
+        said["restorable"]
+            .to_string()
+            .contains("restore-name-taken")
+            || said["restorable"].to_string().contains("machine's name"),
+        "{said}"
+    );
+    let manifest = fs::read(f.path("bk/vmdkit-manifest.json")).unwrap();
+    f.run(&["verify", "bk", "--report", "bk/vmdkit-manifest.json"])
+        .code(1);
+    assert_eq!(
+        fs::read(f.path("bk/vmdkit-manifest.json")).unwrap(),
+        manifest
+    );
+    f.run(&["verify", "bk", "--report", "e.doc"]).code(2);
+}

@@ -1,0 +1,335 @@
+//! The guests: the structures of their volumes, and every file read to its end.
+
+use super::{
+    MOST,
+    effort::Effort,
+    second::{Reader, Second},
+};
+use crate::{
+    check::Step,
+    owners::{Owner, owners},
+};
+use disk_io::{Disk, DiskError, ErrorKind, Finding, Result, Severity};
+use guest_fs::{FsKind, NodeKind};
+use proxy::{Source, Tree, TreeOptions, Volume, find::Below};
+use std::{
+    collections::HashMap,
+    ops::{ControlFlow, Range},
+    sync::Arc,
+};
+
+/// What is read of a guest file at a time.
+const CHUNK: u64 = 4 << 20;
+
+/// What was read of the guests.
+#[derive(Clone, Debug, Default)]
+pub struct Guests {
+    /// Volumes that were read.
+    pub volumes: u64,
+    /// Files that were read to their end.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// What could not be read, by path.
+    pub failed: Vec<(Vec<u8>, DiskError)>,
+    /// How many more could not be read.
+    pub dropped: u64,
+    /// What is wrong with the volumes' own structures.
+    pub structure: Vec<VolumeFinding>,
+    /// How many more findings there are.
+    pub more: u64,
+    /// What should be known, one sentence each: volumes that were not closed, ….
+    pub remarks: Vec<String>,
+    /// Files that were not part of the sample.
+    pub left: u64,
+    /// Whether the time was up before all were read.
+    pub cut: bool,
+    /// What a second reader says, if it was asked.
+    pub second: Option<Second>,
+}
+
+/// What was found in the structures of a guest's volume.
+#[derive(Clone, Debug)]
+pub struct VolumeFinding {
+    /// The volume: `/p1`.
+    pub volume: String,
+    /// What; its ranges are in bytes of the volume.
+    pub finding: Finding,
+    /// Guest files that it touches.
+    pub touched: Vec<Owner>,
+}
+
+/// Holds the structures of every volume against each other, where its file system can.
+pub(super) fn check_volumes(
+    name: &str,
+    source: &Arc<Source>,
+    several: bool,
+    guests: &mut Guests,
+) -> Result<()> {
+    for volume in source.volumes() {
+        let kind = volume.recognised().as_ref().ok().and_then(Option::as_ref);
+        if kind.is_some_and(|k| k.kind == FsKind::Vmfs) {
+            // Part of the structure.
+            continue;
+        }
+        let Ok(fs) = volume.file_system() else {
+            // Why not is told by whoever reads its files.
+            continue;
+        };
+        let called = match several {
+            true => format!("{name} /{}", volume.name()),
+            false => format!("/{}", volume.name()),
+        };
+        let mut found: Vec<Finding> = Vec::new();
+        let mut more = 0u64;
+        fs.check(&mut |finding| match found.len() < MOST {
+            true => found.push(finding),
+            false => more = more.saturating_add(1),
+        })?;
+        guests.more = guests.more.saturating_add(more);
+        // Ranges of a partition are ranges of the disk; those of volumes on top of several are
+        // not told.
+        let start = match volume.partition() {
+            Some(p) => Some(p.start),
+            None => (volume.disk().len() == source.disk().len()).then_some(0),
+        };
+        let tree = match (start, found.iter().any(|f| !f.ranges.is_empty())) {
+            (Some(_), true) => Some(Tree::new(source.clone(), TreeOptions::default())?),
+            _ => None,
+        };
+        for finding in found {
+            let touched = match (&tree, start) {
+                (Some(tree), Some(start)) if !finding.ranges.is_empty() => {
+                    let shift =
+                        |r: &Range<u64>| start.saturating_add(r.start)..start.saturating_add(r.end);
+                    let ranges: Vec<_> = finding.ranges.iter().map(shift).collect();
+                    owners(tree, &ranges).files
+                }
+                _ => Vec::new(),
+            };
+            guests.structure.push(VolumeFinding {
+                volume: called.clone(),
+                finding,
+                touched,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The guests' files, as they are read.
+struct Files<'a> {
+    name: &'a str,
+    /// Whether paths need it before them.
+    several: bool,
+    tree: &'a Tree,
+    effort: Effort,
+    guests: &'a mut Guests,
+    /// Volumes that cannot be entered, by path: they were named.
+    closed: Vec<Vec<u8>>,
+    /// The second readers, by volume.
+    readers: HashMap<u16, Reader>,
+    buf: Vec<u8>,
+    done: u64,
+}
+
+/// Reads every file and named stream of every volume.
+pub(super) fn read_guests(
+    name: &str,
+    (source, several): (&Arc<Source>, bool),
+    effort: Effort,
+    step: &mut dyn FnMut(Step<'_>),
+    guests: &mut Guests,
+) -> Result<()> {
+    let tree = Tree::new(source.clone(), TreeOptions::default())?;
+    let called = format!("files of {name}");
+    let mut files = Files {
+        name,
+        several,
+        tree: &tree,
+        effort,
+        guests,
+        closed: Vec::new(),
+        readers: HashMap::new(),
+        buf: vec![0; CHUNK as usize],
+        done: 0,
+    };
+    files.volumes();
+    let mut stop: Option<DiskError> = None;
+    let _ = tree.find(tree.root(), b"", &|_, _| true, &mut |below| {
+        if effort.is_over() {
+            files.guests.cut = true;
+            return ControlFlow::Break(());
+        }
+        if let Err(e) = files.one(below) {
+            stop = Some(e);
+            return ControlFlow::Break(());
+        }
+        step(Step {
+            file: &called,
+            done: files.done,
+            of: 0,
+        });
+        ControlFlow::Continue(())
+    });
+    match stop {
+        Some(e) => Err(e),
+        None => Ok(()),
+    }
+}
+
+impl Files<'_> {
+    fn volumes(&mut self) {
+        for volume in self.tree.volumes() {
+            let path = volume.path.to_string();
+            if volume.why_not.is_some() {
+                self.closed.push(path.clone().into_bytes());
+            }
+            let path = match self.several {
+                true => format!("{} {path}", self.name),
+                false => path,
+            };
+            match (&volume.why_not, &volume.info) {
+                (Some(e), _) => self.guests.fail(path.into_bytes(), e.clone()),
+                (None, Some(info)) => {
+                    self.guests.volumes += 1;
+                    if info.dirty == Some(true) {
+                        self.guests.remarks.push(format!(
+                            "{path}: was not closed: it is as a crash left it, and its own \
+                             journal is replayed when the guest starts"
+                        ));
+                    }
+                    let told = info.remarks.iter();
+                    self.guests
+                        .remarks
+                        .extend(told.map(|r| format!("{path}: {r}")));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Only a failing device ends it.
+    fn one(&mut self, below: Result<Below>) -> Result<()> {
+        let below = match below {
+            Ok(below) => below,
+            Err(e) if e.kind() == ErrorKind::Io => return Err(e),
+            Err(e) => {
+                let file = e.file_name().unwrap_or_default().as_bytes().to_vec();
+                // A volume that cannot be entered was named above.
+                if !self.closed.contains(&file) {
+                    self.guests.fail(file, e);
+                }
+                return Ok(());
+            }
+        };
+        if below.metadata.kind != NodeKind::File {
+            return Ok(());
+        }
+        if !self.effort.takes(&below.path) {
+            self.guests.left += 1;
+            return Ok(());
+        }
+        let mut streams = vec![None];
+        match self.tree.streams(below.node) {
+            Ok(named) => streams.extend(named.into_iter().map(|s| Some(s.name))),
+            Err(e) => self.guests.fail(below.path.clone(), e),
+        }
+        for stream in streams {
+            let file = self.tree.open(below.node, stream.as_ref());
+            let read = file.and_then(|file| Ok((read_all(&*file, &mut self.buf)?, file)));
+            match read {
+                Ok((bytes, file)) => {
+                    self.guests.bytes += bytes;
+                    self.done += bytes;
+                    if stream.is_none() {
+                        self.guests.files += 1;
+                        self.ask_second(&below, &file)?;
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::Io => return Err(e),
+                Err(e) => {
+                    let mut path = below.path.clone();
+                    if self.several {
+                        path.splice(..0, format!("{} ", self.name).into_bytes());
+                    }
+                    if let Some(stream) = &stream {
+                        path.push(b':');
+                        path.extend_from_slice(stream.as_bytes());
+                    }
+                    self.guests.fail(path, e);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_second(&mut self, below: &Below, file: &Arc<dyn Disk>) -> Result<()> {
+        let Some(second) = &mut self.guests.second else {
+            return Ok(());
+        };
+        let (Some(number), Some((fs, id))) = (
+            self.tree.number_of(below.node),
+            self.tree.guest(below.node)?,
+        ) else {
+            return Ok(());
+        };
+        let volume = self.tree.volume_of(below.node);
+        let damaged = &self.guests.structure;
+        let reader = self
+            .readers
+            .entry(number)
+            .or_insert_with(|| second_reader(volume, damaged));
+        let path = within(&below.path);
+        reader.compare(fs, (id, &below.metadata), (&below.path, path), file, second)
+    }
+}
+
+fn second_reader(volume: Option<&Arc<Volume>>, findings: &[VolumeFinding]) -> Reader {
+    let Some(volume) = volume else {
+        return Reader::None("of other file systems");
+    };
+    let kind = volume.recognised().as_ref().ok().and_then(Option::as_ref);
+    let called = format!("/{}", volume.name());
+    let sound = !findings.iter().any(|f| {
+        f.finding.severity == Severity::Damage
+            && (f.volume == called || f.volume.ends_with(&format!(" {called}")))
+    });
+    Reader::open(kind.map(|k| k.kind), volume.disk(), sound)
+}
+
+/// What comes behind the volume in a path: `/p1/a/b` is `a/b`.
+fn within(path: &[u8]) -> &[u8] {
+    let mut parts = path.splitn(3, |b| *b == b'/');
+    parts.nth(2).unwrap_or_default()
+}
+
+/// Reads what is stored of a file; holes are known to be zeros.
+fn read_all(file: &dyn Disk, buf: &mut [u8]) -> Result<u64> {
+    let len = file.len();
+    let mut at = 0;
+    while at < len {
+        let run = file.run_at(at)?;
+        let end = at.saturating_add(run.len.max(1)).min(len);
+        if run.kind.reads_as_zero() {
+            at = end;
+            continue;
+        }
+        while at < end {
+            let n = usize::try_from((end - at).min(buf.len() as u64)).unwrap_or(0);
+            file.read_exact_at(&mut buf[..n], at)?;
+            at += n as u64;
+        }
+    }
+    Ok(len)
+}
+
+impl Guests {
+    fn fail(&mut self, path: Vec<u8>, e: DiskError) {
+        if self.failed.len() < MOST {
+            self.failed.push((path, e));
+        } else {
+            self.dropped += 1;
+        }
+    }
+}
