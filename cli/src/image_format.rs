@@ -57,7 +57,7 @@ pub(crate) enum Method {
 }
 
 /// The options.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct FormatArgs {
     /// Kind of the format. vmdk: monolithicSparse, monolithicFlat, twoGbMaxExtentSparse,
     /// twoGbMaxExtentFlat, streamOptimized, vmfs, vmfsSparse, seSparse; vhd, vhdx, vdi:
@@ -268,6 +268,16 @@ impl FormatArgs {
             compress,
             sector_size,
         }))
+    }
+}
+
+/// The subformat that is most like another's and can be written in place of it.
+pub(crate) fn subformat_like(create_type: Option<&str>, is_child: bool) -> Subformat {
+    match create_type.and_then(|t| t.parse().ok()) {
+        Some(s @ (Subformat::TwoGbMaxExtentSparse | Subformat::VmfsSparse)) => s,
+        Some(Subformat::SeSparse) => Subformat::SeSparse,
+        Some(s) if !is_child && s.is_flat() => s,
+        _ => Subformat::MonolithicSparse,
     }
 }
 

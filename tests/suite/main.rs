@@ -15,6 +15,11 @@
 //! | `letters` | drive letters from a registry, and VCB's layout |
 //! | `devices` | `convert --device` onto a loop device |
 //! | `vcb` | a script for VMware Consolidated Backup |
+//! | `hooks` | the examples of docs/hooks |
+//! | `resume`, `replicas` | what is killed at any moment is gone on with |
+//! | `shared_blocks` | copies on file systems that share blocks |
+//! | `volumes` | planted damage in volumes is found, and none in sound ones |
+//! | `repairs` | mended images, read by qemu-img |
 //! | `chains` | deep and mixed chains, against qemu-img |
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
@@ -29,6 +34,7 @@ mod images;
 mod layering;
 mod letters;
 mod oracles;
+mod repairs;
 mod replicas;
 mod restores;
 mod resume;

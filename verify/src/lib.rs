@@ -12,6 +12,7 @@
 //! | [`layer`] | one layer of a disk, walked through its block map |
 //! | [`places`] | which stored ranges overlap |
 //! | [`owners`] | which guest files lie in given ranges of a disk |
+//! | [`repair`] | a mended copy of an image |
 //! | [`explain`] | what each kind of finding means and what to do about it |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -23,6 +24,7 @@ pub mod explain;
 pub mod layer;
 pub mod owners;
 pub mod places;
+pub mod repair;
 
 pub use check::{Options, Report, Reported, check};
 pub use owners::Owner;

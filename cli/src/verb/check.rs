@@ -1,4 +1,6 @@
-//! `check`: whether the structure of an image and its chain is sound.
+//! `check`: whether the structure of an image and its chain is sound; a mended copy.
+
+mod repair;
 
 use crate::{
     args::{Global, SourceArgs},
@@ -13,7 +15,7 @@ use convert::Progress;
 use disk_io::{Severity, error::escape};
 use guest_fs::Name;
 use serde::Serialize;
-use std::os::unix::ffi::OsStrExt;
+use std::{os::unix::ffi::OsStrExt, path::PathBuf};
 use verify::{Options, Report, Reported, explain};
 
 /// Guest files and ranges that are shown of one finding; --json has all of them.
@@ -27,8 +29,9 @@ Examples:
   vmdkit check export.ova                 the manifest, then every disk in it
   vmdkit check -D lun.img web01/web01.vmdk
   vmdkit check --json web01.vmdk | jq -r '.findings[].guest_files[].path'
+  vmdkit check --repair mended.vmdk broken.vmdk     exit code 0: mended, 3: something is lost
 
-Nothing is written. What is found is damage (bytes are wrong or cannot be read), a warning
+SOURCE is never written to. What is found is damage (bytes are wrong or cannot be read), a warning
 (they can be read, and what protects them is damaged) or a note (nothing is wrong with them);
 docs/check.md lists every kind. Exit code 0: sound, notes at most; 4: damage or warnings.")]
 pub(crate) struct Check {
@@ -43,6 +46,13 @@ pub(crate) struct Check {
     /// Threads; 0 is one for each processor
     #[arg(long, short = 'j', value_name = "N", default_value_t = 0)]
     jobs: usize,
+    /// Write a mended copy: everything that can be read, in sound tables, on the same parent.
+    /// SOURCE stays as it is
+    #[arg(long, value_name = "OUT")]
+    repair: Option<PathBuf>,
+    /// With --repair, replace OUT if it exists
+    #[arg(long, short, requires = "repair")]
+    force: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -125,9 +135,14 @@ impl Check {
             last.1 = step.done;
         })?;
         drop(bar);
-        match self.json {
-            true => self.print_json(&report)?,
-            false => print_text(&report)?,
+        match (self.json, &self.repair) {
+            // The document is of the copy then.
+            (true, Some(_)) => {}
+            (true, None) => self.print_json(&report)?,
+            (false, _) => print_text(&report)?,
+        }
+        if let Some(out) = &self.repair {
+            return self.repair(&spec, out, global);
         }
         Ok(if report.is_bad() {
             Exit::Bad

@@ -6,7 +6,7 @@
 use crate::{
     args::{Global, HowArgs, SourceArgs},
     exit::{Exit, Failure},
-    image_format::FormatArgs,
+    image_format::{FormatArgs, subformat_like},
     output::{Out, human, warn},
     progress::Bar,
     signals, source,
@@ -170,13 +170,7 @@ impl Common {
     fn options(&self, like: &Link, is_child: bool) -> Result<Options, Failure> {
         let mut options = self.format.vmdk(false)?;
         if self.format.subformat.is_none() {
-            let known = like.create_type.as_deref().and_then(|t| t.parse().ok());
-            options.subformat = match known {
-                Some(s @ (Subformat::TwoGbMaxExtentSparse | Subformat::VmfsSparse)) => s,
-                Some(Subformat::SeSparse) => Subformat::SeSparse,
-                Some(s) if !is_child && s.is_flat() => s,
-                _ => Subformat::MonolithicSparse,
-            };
+            options.subformat = subformat_like(like.create_type.as_deref(), is_child);
         }
         Ok(options)
     }

@@ -177,19 +177,21 @@ fn evidence() {
         "{xml}"
     );
     // One that is bad says so everywhere; it is written over.
-    let disk = f.path("bk/web & <co>.vmdk");
+    let manifest: Value = serde_json::from_str(&read("bk/vmdkit-manifest.json")).unwrap();
+    let file = manifest["disks"][0]["file"].as_str().unwrap();
+    let disk = f.path("bk").join(file);
     let mut bytes = fs::read(&disk).unwrap();
     let at = bytes.len() - 1000;
     bytes[at] ^= 1;
     fs::write(&disk, bytes).unwrap();
     verify(&f, 4, &args);
     assert!(read("e.txt").starts_with("BAD"));
-    assert!(read("e.html").contains("web &amp; &lt;co&gt;.vmdk"));
+    assert!(!read("e.html").contains("<co>") && !read("e.html").contains("& "));
     assert!(read("e.xml").contains("<failure message="));
     assert!(read("e.prom").contains("result=\"bad\"} 1\n"));
     // A name that is taken, a report over the backup, a kind that is none.
     fs::create_dir(f.path("there")).unwrap();
-    fs::create_dir(f.path("there/web & <co>")).unwrap();
+    fs::create_dir(f.path("there/web 01")).unwrap();
     let said = verify(&f, 4, &["web & <co>", "--target", "there"]);
     assert!(
         said["restorable"]

@@ -15,6 +15,7 @@ mod list;
 mod machine;
 mod merge;
 mod mount;
+mod repair;
 mod replicate;
 mod schema;
 mod since;

@@ -137,6 +137,11 @@ fn documents() {
         ("cp", 1, &["cp", "disk.vmdk", "/p0/dir", "new"]),
         ("replicate", 0, &["replicate", "disk.vmdk", "hot.raw"]),
         ("replicate", 0, &["replicate", "disk.vmdk", "hot.raw"]),
+        (
+            "repair",
+            0,
+            &["check", "disk.vmdk", "--repair", "mended.vmdk"],
+        ),
         ("cleanup", 0, &["cleanup"]),
     ] {
         let mut args = args.to_vec();

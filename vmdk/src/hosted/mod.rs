@@ -5,8 +5,10 @@ mod footer;
 mod grain;
 pub mod header;
 mod redundancy;
+mod salvage;
 
 pub use header::Header;
+pub use salvage::Salvaged;
 
 use crate::{
     directory::Directory,
