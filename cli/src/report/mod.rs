@@ -118,11 +118,10 @@ struct Recovery {
     restore_seconds: Option<u64>,
 }
 
-/// When it was done, and how much was read.
+/// When it was done.
 pub(crate) struct Run {
     pub(crate) began: jiff::Timestamp,
     pub(crate) ended: jiff::Timestamp,
-    pub(crate) read: u64,
 }
 
 impl<'a> Evidence<'a> {
@@ -134,8 +133,10 @@ impl<'a> Evidence<'a> {
     ) -> Self {
         let seconds = run.ended.duration_since(run.began).as_secs_f64();
         let sum = |f: fn(&Picture) -> u64| verified.pictures.iter().map(f).sum::<u64>();
-        let rate = (run.read as f64 / seconds.max(0.001)) as u64;
         let data = sum(|p| p.data);
+        // Holes cost nothing, and are not counted.
+        let read = data.saturating_add(verified.guests.bytes);
+        let rate = (read as f64 / seconds.max(0.001)) as u64;
         let point = verified.created.clone();
         let made = point
             .as_ref()
@@ -143,7 +144,7 @@ impl<'a> Evidence<'a> {
         let recovery = Recovery {
             age_seconds: made.map(|made| run.ended.duration_since(made).as_secs()),
             point,
-            read_bytes: run.read,
+            read_bytes: read,
             read_rate: rate,
             data_bytes: data,
             virtual_bytes: sum(|p| p.len),

@@ -20,6 +20,12 @@ pub(super) fn steps(source: &Path, verified: &Verified, recovery: &Recovery) -> 
     let new = shell_word(&format!("./{name}-restored"));
     let step = |what: String, command: Option<String>| Step { what, command };
     let mut steps = Vec::new();
+    if verified.is_bad() {
+        steps.push(step(
+            "it is BAD: take another copy if there is one; what follows gives what is left".into(),
+            None,
+        ));
+    }
     if let Some(since) = &verified.since {
         steps.push(step(
             format!("it holds only what changed: keep {since} and what that builds on beside it"),

@@ -3,7 +3,7 @@
 use super::Evidence;
 use crate::{
     output::human,
-    verb::verify::document::{ItemJson, Json},
+    verb::verify::document::{ItemJson, Json, TouchedJson},
 };
 use disk_io::error::escape;
 use std::fmt::Write;
@@ -34,12 +34,31 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
+/// Guest files that are named in a line.
+const NAMED: usize = 10;
+
+/// Which guest files something touches.
+fn touches(files: &[TouchedJson]) -> String {
+    if files.is_empty() {
+        return String::new();
+    }
+    let named: Vec<&str> = files.iter().take(NAMED).map(|f| f.path.as_str()).collect();
+    let more = match files.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    format!("; touches {}{more}", named.join(", "))
+}
+
 /// What is wrong, a line each.
 pub(super) fn problems(v: &Json) -> Vec<String> {
     let items = |items: &[ItemJson]| -> Vec<String> {
         items
             .iter()
-            .filter_map(|i| Some(format!("{}: {}", i.what, i.problem.as_ref()?)))
+            .filter_map(|i| {
+                let problem = i.problem.as_ref()?;
+                Some(format!("{}: {problem}{}", i.what, touches(&i.touched)))
+            })
             .collect()
     };
     let mut all = items(&v.files);
@@ -47,7 +66,10 @@ pub(super) fn problems(v: &Json) -> Vec<String> {
     all.extend(findings.map(|f| format!("{}: {}: {}", f.severity, f.code, f.said)));
     all.extend(items(&v.contents));
     let volumes = v.guests.structure.iter().filter(|f| f.severity != "note");
-    all.extend(volumes.map(|f| format!("{}: {}: {}: {}", f.volume, f.severity, f.code, f.said)));
+    all.extend(volumes.map(|f| {
+        let (place, touches) = (&f.volume, touches(&f.touched));
+        format!("{place}: {}: {}: {}{touches}", f.severity, f.code, f.said)
+    }));
     let failed = v.guests.failed.iter();
     all.extend(failed.map(|f| format!("{}: {}", f.path, f.problem)));
     all.extend(items(&v.baseline));

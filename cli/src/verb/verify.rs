@@ -16,11 +16,7 @@ use disk_io::{Severity, error::escape};
 use document::Json;
 use guest_fs::Name;
 use proxy::{Source, SourceSpec};
-use std::{
-    path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 use verify::{
     backup::{Baseline, Item, Limits, Options, Verified},
     check::Options as CheckOptions,
@@ -92,11 +88,10 @@ pub(crate) struct Verify {
 }
 
 /// The bar is only told of what the steps say.
-struct Quiet<'a>(&'a Bar, AtomicU64);
+struct Quiet<'a>(&'a Bar);
 
 impl Progress for Quiet<'_> {
     fn advance(&self, bytes: u64) {
-        self.1.fetch_add(bytes, Ordering::Relaxed);
         self.0.grow(bytes);
         self.0.advance(bytes);
     }
@@ -137,7 +132,7 @@ impl Verify {
         let began = jiff::Timestamp::now();
         let bar = Bar::new(global, 0);
         let mut last = (String::new(), 0);
-        let progress = Quiet(&bar, AtomicU64::new(0));
+        let progress = Quiet(&bar);
         let verified = verify::backup::verify(
             &spec,
             &options,
@@ -150,7 +145,6 @@ impl Verify {
             },
             &progress,
         )?;
-        let read = progress.1.load(Ordering::Relaxed);
         drop(bar);
         let exit = match (verified.is_bad(), verified.is_partial()) {
             (true, _) => Exit::Bad,
@@ -162,7 +156,6 @@ impl Verify {
             let run = Run {
                 began,
                 ended: jiff::Timestamp::now(),
-                read,
             };
             let evidence = Evidence::new(&self.source.source, &document, &verified, &run);
             report::write_all(&evidence, &self.report, &parts(&spec))?;

@@ -196,7 +196,9 @@ impl Disk for Salvaged {
                 Some(place) => {
                     let packed = self.packed(number, *place);
                     grain::decode(&*self.file, &self.name, &packed, &mut whole)?;
-                    now.copy_from_slice(whole.get(from..from.saturating_add(n)).unwrap_or_default());
+                    now.copy_from_slice(
+                        whole.get(from..from.saturating_add(n)).unwrap_or_default(),
+                    );
                 }
             }
             at = at.saturating_add(n as u64);
