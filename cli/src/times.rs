@@ -2,7 +2,7 @@
 
 use guest_fs::{Metadata, Timestamp};
 use jiff::{civil::DateTime, tz::TimeZone};
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 /// The zone of `--tz`: for display, and for FAT's local times.
 #[derive(Clone, Debug)]
@@ -179,6 +179,22 @@ fn digits(text: &mut String, value: u32) {
     for digit in [value / 10 % 10, value % 10] {
         text.push(char::from(b'0' + (digit as u8)));
     }
+}
+
+/// 90s, 30m, 4h, 2d; seconds without a letter.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected a time as 90s, 30m, 4h or 2d".to_owned();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..).unwrap_or_default() {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let seconds = number.checked_mul(unit).ok_or_else(wrong)?;
+    Ok(Duration::from_secs(seconds))
 }
 
 #[cfg(test)]

@@ -11,10 +11,12 @@
 //! | [`lvm2`], [`ldm`] | logical volumes over one or more disks |
 //! | [`free`] | free space as ranges |
 //! | [`fs`] | the one trait of every file system, and what it speaks in |
+//! | [`codecs`] | decompressors, on their own |
 //! | [`deleted`] | deleted files as a tree beside the others |
 //! | [`name`] | guest file names: bytes that survive what UTF-8 cannot hold |
 //! | [`time`] | guest time stamps, with or without a zone |
 
+pub mod codecs;
 pub mod deleted;
 pub mod exfat;
 pub mod ext;

@@ -37,7 +37,7 @@ mod claims;
 mod ea;
 mod file;
 mod index;
-mod lznt1;
+pub(crate) mod lznt1;
 mod mft;
 mod node;
 mod record;
@@ -49,7 +49,7 @@ mod stream;
 mod upcase;
 mod usn;
 mod volume;
-mod wof;
+pub(crate) mod wof;
 
 pub use volume::Ntfs;
 

@@ -15,6 +15,7 @@
 //! | `letters` | drive letters from a registry, and VCB's layout |
 //! | `devices` | `convert --device` onto a loop device |
 //! | `vcb` | a script for VMware Consolidated Backup |
+//! | `drill` | a disk of our own starts |
 //! | `hooks` | the examples of docs/hooks |
 //! | `resume`, `replicas` | what is killed at any moment is gone on with |
 //! | `shared_blocks` | copies on file systems that share blocks |
@@ -25,6 +26,7 @@
 
 mod chains;
 mod devices;
+mod drill;
 mod find;
 mod formats;
 mod guests;

@@ -1,6 +1,8 @@
 //! `cargo xtask`: what the project does to itself. Not part of the product.
 
+mod bases;
 mod bench;
+mod fuzz;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -26,6 +28,8 @@ enum Verb {
     /// A part of a bench in a process of its own.
     #[command(hide = true, subcommand)]
     BenchChild(bench::Child),
+    /// Feed every parser hostile bytes.
+    Fuzz(fuzz::Options),
     /// Write testdata/INDEX.md.
     Index,
     /// Make the sample disks of README's first command.
@@ -53,6 +57,7 @@ fn main() -> Result<()> {
         }
         Verb::Bench(options) => bench::run(&options)?,
         Verb::BenchChild(child) => child.run()?,
+        Verb::Fuzz(options) => fuzz::run(&options)?,
         Verb::Index => {
             let path = tests::tools::project().join("testdata/INDEX.md");
             std::fs::write(&path, tests::fixtures::index())?;

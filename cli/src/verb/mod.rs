@@ -7,6 +7,7 @@ pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod diff;
 pub(crate) mod docs;
+pub(crate) mod drill;
 pub(crate) mod entry;
 pub(crate) mod export;
 pub(crate) mod find;

@@ -8,7 +8,7 @@ use crate::{
     output::{Out, human},
     progress::Bar,
     report::{self, Evidence, Place, Run},
-    source,
+    source, times,
 };
 use clap::Args;
 use convert::Progress;
@@ -65,7 +65,7 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "N", requires = "sample", default_value_t = 0)]
     seed: u64,
     /// Begin nothing after this time (90s, 30m, 4h); the rest is told as unproven
-    #[arg(long, value_name = "TIME", value_parser = budget)]
+    #[arg(long, value_name = "TIME", value_parser = times::span)]
     budget: Option<Duration>,
     /// See whether there is room for a restore in DIR, and the name free
     #[arg(long, value_name = "DIR")]
@@ -191,22 +191,6 @@ fn percent(text: &str) -> Result<f64, String> {
         true => Ok(number),
         false => Err("more than 0 and at most 100".into()),
     }
-}
-
-/// 90s, 30m, 4h, 2d; seconds without a letter.
-fn budget(text: &str) -> Result<Duration, String> {
-    let wrong = || "expected a time as 90s, 30m, 4h or 2d".to_owned();
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text.get(digits.len()..).unwrap_or_default() {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    let seconds = number.checked_mul(unit).ok_or_else(wrong)?;
-    Ok(Duration::from_secs(seconds))
 }
 
 fn print(out: &mut Out, v: &Verified, exit: Exit) -> Result<(), Failure> {

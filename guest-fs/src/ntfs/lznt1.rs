@@ -103,7 +103,7 @@ impl Compressed {
 }
 
 /// Decodes the chunks of one unit. What the chunks do not fill is zeros, as in Windows.
-fn decode(coded: &[u8], unit: &mut [u8]) -> Result<()> {
+pub(crate) fn decode(coded: &[u8], unit: &mut [u8]) -> Result<()> {
     let f = Fields::new(coded, 0, "LZNT1 unit");
     let mut at = 0usize;
     for out in unit.chunks_mut(CHUNK) {

@@ -2,8 +2,8 @@
 //! own, behind a table of where each ends.
 
 mod huffman;
-mod lzx;
-mod xpress;
+pub(crate) mod lzx;
+pub(crate) mod xpress;
 
 use super::{reparse::Wof, volume::Volume};
 use disk_io::{

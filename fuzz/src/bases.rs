@@ -1,0 +1,258 @@
+//! Sound images that inputs are patches of. What our own writers can make is made here; volumes
+//! that only other tools make are kept compressed in `fuzz/bases` (`cargo xtask fuzz --bases`).
+
+use crate::patch::Base;
+use convert::{Destination, DigestKind, ImageFormat, ImageOptions, NoProgress, to_image};
+use disk_image::{
+    Format,
+    write::{Compress, WriteOptions},
+};
+use disk_io::{Disk, MemDisk};
+use std::{
+    fs,
+    io::{Cursor, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+use vmdk::writer::{self, StreamLayout, Subformat};
+use vmfs_reader::build::{Builder, FileSpec, Provision};
+
+type Cell = OnceLock<Vec<Base>>;
+
+/// A directory that goes with its contents.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let n = std::time::SystemTime::UNIX_EPOCH
+            .elapsed()
+            .unwrap()
+            .as_nanos();
+        let dir = std::env::temp_dir().join(format!("vmdkit-fuzz-{}-{n}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Some data, some zeros, some text, in a disk of odd length.
+fn disk() -> Arc<dyn Disk> {
+    let mut bytes = vec![0; 700 * 512];
+    for (n, byte) in bytes.iter_mut().enumerate() {
+        *byte = match n / 65536 {
+            0 => b"vmdkit "[n % 7],
+            2 | 4 => (n * n / 7) as u8,
+            _ => 0,
+        };
+    }
+    Arc::new(MemDisk::new(bytes))
+}
+
+/// The file of an image of that disk; the first one where there are several.
+fn image(format: ImageFormat) -> Arc<dyn Disk> {
+    let scratch = Scratch::new();
+    let path = scratch.0.join("disk");
+    let options = ImageOptions {
+        format,
+        workers: 1,
+        digest: DigestKind::None,
+        ..ImageOptions::default()
+    };
+    let report = to_image(&disk(), Destination::File(&path), &options, &NoProgress).unwrap();
+    // Deltas have a descriptor beside: the data is what matters.
+    let largest = report
+        .files
+        .iter()
+        .max_by_key(|f| fs::metadata(f).unwrap().len());
+    in_memory(fs::read(largest.unwrap()).unwrap())
+}
+
+fn vmdk_of(subformat: Subformat, layout: StreamLayout) -> Arc<dyn Disk> {
+    let mut options = writer::Options::new(subformat, writer::Identity::new(7));
+    options.layout = layout;
+    image(ImageFormat::Vmdk(options))
+}
+
+fn portable(format: Format, fixed: bool, compress: Option<Compress>) -> Arc<dyn Disk> {
+    image(ImageFormat::Portable(WriteOptions {
+        format,
+        fixed,
+        compress,
+        sector_size: 512,
+    }))
+}
+
+fn made(cell: &'static Cell, make: impl FnOnce() -> Vec<Arc<dyn Disk>>) -> &'static [Base] {
+    cell.get_or_init(|| make().iter().map(|d| Base::new(&**d)).collect())
+}
+
+fn in_memory(bytes: Vec<u8>) -> Arc<dyn Disk> {
+    Arc::new(MemDisk::new(bytes))
+}
+
+macro_rules! bases {
+    ($($(#[$doc:meta])* $name:ident => $make:expr;)*) => {$(
+        $(#[$doc])*
+        pub fn $name() -> &'static [Base] {
+            static CELL: Cell = OnceLock::new();
+            made(&CELL, || $make)
+        }
+    )*};
+}
+
+bases! {
+    /// monolithicSparse.
+    hosted => vec![vmdk_of(Subformat::MonolithicSparse, StreamLayout::Header)];
+    /// streamOptimized in both layouts.
+    stream => vec![
+        vmdk_of(Subformat::StreamOptimized, StreamLayout::Header),
+        vmdk_of(Subformat::StreamOptimized, StreamLayout::Footer),
+    ];
+    /// COWD.
+    cowd => vec![vmdk_of(Subformat::VmfsSparse, StreamLayout::Header)];
+    /// seSparse.
+    sesparse => vec![vmdk_of(Subformat::SeSparse, StreamLayout::Header)];
+    /// qcow2, plain and compressed.
+    qcow2 => vec![
+        portable(Format::Qcow2, false, None),
+        portable(Format::Qcow2, false, Some(Compress::Zlib(6))),
+        portable(Format::Qcow2, false, Some(Compress::Zstd(3))),
+    ];
+    /// VHD, dynamic and fixed.
+    vhd => vec![portable(Format::Vhd, false, None), portable(Format::Vhd, true, None)];
+    /// VHDX.
+    vhdx => vec![portable(Format::Vhdx, false, None)];
+    /// VDI.
+    vdi => vec![portable(Format::Vdi, false, None), portable(Format::Vdi, true, None)];
+    /// A package.
+    ova => vec![package()];
+    /// Partition tables.
+    partitions => kept("partitions");
+    /// LVM2.
+    lvm2 => kept("lvm2");
+    /// LDM.
+    ldm => kept("ldm");
+    /// NTFS.
+    ntfs => kept("ntfs");
+    /// FAT of every width.
+    fat => vec![fat_of(fatfs::FatType::Fat12, 1), fat_of(fatfs::FatType::Fat16, 5), fat_of(fatfs::FatType::Fat32, 34)];
+    /// exFAT.
+    exfat => kept("exfat");
+    /// ext.
+    ext => kept("ext");
+    /// VMFS-5 and VMFS-6.
+    vmfs => vec![datastore(Builder::five("base")), datastore(Builder::six("base"))];
+}
+
+/// Where what other tools made is kept.
+pub fn dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("bases")
+}
+
+fn kept(name: &str) -> Vec<Arc<dyn Disk>> {
+    let mut files: Vec<PathBuf> = fs::read_dir(dir())
+        .into_iter()
+        .flatten()
+        .map(|e| e.unwrap().path())
+        .filter(|p| {
+            let file = p.file_name().unwrap().to_string_lossy().into_owned();
+            file.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['-', '.']))
+        })
+        .collect();
+    files.sort();
+    assert!(
+        !files.is_empty(),
+        "fuzz/bases has no {name}: cargo xtask fuzz --bases"
+    );
+    files
+        .iter()
+        .map(|file| in_memory(zstd::decode_all(&*fs::read(file).unwrap()).unwrap()))
+        .collect()
+}
+
+fn package() -> Arc<dyn Disk> {
+    // The order of members, and a manifest; the disk is a stream.
+    let stream = vmdk_of(Subformat::StreamOptimized, StreamLayout::Header);
+    let mut disk = vec![0; stream.len() as usize];
+    stream.read_exact_at(&mut disk, 0).unwrap();
+    let ovf = "<?xml version=\"1.0\"?><Envelope xmlns=\"http://schemas.dmtf.org/ovf/envelope/1\" \
+        xmlns:ovf=\"http://schemas.dmtf.org/ovf/envelope/1\"><References><File ovf:id=\"f\" \
+        ovf:href=\"d.vmdk\"/></References><DiskSection><Disk ovf:diskId=\"d\" ovf:fileRef=\"f\" \
+        ovf:capacity=\"358400\"/></DiskSection></Envelope>";
+    let mut file = Vec::new();
+    for (name, bytes) in [("a.ovf", ovf.as_bytes()), ("d.vmdk", &disk)] {
+        member(&mut file, name, bytes);
+    }
+    file.extend([0; 1024]);
+    in_memory(file)
+}
+
+/// A file of a tar archive.
+fn member(to: &mut Vec<u8>, name: &str, bytes: &[u8]) {
+    let mut head = [0u8; 512];
+    head[..name.len()].copy_from_slice(name.as_bytes());
+    head[100..108].copy_from_slice(b"0000644\0");
+    head[108..116].copy_from_slice(b"0000000\0");
+    head[116..124].copy_from_slice(b"0000000\0");
+    head[124..136].copy_from_slice(format!("{:011o}\0", bytes.len()).as_bytes());
+    head[136..148].copy_from_slice(b"00000000000\0");
+    head[148..156].fill(b' ');
+    head[156] = b'0';
+    head[257..265].copy_from_slice(b"ustar\x0000");
+    let sum: u32 = head.iter().map(|b| u32::from(*b)).sum();
+    head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    to.extend(head);
+    to.extend(bytes);
+    to.resize(to.len().next_multiple_of(512), 0);
+}
+
+fn fat_of(kind: fatfs::FatType, mib: usize) -> Arc<dyn Disk> {
+    let mut disk = Cursor::new(vec![0; mib << 20]);
+    let options = fatfs::FormatVolumeOptions::new()
+        .fat_type(kind)
+        .bytes_per_cluster(512);
+    fatfs::format_volume(&mut disk, options).unwrap();
+    {
+        let volume = fatfs::FileSystem::new(&mut disk, fatfs::FsOptions::new()).unwrap();
+        let root = volume.root_dir();
+        root.create_dir("dir").unwrap();
+        for (name, size) in [
+            ("a.txt", 6),
+            ("dir/Long name of a file.dat", 5000),
+            ("empty", 0),
+        ] {
+            let mut file = root.create_file(name).unwrap();
+            file.write_all(&vec![7; size]).unwrap();
+        }
+        root.create_file("gone")
+            .unwrap()
+            .write_all(b"gone")
+            .unwrap();
+        root.remove("gone").unwrap();
+    }
+    in_memory(disk.into_inner())
+}
+
+fn datastore(mut builder: Builder) -> Arc<dyn Disk> {
+    let thin = FileSpec {
+        provision: Provision::Thin,
+        ..FileSpec::default()
+    };
+    let mut sparse = disk_io::SparseMemDisk::new(40 << 20);
+    sparse.put(3 << 20, b"three");
+    sparse.put(39 << 20, b"thirty-nine");
+    builder.bytes("vm/vm.vmx", b"displayName = \"vm\"\n");
+    builder.file("vm/thin-flat.vmdk", Arc::new(sparse), thin);
+    for n in 0..40 {
+        builder.bytes(&format!("many/file {n}"), &[n; 700]);
+    }
+    builder.symlink("link", "vm/vm.vmx");
+    builder.rdm("vm/rdm.vmdk", 1 << 30);
+    Arc::new(builder.build().pop().unwrap())
+}

@@ -1,0 +1,105 @@
+//! Disk images.
+
+use crate::{bases, oracle, patch::apply};
+use disk_image::{Format, OpenOptions, ova};
+use disk_io::{Disk, FileId, MemDisk, Memory, NoFiles, Opened};
+use std::sync::Arc;
+
+fn opened(disk: Arc<dyn Disk>) -> Opened {
+    Opened {
+        disk,
+        path: "/input".into(),
+        id: FileId {
+            container: 1,
+            file: 1,
+        },
+        dir: Arc::new(NoFiles),
+    }
+}
+
+/// Opens, reads and checks it.
+fn look(disk: Arc<dyn Disk>, format: Option<Format>) {
+    let options = OpenOptions {
+        format,
+        memory: Some(Memory::new(4 << 20)),
+        // A small input must not become a large file.
+        unpack_limit: Some(1 << 20),
+        ..OpenOptions::default()
+    };
+    let source = opened(disk);
+    if let Ok(image) = disk_image::open(source.clone(), &options) {
+        oracle::disk(&*image.disk);
+    }
+    let mut findings = 0;
+    let checked = disk_image::check(&source, &options, &mut |_, _| {}, &mut |finding| {
+        findings += 1;
+        assert!(
+            finding.ranges.iter().all(|r| r.start <= r.end),
+            "{finding:?}"
+        );
+    });
+    drop(checked);
+}
+
+/// A monolithicSparse VMDK.
+pub fn hosted(input: &[u8]) {
+    look(apply(bases::hosted(), input), Some(Format::Vmdk));
+}
+
+/// A streamOptimized VMDK.
+pub fn stream(input: &[u8]) {
+    look(apply(bases::stream(), input), Some(Format::Vmdk));
+}
+
+/// A streamOptimized VMDK, by the markers of its grains.
+pub fn salvage(input: &[u8]) {
+    let disk = apply(bases::stream(), input);
+    if let Ok(salvaged) = vmdk::Salvaged::open(disk, "input", &mut |_| {}) {
+        oracle::disk(&salvaged);
+        assert!(salvaged.lost().iter().all(|r| r.end <= salvaged.len()));
+    }
+}
+
+/// A COWD delta.
+pub fn cowd(input: &[u8]) {
+    look(apply(bases::cowd(), input), Some(Format::Vmdk));
+}
+
+/// An seSparse delta.
+pub fn sesparse(input: &[u8]) {
+    look(apply(bases::sesparse(), input), Some(Format::Vmdk));
+}
+
+/// qcow2.
+pub fn qcow2(input: &[u8]) {
+    look(apply(bases::qcow2(), input), Some(Format::Qcow2));
+}
+
+/// VHD.
+pub fn vhd(input: &[u8]) {
+    look(apply(bases::vhd(), input), Some(Format::Vhd));
+}
+
+/// VHDX.
+pub fn vhdx(input: &[u8]) {
+    look(apply(bases::vhdx(), input), Some(Format::Vhdx));
+}
+
+/// VDI.
+pub fn vdi(input: &[u8]) {
+    look(apply(bases::vdi(), input), Some(Format::Vdi));
+}
+
+/// An OVA package.
+pub fn ova(input: &[u8]) {
+    let disk = apply(bases::ova(), input);
+    if let Ok(archive) = ova::Archive::open(&opened(disk.clone())) {
+        drop(archive);
+    }
+    look(disk, Some(Format::Ova));
+}
+
+/// Whatever it is.
+pub fn any(input: &[u8]) {
+    look(Arc::new(MemDisk::new(input.to_vec())), None);
+}
