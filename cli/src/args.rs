@@ -2,6 +2,7 @@
 
 use crate::{
     exit::{Exit, Failure},
+    fstab,
     times::Zone,
     verb,
 };
@@ -278,12 +279,23 @@ pub(crate) fn line() -> Vec<OsString> {
 }
 
 /// The command line, where the program's name says which command it is.
-pub(crate) fn by_program_name(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+/// None if there is nothing to do.
+pub(crate) fn by_program_name(
+    args: impl Iterator<Item = OsString>,
+) -> Result<Option<Vec<OsString>>, Failure> {
     let mut args: Vec<OsString> = args.collect();
+    if args.first().is_some_and(fstab::is_helper) {
+        let line = fstab::translate(&args).map_err(Failure::usage)?;
+        if let Some(line) = &line {
+            // The process that serves is started by the program's own name.
+            stand_in(line.clone());
+        }
+        return Ok(line);
+    }
     if let Some(command) = args.first().and_then(|p| verb::vcb::by_name(p)) {
         args.splice(1..1, ["vcb".into(), command.into()]);
     }
-    args
+    Ok(Some(args))
 }
 
 /// The words of find(1) have one dash; ours have two, as every option of several letters.

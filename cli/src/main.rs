@@ -9,8 +9,10 @@ mod args;
 mod background;
 mod backup;
 mod exit;
+mod fstab;
 mod generations;
 mod guard;
+mod guest;
 mod hooks;
 mod image_format;
 mod names;
@@ -43,7 +45,11 @@ fn main() -> ExitCode {
         ));
     }));
     let done = std::panic::catch_unwind(|| {
-        let args = args::by_program_name(std::env::args_os());
+        let args = match args::by_program_name(std::env::args_os()) {
+            Ok(Some(args)) => args,
+            Ok(None) => return Exit::Done,
+            Err(failure) => return failure.tell(),
+        };
         let args = args::with_long_spellings(args.into_iter());
         let matches = match Cli::command().try_get_matches_from(args) {
             Ok(matches) => matches,

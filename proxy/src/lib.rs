@@ -24,6 +24,7 @@
 
 pub mod datastore;
 pub mod find;
+pub mod guest_state;
 pub mod inode;
 mod letters;
 pub mod machine;
@@ -40,6 +41,7 @@ pub mod volume;
 
 pub use datastore::DatastoreSpec;
 pub use find::Below;
+pub use guest_state::GuestState;
 pub use machine::{Machine, Machines};
 pub use mount::{
     Audit, Ended, Layout, MountOptions, Mounted, Opening, Zone, mount,

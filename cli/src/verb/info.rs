@@ -3,6 +3,7 @@
 use crate::{
     args::{Global, SourceArgs},
     exit::{Exit, Failure},
+    guest::{self, GuestJson},
     names::{hex_if_needed, shown},
     output::{Out, human, table},
     source,
@@ -28,6 +29,10 @@ What was recognised but cannot be read (BitLocker, ReFS, …) is named.")]
 pub(crate) struct Info {
     #[command(flatten)]
     source: SourceArgs,
+    /// Say what the guest calls itself, its system, its fixed addresses, databases that may have
+    /// been open
+    #[arg(long)]
+    guest: bool,
     /// Count grains even if that reads the tables of a very large chain
     #[arg(long)]
     counts: bool,
@@ -45,6 +50,9 @@ struct Json {
     chain: Vec<LinkJson>,
     partition_table: TableJson,
     volumes: Vec<FullVolumeJson>,
+    /// With --guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest: Option<GuestJson>,
     warnings: Vec<String>,
 }
 
@@ -137,6 +145,7 @@ impl Info {
         let mut warnings = source.warnings().to_vec();
         let chain = self.chain(image, &mut warnings);
         let volumes = tree.volumes();
+        let guest = self.guest.then(|| guest::of([&source]));
         let json = Json {
             source: path_text(&self.source.source),
             format: image.format.name(),
@@ -145,6 +154,7 @@ impl Info {
             chain,
             partition_table: table_json(source.table()),
             volumes: volumes.iter().map(FullVolumeJson::new).collect(),
+            guest: guest.as_ref().map(GuestJson::from),
             warnings,
         };
         let mut out = Out::new();
@@ -155,6 +165,11 @@ impl Info {
                 crate::output::warn(warning);
             }
             text(&mut out, &json, image.format.title(), &volumes)?;
+            if let Some(guest) = &guest {
+                out.line("")?;
+                guest::lines(&mut out, guest)?;
+                guest::tell(guest);
+            }
         }
         out.finish()?;
         Ok(Exit::Done)

@@ -252,9 +252,12 @@ fn become_daemon(has_log: bool) -> Result<(), Failure> {
 fn start_child() -> Result<Exit, Failure> {
     let fail = |doing: &str, e: &io::Error| Failure::Disk(DiskError::io(doing, e));
     let program = std::env::current_exe().map_err(|e| fail("finding the program", &e))?;
+    let mut line = crate::args::line();
+    // Behind -- it would be a place.
+    let end = line.iter().position(|a| a == "--").unwrap_or(line.len());
+    line.insert(end, "--foreground".into());
     let mut child = Command::new(program)
-        .args(crate::args::line())
-        .arg("--foreground")
+        .args(line)
         .env(CHILD, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -4,6 +4,7 @@ use crate::{
     args::{Global, SourceArgs},
     backup::take,
     exit::{Exit, Failure},
+    guest::{self, GuestJson},
     output::{Out, human},
     progress::Bar,
     signals, spool,
@@ -83,6 +84,7 @@ struct Json<'a> {
     proven: bool,
     left_out: &'a [String],
     warnings: &'a [String],
+    guest: GuestJson,
 }
 
 impl Restore {
@@ -108,6 +110,8 @@ impl Restore {
         }
         let taken = take(&args, global, changes)?;
         let missing = taken.tell();
+        let state = guest::of(&taken.sources);
+        guest::tell(&state);
         let bar = Bar::new(global, taken.len());
         let format = |_| {
             let [a, b, c, d, ..] = new_id();
@@ -137,11 +141,13 @@ impl Restore {
                 proven: taken.proven,
                 left_out: &taken.left_out,
                 warnings: &taken.warnings,
+                guest: (&state).into(),
             })?;
         } else if !global.quiet {
             for disk in &written.manifest.disks {
                 out.line(format!("{}  {}", disk.file, human(disk.virtual_size)))?;
             }
+            guest::lines(&mut out, &state)?;
             if let Some(config) = config {
                 out.line(format!("register {}", self.dest.join(config).display()))?;
             }

@@ -19,5 +19,6 @@ mod repair;
 mod replicate;
 mod schema;
 mod since;
+mod state;
 mod tar;
 mod verify;

@@ -81,3 +81,29 @@ fn errors_of_the_serving_process_are_shown() {
     f.run(&["mount", "--umask", "9", "disk.vmdk", "."]).code(2);
     f.run(&["cleanup"]).code(0);
 }
+
+/// As mount(8) calls its helper for a line of /etc/fstab.
+#[test]
+fn a_helper_for_fstab() {
+    if no_fuse() {
+        return;
+    }
+    let f = Fixture::new();
+    std::fs::create_dir(f.path("mnt")).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_vmdkit"), f.path("mount.vmdkit")).unwrap();
+    let mount = |options: &str| {
+        std::process::Command::new("./mount.vmdkit")
+            .args(["disk.vmdk", "mnt", "-o", options])
+            .current_dir(f.dir.path())
+            .output()
+            .unwrap()
+    };
+    let out = mount("ro,nofail,umask=077,x-systemd.automount");
+    assert!(out.status.success(), "{out:?}");
+    let text = std::fs::read(f.path("mnt/p0/a.txt")).unwrap();
+    assert_eq!(text, b"hello\n");
+    f.run(&["umount", "mnt"]).code(0);
+    let out = mount("rw");
+    assert_eq!(out.status.code(), Some(2), "{out:?}");
+    assert!(String::from_utf8_lossy(&out.stderr).contains("read-only"));
+}

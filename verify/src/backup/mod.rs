@@ -27,7 +27,7 @@ use convert::{
 use disk_image::{Format, ova::Package};
 use disk_io::{DiskError, ErrorKind, Result, Severity, error::escape};
 use effort::Effort;
-use proxy::{Source, SourceSpec, Tree, TreeOptions};
+use proxy::{GuestState, Source, SourceSpec, Tree, TreeOptions};
 use std::{
     ops::Range,
     path::{Path, PathBuf},
@@ -243,6 +243,8 @@ pub fn verify(
             guests::check_volumes(name, &source, several, &mut guests)?;
         }
         if options.guest_files {
+            let tree = Tree::new(source.clone(), TreeOptions::default())?;
+            guests.remarks.extend(GuestState::of(&tree).warnings());
             guests::read_guests(name, (&source, several), effort, step, &mut guests)?;
         }
         if let Some(baseline) = &options.baseline {
