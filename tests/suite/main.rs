@@ -41,6 +41,7 @@ mod replicas;
 mod restores;
 mod resume;
 mod shared_blocks;
+mod supply;
 mod three_ways;
 mod tsk;
 mod used;

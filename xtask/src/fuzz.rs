@@ -137,17 +137,19 @@ fn one(engine: &Path, target: &str, seconds: u64) -> Result<(Done, Vec<PathBuf>)
         .context("the engine")?;
     let said = String::from_utf8_lossy(&out.stderr);
     let stat = |name: &str| -> u64 {
-        let lines = said.lines().filter_map(|l| l.strip_prefix(name));
+        let mut lines = said.lines().filter_map(|l| l.strip_prefix(name));
         lines
-            .last()
+            .next_back()
             .and_then(|l| l.trim().parse().ok())
             .unwrap_or(0)
     };
     // `#123 REDUCE cov: 99 ft: 200 corp: 7/1Kb …`
     let last = |key: &str| -> u64 {
-        let lines = said.lines().filter(|l| l.starts_with('#'));
+        let mut lines = said
+            .lines()
+            .filter(|l| l.starts_with('#') && l.contains(" cov: "));
         let words: Vec<&str> = lines
-            .last()
+            .next_back()
             .unwrap_or_default()
             .split_whitespace()
             .collect();
