@@ -29,7 +29,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("clap", &["vmdkit", "xtask"]),
     ("fuser", &["proxy"]),
     ("ntfs", &["tests", "verify"]),
-    ("fatfs", &["tests", "verify", "xtask"]),
+    ("fatfs", &["tests", "verify", "vmdkit-fuzz", "xtask"]),
     ("indicatif", &["vmdkit"]),
 ];
 
