@@ -12,6 +12,7 @@ use crate::{
     progress::Bar,
     signals,
     since::{Found, List, attach},
+    used::used_only,
 };
 use clap::{Args, ValueEnum};
 use convert::backup::{self, Changes, Manifest, Naming, Options, TarStream, Written};
@@ -83,6 +84,9 @@ pub(crate) struct Export {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     keep: Option<u32>,
+    /// Make zeros of what the guests' file systems say is free
+    #[arg(help_heading = "What is written", long)]
+    used_only: bool,
     #[command(flatten)]
     hooks: HookArgs,
     /// Call disks as VMware Consolidated Backup did: scsi0-0-0-web01.vmdk
@@ -323,6 +327,24 @@ impl Export {
         let taken = take(&self.source, global, Changes::default())?;
         if let Some(source) = taken.single.as_ref().filter(|_| !self.ignore_manifest) {
             package::check(source, global)?;
+        }
+        let mut taken = taken;
+        if self.used_only {
+            for (part, source) in taken.parts.disks.iter_mut().zip(&taken.sources) {
+                let (disk, out) = used_only(source, false);
+                part.disk = disk;
+                // What is free can change without a delta that says so, and what an earlier
+                // manifest says is of all the bytes.
+                part.chain.clear();
+                part.expected = None;
+                if !global.quiet {
+                    say(format_args!(
+                        "left out: {} that no file uses",
+                        human(out.bytes)
+                    ));
+                    out.whole.iter().for_each(say);
+                }
+            }
         }
         Ok(taken)
     }

@@ -263,3 +263,29 @@ fn hooks_run_around_an_export() {
     let said = f.run(&["export", "--json", "disk.vmdk", "o2", "--pre", "echo x"]);
     said.code(0).json();
 }
+
+/// What no file uses is zeros in the backup, in one that builds on it, and in what is restored.
+#[test]
+fn only_what_files_use() {
+    let f = Fixture::new();
+    f.noise();
+    let whole = export(&f, &["disk.vmdk", "w"]);
+    let said = export(&f, &["disk.vmdk", "u1", "--used-only"]);
+    let written = |v: &Value| v["written"].as_u64().unwrap();
+    assert!(written(&said) + (2 << 20) < written(&whole), "{said}");
+    f.run(&["verify", "u1"]).code(0);
+    let mut bytes = f.raw();
+    let at = bytes.windows(6).position(|w| w == b"hello\n").unwrap();
+    bytes[at..at + 5].copy_from_slice(b"HELLO");
+    // Free space changes too, and that is nobody's business.
+    bytes[7 << 20..].fill(3);
+    fs::write(f.path("disk-flat.vmdk"), bytes).unwrap();
+    let said = export(&f, &["disk.vmdk", "u2", "--used-only", "--since", "u1"]);
+    assert_eq!(said["found_by"], serde_json::json!(["hashes"]));
+    // The file, and what lies behind the last cluster.
+    assert_eq!(written(&said), 2 << 16, "{said}");
+    f.run(&["verify", "u2"]).code(0);
+    f.run(&["restore", "u2", "back"]).code(0);
+    let cat = f.run(&["cat", "back/disk.vmdk", "/a.txt"]).code(0);
+    assert_eq!(cat.text(), "HELLO\n");
+}
