@@ -1,7 +1,10 @@
 //! `export --keep N`: generations of backups side by side, the oldest removed when the newest
 //! is proven.
 
-use crate::{exit::Failure, output::say};
+use crate::{
+    exit::Failure,
+    output::{say, warn},
+};
 use convert::{
     NoProgress,
     backup::{Manifest, manifest},
@@ -9,9 +12,13 @@ use convert::{
 };
 use disk_io::{DiskError, Result, output::write_error};
 use proxy::SourceSpec;
-use rustix::{fs::FlockOperation, io::Errno};
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags},
+    io::Errno,
+};
 use std::{
     collections::HashSet,
+    ffi::{OsStr, OsString},
     fs::{self, File},
     path::{Path, PathBuf},
 };
@@ -27,18 +34,26 @@ pub(crate) struct Lock(#[expect(dead_code, reason = "it is locked until it is cl
 impl Lock {
     /// Of the directory that `dest` is made in.
     pub(crate) fn take(dest: &Path) -> Result<Self> {
+        Self::with(dest, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Nobody removes generations meanwhile; others may make some.
+    pub(crate) fn share(dest: &Path) -> Result<Self> {
+        Self::with(dest, FlockOperation::NonBlockingLockShared)
+    }
+
+    fn with(dest: &Path, how: FlockOperation) -> Result<Self> {
         let path = dest.with_file_name(LOCK);
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|e| write_error("opening the lock", &path, &e))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        // A link that somebody put there is not followed.
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o644))
+            .map_err(|e| write_error("opening the lock", &path, &e.into()))?;
+        let file = File::from(file);
+        match rustix::fs::flock(&file, how) {
             Err(Errno::WOULDBLOCK) => Err(DiskError::refused("keeping generations of backups")
                 .file(path.display())
                 .expected("nobody else at it")
-                .found("another export --keep")),
+                .found("another export")),
             // Some file systems have no locks.
             _ => Ok(Self(file)),
         }
@@ -80,20 +95,39 @@ pub(crate) fn expire(dest: &Path, keep: usize, jobs: usize) -> Result<Vec<String
             ))
             .into());
     }
+    if verified.is_partial() {
+        warn("not all of the new backup could be proven: no older one is removed");
+        return Ok(Vec::new());
+    }
     let Some(new) = Manifest::read(dest)? else {
         return Ok(Vec::new());
     };
     let done = dest.join(DONE);
     fs::write(&done, format!("{}\n", new.created))
         .map_err(|e| write_error("writing", &done, &e))?;
-    // Those that others build on are older: they go last, and stay if one of the others does.
+    let Some(siblings) = siblings(dest)? else {
+        return Ok(Vec::new());
+    };
+    let mut going = superfluous(dest, &new, keep, &siblings);
     let mut removed = Vec::new();
-    let mut stays: HashSet<String> = HashSet::new();
-    for old in superfluous(dest, &new, keep)? {
-        if stays.contains(&old.name) || !remove(&old.path)? {
-            stays.extend(old.manifest.since.map(|s| s.directory));
-        } else {
-            removed.push(old.path.display().to_string());
+    // Those that others build on go after these, and stay if one of these does.
+    while let Some(next) = going.iter().position(|n| {
+        let is_base = |other: &usize| siblings.get(*other).and_then(Generation::base);
+        let name = siblings.get(*n).map(|g| g.name.as_os_str());
+        !going.iter().any(|other| is_base(other) == name)
+    }) {
+        let next = going.remove(next);
+        let Some(old) = siblings.get(next) else {
+            continue;
+        };
+        match remove(&old.path) {
+            Ok(true) => removed.push(old.path.display().to_string()),
+            Ok(false) => spare(&mut going, &siblings, old),
+            // The new backup is good, whatever becomes of an old one.
+            Err(e) => {
+                warn(e.to_string());
+                spare(&mut going, &siblings, old);
+            }
         }
     }
     Ok(removed)
@@ -101,73 +135,119 @@ pub(crate) fn expire(dest: &Path, keep: usize, jobs: usize) -> Result<Vec<String
 
 struct Generation {
     path: PathBuf,
-    name: String,
+    name: OsString,
     manifest: Manifest,
+    /// Whether it was proven when it was made.
+    done: bool,
 }
 
-/// Generations that can go, the newest first.
-fn superfluous(dest: &Path, new: &Manifest, keep: usize) -> Result<Vec<Generation>> {
+impl Generation {
+    /// The name of what it builds on.
+    fn base(&self) -> Option<&OsStr> {
+        let since = self.manifest.since.as_ref();
+        since.map(|s| OsStr::new(s.directory.as_str()))
+    }
+}
+
+/// Every backup beside the new one, and itself; none if one of them cannot be read: what that
+/// builds on is not known then.
+fn siblings(dest: &Path) -> Result<Option<Vec<Generation>>> {
     let parent = match dest.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let entries = fs::read_dir(parent)
-        .map_err(|e| DiskError::io("listing generations", &e).file(parent.display()))?;
-    let mut all: Vec<Generation> = Vec::new();
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
+    let fail = |e: &std::io::Error| DiskError::io("listing generations", e).file(parent.display());
+    let entries = fs::read_dir(parent).map_err(|e| fail(&e))?;
+    let mut all = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| fail(&e))?;
+        let name = entry.file_name();
         let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
-        if !is_dir || name.starts_with(TEMP_PREFIX) {
+        if !is_dir || name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes()) {
             continue;
         }
-        // What cannot be read is not ours to remove.
-        if let Ok(Some(manifest)) = Manifest::read(&entry.path())
-            && same(&manifest, new)
-        {
-            all.push(Generation {
+        match Manifest::read(&entry.path()) {
+            Ok(None) => {}
+            Ok(Some(manifest)) => all.push(Generation {
+                done: entry.path().join(DONE).is_file(),
                 path: entry.path(),
                 name,
                 manifest,
-            });
+            }),
+            Err(e) => {
+                warn(format!(
+                    "{e}: what it builds on is not known, and no older backup is removed"
+                ));
+                return Ok(None);
+            }
         }
     }
+    Ok(Some(all))
+}
+
+/// Generations that can go, by their place in the list: proven ones of the same machine or disk,
+/// but for the newest and those that any other backup there builds on.
+fn superfluous(dest: &Path, new: &Manifest, keep: usize, all: &[Generation]) -> Vec<usize> {
+    let made = dest.file_name();
+    let mut going: Vec<usize> = (0..all.len())
+        .filter(|n| {
+            let fits = |g: &Generation| g.done && same(&g.manifest, new) && holds(new, &g.manifest);
+            all.get(*n).is_some_and(fits)
+        })
+        .collect();
     // RFC 3339 in UTC sorts as text. The one just made and proven is the newest whatever the
     // clock says: it may have been put back, or two may share a second.
-    let made = dest.file_name().map(|n| n.to_string_lossy().into_owned());
-    all.sort_by_key(|g| {
-        let is_made = made.as_deref() == Some(&g.name);
-        std::cmp::Reverse((is_made, g.manifest.created.clone()))
+    going.sort_by_key(|n| {
+        let one = all.get(*n);
+        let is_made = one.map(|g| g.name.as_os_str()) == made;
+        std::cmp::Reverse((is_made, one.map(|g| g.manifest.created.clone())))
     });
-    let mut needed: HashSet<String> = all
-        .iter()
-        .take(keep.max(1))
-        .map(|g| g.name.clone())
-        .collect();
-    // Newer ones come first, and build on older ones.
-    for generation in &all {
-        if needed.contains(&generation.name)
-            && let Some(since) = &generation.manifest.since
-        {
-            needed.insert(since.directory.clone());
+    going.drain(..keep.max(1).min(going.len()));
+    // What anything else builds on stays, and what that builds on, in whatever order they were
+    // made.
+    let others: Vec<usize> = (0..all.len()).filter(|n| !going.contains(n)).collect();
+    for other in others {
+        if let Some(other) = all.get(other) {
+            spare(&mut going, all, other);
         }
     }
-    all.retain(|g| !needed.contains(&g.name));
-    Ok(all)
+    going
+}
+
+/// Takes what a backup builds on out of those that go.
+fn spare(going: &mut Vec<usize>, all: &[Generation], one: &Generation) {
+    let mut base = one.base();
+    // A loop ends: each step takes one out.
+    while let Some(name) = base {
+        let Some(at) = going
+            .iter()
+            .position(|n| all.get(*n).is_some_and(|g| g.name == name))
+        else {
+            return;
+        };
+        let n = going.remove(at);
+        base = all.get(n).and_then(Generation::base);
+    }
 }
 
 /// Whether two backups are of the same machine or disk.
 fn same(a: &Manifest, b: &Manifest) -> bool {
+    let place = a.identity.is_some() && a.identity == b.identity;
     match (&a.vm, &b.vm) {
         (Some(a), Some(b)) => match (&a.uuid, &b.uuid) {
             (Some(a), Some(b)) => a == b,
-            _ => a.name == b.name,
+            (None, None) => a.name == b.name && place,
+            _ => false,
         },
-        (None, None) => {
-            let source = |m: &Manifest| m.source.clone();
-            source(a) == source(b)
-        }
+        (None, None) => place,
         _ => false,
     }
+}
+
+/// Whether the new backup has every disk that the old one has.
+fn holds(new: &Manifest, old: &Manifest) -> bool {
+    let places: HashSet<_> = new.disks.iter().map(|d| &d.place).collect();
+    old.disks.iter().all(|d| places.contains(&d.place))
 }
 
 /// Removes a generation: the files of its manifest, if it has no others. It loses its name
@@ -198,7 +278,7 @@ fn remove(path: &Path) -> Result<bool> {
         }
     }
     let name = path.file_name().unwrap_or_default().display().to_string();
-    let gone = path.with_file_name(format!("{TEMP_PREFIX}{name}.tmp"));
+    let gone = path.with_file_name(format!("{TEMP_PREFIX}{name}-{}.tmp", std::process::id()));
     fs::rename(path, &gone).map_err(fail)?;
     fs::remove_dir_all(&gone).map_err(fail)?;
     Ok(true)

@@ -43,8 +43,17 @@ impl HookArgs {
         let done = run("pre", &self.pre, None).and_then(|()| work());
         match done {
             Ok(exit) if matches!(exit, Exit::Done | Exit::Partial) => {
-                run("post", &self.post, Some(exit.code()))?;
-                Ok(exit)
+                match run("post", &self.post, Some(exit.code())) {
+                    Ok(()) => Ok(exit),
+                    Err(e) => {
+                        if let Err(Failure::Disk(e)) =
+                            run("error", &self.on_error, Some(e.exit().code()))
+                        {
+                            warn(e.to_string());
+                        }
+                        Err(e)
+                    }
+                }
             }
             other => {
                 let code = match &other {
@@ -79,9 +88,10 @@ fn run(
         shell.env("VMDKIT_EXIT", exit.to_string());
     }
     // Standard output is vmdkit's own.
-    if let Ok(stderr) = rustix::io::dup(rustix::stdio::stderr()) {
-        shell.stdout(Stdio::from(stderr));
-    }
+    match rustix::io::dup(rustix::stdio::stderr()) {
+        Ok(stderr) => shell.stdout(Stdio::from(stderr)),
+        Err(_) => shell.stdout(Stdio::null()),
+    };
     let doing = format!("running the command of the phase {phase}");
     let status = shell
         .status()

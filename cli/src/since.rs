@@ -3,8 +3,9 @@
 
 use crate::{backup::Taken, exit::Failure};
 use convert::{
+    DigestKind,
     backup::{Base, ChainFile, ChainLink, Manifest, SinceEntry, manifest, units::Units},
-    digest::sha256,
+    digest::{UNIT, sha256},
 };
 use disk_io::{DiskError, Result, error::shell_word};
 use proxy::{Source, SourceSpec};
@@ -112,6 +113,12 @@ pub(crate) fn attach(
             .into());
     };
     let directory = beside(earlier, dest)?;
+    if directory.contains('"') || directory.contains(char::is_control) {
+        return Err(Failure::usage(
+            "the earlier backup's directory is named in the descriptors of the new one: rename it \
+             to something without quotes and control characters",
+        ));
+    }
     let mut how = Vec::new();
     let mut used = vec![false; lists.len()];
     for (part, source) in taken.parts.disks.iter_mut().zip(&taken.sources) {
@@ -141,6 +148,12 @@ pub(crate) fn attach(
         };
         let units = entry.units.as_ref();
         let units = units.and_then(|u| Units::open(&earlier.join(u), opened.disk().len()).ok());
+        // Hashes that are not those of the backup would make a wrong one of the next.
+        let units = units.filter(|u| {
+            let digest = u.digest(opened.disk().len());
+            entry.digest.kind() == Some(DigestKind::Vmdkit)
+                && digest.is_ok_and(|d| d.hex() == entry.digest.hash)
+        });
         let list = lists.iter().position(|l| match &l.place {
             Some(wanted) => place.as_ref() == Some(wanted),
             None => true,
@@ -254,16 +267,17 @@ pub(crate) fn by_chain(
 }
 
 /// A list as QueryChangedDiskAreas gives it: `changedArea` with `start` and `length`, or that
-/// array alone.
+/// array alone; or several answers, which together are of the whole disk. Widened to whole MiB:
+/// these are hashed as a whole, so what the list misses beside a change is not missed.
 pub(crate) fn read_list(path: &Path, len: u64) -> Result<Vec<Range<u64>>> {
     let doing = "reading the list of changed blocks";
     let fail = |e: &std::io::Error| DiskError::io(doing, e).file(path.display());
-    let size = fs::metadata(path).map_err(|e| fail(&e))?.len();
-    if size > MAX_LIST {
+    let found = fs::metadata(path).map_err(|e| fail(&e))?;
+    if !found.is_file() || found.len() > MAX_LIST {
         return Err(DiskError::refused(doing)
             .file(path.display())
-            .expected(format!("at most {MAX_LIST} bytes"))
-            .found(size.to_string()));
+            .expected(format!("a file of at most {MAX_LIST} bytes"))
+            .found(found.len().to_string()));
     }
     let bad = |found: String| {
         DiskError::corrupt(doing)
@@ -273,23 +287,55 @@ pub(crate) fn read_list(path: &Path, len: u64) -> Result<Vec<Range<u64>>> {
     };
     let text = fs::read(path).map_err(|e| fail(&e))?;
     let json: serde_json::Value = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
-    let areas = json.get("changedArea").unwrap_or(&json);
-    let areas = areas.as_array().ok_or_else(|| bad("no list".into()))?;
+    let is_answer = |v: &serde_json::Value| v.get("changedArea").is_some();
+    let answers: Vec<&serde_json::Value> = match json.as_array() {
+        Some(several) if several.iter().any(is_answer) => several.iter().collect(),
+        _ => vec![&json],
+    };
+    let number = |v: &serde_json::Value, key: &str| v.get(key).and_then(serde_json::Value::as_u64);
+    // What each answer speaks of; all of the disk where it does not say.
+    let mut spoken: Vec<Range<u64>> = Vec::new();
     let mut ranges = Vec::new();
-    for area in areas {
-        let number = |key: &str| area.get(key).and_then(serde_json::Value::as_u64);
-        let range = number("start").zip(number("length"));
-        let range = range.and_then(|(start, n)| Some(start..start.checked_add(n)?));
-        match range {
-            Some(range) if range.end <= len => ranges.push(range),
-            Some(range) => {
-                return Err(bad(format!(
-                    "a block up to byte {} of a disk of {len}",
-                    range.end
-                )));
+    for answer in answers {
+        let from = number(answer, "startOffset").unwrap_or(0);
+        let to = number(answer, "length").map_or(len, |n| from.saturating_add(n));
+        spoken.push(from..to);
+        let areas = answer.get("changedArea").unwrap_or(answer);
+        let areas = areas.as_array().ok_or_else(|| bad("no list".into()))?;
+        for area in areas {
+            let range = number(area, "start").zip(number(area, "length"));
+            let range = range.and_then(|(start, n)| Some(start..start.checked_add(n)?));
+            match range {
+                Some(range) if range.end <= len => {
+                    let start = range.start - range.start % UNIT;
+                    let end = range.end.next_multiple_of(UNIT).min(len);
+                    ranges.extend((range.start < range.end).then_some(start..end));
+                }
+                Some(range) => {
+                    return Err(bad(format!(
+                        "a block up to byte {} of a disk of {len}",
+                        range.end
+                    )));
+                }
+                None => return Err(bad(area.to_string())),
             }
-            None => return Err(bad(area.to_string())),
         }
+    }
+    spoken.sort_by_key(|r| r.start);
+    let mut known = 0;
+    for range in spoken {
+        if range.start > known {
+            break;
+        }
+        known = known.max(range.end);
+    }
+    if known < len {
+        return Err(DiskError::corrupt(doing)
+            .code("list-incomplete")
+            .file(path.display())
+            .expected(format!("answers for all {len} bytes of the disk"))
+            .found(format!("none for byte {known}"))
+            .hint("ask the host again from there, and put the answers into one list: [A, B, …]"));
     }
     ranges.sort_by_key(|r| r.start);
     Ok(ranges)

@@ -4,6 +4,7 @@ mod html;
 mod junit;
 mod metrics;
 mod runbook;
+pub(crate) mod signature;
 mod text;
 
 use crate::{exit::Failure, verb::verify::document::Json};
@@ -214,11 +215,15 @@ pub(crate) fn write_all(
     evidence: &Evidence<'_>,
     places: &[Place],
     sources: &[PathBuf],
+    key: Option<&signature::Key>,
 ) -> Result<(), Failure> {
     for place in places {
         let sources = sources.iter().map(PathBuf::as_path);
         convert::place::check_not_source(&place.path, sources)?;
         evidence.write(place)?;
+        if let Some(key) = key {
+            key.sign(&place.path)?;
+        }
     }
     Ok(())
 }

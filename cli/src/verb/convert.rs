@@ -366,7 +366,9 @@ impl Convert {
             resume: self.resume,
             // The rest of what counts is in the state itself.
             context: format!(
-                "{} {formats:?} {} {} {:?}",
+                "{:?} {} {formats:?} {} {} {:?}",
+                // Which snapshot, which disk of a package, which file of a datastore.
+                self.source,
                 self.to.name(),
                 self.used_only,
                 self.no_swap,

@@ -7,7 +7,7 @@ use crate::{
     generations::{Lock, expire},
     hooks::HookArgs,
     image_format::{Format, FormatArgs, size},
-    output::{Out, human, say},
+    output::{Out, human, say, warn},
     package,
     progress::Bar,
     signals,
@@ -193,8 +193,25 @@ impl Export {
         if self.keep.is_some() && to_stdout {
             return Err(Failure::usage("--keep is for directories"));
         }
+        let how = &self.source.how;
+        if self.keep.is_some() && (how.disk.is_some() || how.snapshot.is_some()) {
+            return Err(Failure::usage_with(
+                "--keep is for whole machines as they are now: others would count as older ones",
+                "leave out --keep, --disk or --snapshot",
+            ));
+        }
+        if self.used_only && !self.changed_blocks.is_empty() {
+            return Err(Failure::usage(
+                "a list of changed blocks does not say what became free: leave it or --used-only out",
+            ));
+        }
         signals::watch();
-        let lock = self.keep.map(|_| Lock::take(&self.dest)).transpose()?;
+        // Nobody removes the earlier one meanwhile.
+        let lock = match (self.keep, &self.since) {
+            (Some(_), _) => Some(Lock::take(&self.dest)?),
+            (None, Some(_)) => Some(Lock::share(&self.dest)?),
+            (None, None) => None,
+        };
         let mut taken = self.take(global)?;
         let missing = taken.tell();
         let (since, how) = match &self.since {
@@ -224,6 +241,7 @@ impl Export {
                 jiff::Timestamp::now().to_string(),
                 self.source.source.display().to_string(),
             ),
+            identity: self.identity(),
             workers: self.jobs,
             split,
             since,
@@ -237,6 +255,10 @@ impl Export {
         };
         drop(bar);
         let expired = match self.keep {
+            Some(_) if missing => {
+                warn("disks were left out: no older backup is removed");
+                Vec::new()
+            }
             Some(keep) => expire(&self.dest, keep as usize, self.jobs)?,
             None => Vec::new(),
         };
@@ -321,6 +343,22 @@ impl Export {
             return Err(Failure::usage("--split: expected 1M or more"));
         }
         Ok(())
+    }
+
+    /// Where the disk lies, and which one of several it is.
+    fn identity(&self) -> Option<String> {
+        let how = &self.source.how;
+        let real = |path: &std::path::Path| path.canonicalize().ok();
+        if how.datastore.is_empty() {
+            let path = real(&self.source.source)?;
+            return Some(format!("{} {:?}", path.display(), how.disk));
+        }
+        let devices = how.datastore.iter().flat_map(|d| &d.devices);
+        let devices: Option<Vec<String>> = devices
+            .map(|d| Some(format!("{} {:?}", real(&d.path)?.display(), d.partition)))
+            .collect();
+        let (path, disk) = (self.source.source.display(), &how.disk);
+        Some(format!("{} {path} {disk:?}", devices?.join(" ")))
     }
 
     fn take(&self, global: &Global) -> Result<Taken, Failure> {

@@ -26,4 +26,5 @@ pub(crate) mod tar;
 pub(crate) mod umount;
 pub(crate) mod vcb;
 pub(crate) mod verify;
+pub(crate) mod verify_report;
 pub(crate) mod vm;

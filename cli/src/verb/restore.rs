@@ -124,6 +124,7 @@ impl Restore {
             naming: Naming::Plain,
             manifest: false,
             origin: (String::new(), String::new()),
+            identity: None,
             workers: self.jobs,
             split: None,
             since: None,

@@ -7,7 +7,7 @@ use crate::{
     exit::{Exit, Failure, split_hint},
     output::{Out, human},
     progress::Bar,
-    report::{self, Evidence, Place, Run},
+    report::{self, Evidence, Place, Run, signature::Key},
     source, times,
 };
 use clap::Args;
@@ -73,6 +73,9 @@ pub(crate) struct Verify {
     /// Write evidence: .json, .txt, .html, .xml (JUnit) or .prom (Prometheus) (repeatable)
     #[arg(long, value_name = "FILE")]
     report: Vec<Place>,
+    /// Sign every report with this secret key of minisign: FILE.minisig
+    #[arg(long, value_name = "KEY", requires = "report")]
+    sign: Option<PathBuf>,
     /// Only a quick first look: the structure, and every file's length and CRC-32
     #[arg(long, conflicts_with = "against")]
     quick: bool,
@@ -129,6 +132,7 @@ impl Verify {
             }),
         };
         report::check_places(&self.report)?;
+        let key = self.sign.as_deref().map(Key::load).transpose()?;
         let began = jiff::Timestamp::now();
         let bar = Bar::new(global, 0);
         let mut last = (String::new(), 0);
@@ -158,7 +162,7 @@ impl Verify {
                 ended: jiff::Timestamp::now(),
             };
             let evidence = Evidence::new(&self.source.source, &document, &verified, &run);
-            report::write_all(&evidence, &self.report, &parts(&spec))?;
+            report::write_all(&evidence, &self.report, &parts(&spec), key.as_ref())?;
         }
         let mut out = Out::new();
         match self.json {

@@ -209,3 +209,52 @@ fn evidence() {
     );
     f.run(&["verify", "bk", "--report", "e.doc"]).code(2);
 }
+
+#[test]
+fn signed() {
+    let f = Fixture::new();
+    f.run(&["export", "disk.vmdk", "bk"]).code(0);
+    let pair = minisign::KeyPair::generate_unencrypted_keypair().unwrap();
+    let public = pair.pk.to_box().unwrap();
+    // As minisign -G -W writes it.
+    let mut bytes = pair.sk.to_bytes();
+    bytes[2..4].fill(0);
+    let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes);
+    fs::write(f.path("key"), format!("untrusted comment: key\n{text}\n")).unwrap();
+    fs::write(f.path("key.pub"), public.into_string()).unwrap();
+    let line = pair.pk.to_base64();
+    let args = [
+        "bk", "--report", "r.json", "--report", "r.html", "--sign", "key",
+    ];
+    verify(&f, 0, &args);
+    for key in ["key.pub", line.as_str()] {
+        let said = f.run(&["verify-report", "r.html", "--key", key]).code(0);
+        assert!(
+            said.text().starts_with("GOOD: file:r.html"),
+            "{}",
+            said.text()
+        );
+    }
+    // Changed, signed by somebody else, not signed.
+    let said = f
+        .run(&["verify-report", "r.json", "--key", &line, "--json"])
+        .code(0)
+        .json();
+    let schema = crate::schema::schema("verify-report");
+    crate::schema::check(&schema, &schema, &said, "verify-report");
+    let text = fs::read_to_string(f.path("r.json")).unwrap();
+    fs::write(f.path("r.json"), text.replace("proven", "PROVEN")).unwrap();
+    let said = f
+        .run(&["verify-report", "r.json", "--key", &line, "--json"])
+        .code(4)
+        .json();
+    assert_eq!(said["good"], false);
+    let other = minisign::KeyPair::generate_unencrypted_keypair().unwrap();
+    let other = other.pk.to_base64();
+    f.run(&["verify-report", "r.html", "--key", &other]).code(4);
+    f.run(&["verify-report", "bk/disk.vmdk", "--key", &line])
+        .code(1);
+    f.run(&["verify", "bk", "--report", "r.json", "--sign", "key.pub"])
+        .code(1);
+    f.run(&["verify", "bk", "--sign", "key"]).code(2);
+}

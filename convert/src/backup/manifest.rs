@@ -1,8 +1,12 @@
 //! What a backup says of itself: which files it has, and what they held when it was made.
 
 use disk_io::{DiskError, Result};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::{fs::File, io::Read, path::Path};
 
 /// Name of the manifest in a backup's directory.
 pub const NAME: &str = "vmdkit-manifest.json";
@@ -20,6 +24,9 @@ pub struct Manifest {
     pub created: String,
     /// What it was made from, as the user named it.
     pub source: String,
+    /// By what it is known that another backup is of the same disk: where it lies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// The earlier backup that it builds on: only what changed since is in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<SinceEntry>,
@@ -164,18 +171,27 @@ impl Manifest {
         let path = dir.join(NAME);
         let fail =
             |e: &std::io::Error| DiskError::io("reading the manifest", e).file(path.display());
-        let size = match std::fs::symlink_metadata(&path) {
-            Ok(found) => found.len(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(fail(&e)),
+        // Neither a link nor a pipe: directories of others are looked at too.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::open(&path, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(e) => return Err(fail(&e.into())),
         };
-        if size > MAX_LEN {
+        let found = file.metadata().map_err(|e| fail(&e))?;
+        if !found.is_file() || found.len() > MAX_LEN {
             return Err(DiskError::refused("reading the manifest")
                 .file(path.display())
-                .expected(format!("at most {MAX_LEN} bytes"))
-                .found(size.to_string()));
+                .expected(format!("a file of at most {MAX_LEN} bytes"))
+                .found(match found.is_file() {
+                    true => found.len().to_string(),
+                    false => "none".to_owned(),
+                }));
         }
-        let bytes = std::fs::read(&path).map_err(|e| fail(&e))?;
+        let mut bytes = Vec::new();
+        file.take(MAX_LEN)
+            .read_to_end(&mut bytes)
+            .map_err(|e| fail(&e))?;
         let manifest: Self = serde_json::from_slice(&bytes).map_err(|e| {
             DiskError::corrupt("reading the manifest")
                 .file(path.display())

@@ -108,6 +108,8 @@ pub struct Options<'a> {
     pub manifest: bool,
     /// When, as RFC 3339, and from what, for the manifest.
     pub origin: (String, String),
+    /// By what it is known that another backup is of the same disk.
+    pub identity: Option<String>,
     /// Threads; 0 means one for every core.
     pub workers: usize,
     /// Disks are written in pieces of so many bytes: only in a format that is written as a
@@ -198,6 +200,7 @@ fn write_into(
         vmdkit_backup: manifest::VERSION,
         created: options.origin.0.clone(),
         source: options.origin.1.clone(),
+        identity: options.identity.clone(),
         since: options.since.clone(),
         vm: parts.machine.as_ref().map(|m| m.entry.clone()),
         disks: writer.disks.iter().map(|(_, d)| d.clone()).collect(),

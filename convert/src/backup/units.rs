@@ -5,7 +5,7 @@
 //! On most file systems such a file has holes where the disk has.
 
 use crate::{
-    digest::{Hash, UNIT},
+    digest::{Digest, Hash, UNIT, UnitFold, zero_hash},
     progress::Progress,
 };
 use disk_io::{Disk, DiskError, HostDir, Result, host_dir::Allowed, output::write_error};
@@ -97,6 +97,29 @@ impl Units {
                 .found(format!("{} bytes", file.len())));
         }
         Ok(Self { file, count })
+    }
+
+    /// The digest of the disk that these are the hashes of.
+    ///
+    /// # Errors
+    /// Those of reading them.
+    pub fn digest(&self, len: u64) -> Result<Digest> {
+        let mut fold = UnitFold::new(len);
+        let mut some = vec![0; 64 << 10];
+        let mut unit = 0;
+        while unit < self.count {
+            let n = (self.count - unit).min(some.len() as u64 / EACH);
+            let bytes = some.get_mut(..(n * EACH) as usize).unwrap_or_default();
+            self.file.read_exact_at(bytes, unit.saturating_mul(EACH))?;
+            for hash in bytes.chunks_exact(EACH as usize) {
+                let hash = <Hash>::try_from(hash).unwrap_or_default();
+                let size = UNIT.min(len.saturating_sub(unit.saturating_mul(UNIT)));
+                let is_zero = hash == [0; EACH as usize];
+                fold.put(unit, if is_zero { zero_hash(size) } else { hash });
+                unit += 1;
+            }
+        }
+        fold.finish()
     }
 
     /// How many there are.

@@ -35,6 +35,16 @@ impl Export {
                 "a package has its own names, and its disks are streamOptimized",
             ));
         }
+        let only_directories = self.keep.is_some()
+            || self.since.is_some()
+            || self.split.is_some()
+            || self.dest.as_os_str() == "-";
+        if only_directories {
+            return Err(Failure::usage_with(
+                "--keep, --since, --split and - are for backups, not for packages",
+                "leave out --to ova",
+            ));
+        }
         self.format.vmdk(false)?;
         signals::watch();
         let taken = self.take(global)?;
