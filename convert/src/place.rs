@@ -238,7 +238,7 @@ pub(crate) fn keep_access(file: &File, uid: u32, gid: u32, mode: u32) -> Result<
 }
 
 /// What is at the destination now, if anything; an error if it must stay.
-fn check_destination(dest: &Path, replace: bool) -> Result<Option<Metadata>> {
+pub(crate) fn check_destination(dest: &Path, replace: bool) -> Result<Option<Metadata>> {
     let found = match std::fs::symlink_metadata(dest) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(DiskError::io("looking at", &e).file(dest.display())),

@@ -4,9 +4,9 @@ use crate::{
     checkpoint::{self, Checkpointing, Keeper, Kept, Resume, Saved},
     digest::{Digest, DigestKind},
     pipeline::{self, Copied, CopyOptions, Course, Sparse},
-    place::{Partial, check_not_source},
+    place::{Partial, check_destination, check_not_source},
     progress::Progress,
-    target::{Discard, RawFile, Stream, Target},
+    target::{Discard, RawFile, Stream, Target, write_error},
 };
 use disk_image::write::{WriteOptions, Writer};
 use disk_io::{Disk, DiskError, HostDir, HostRange, Result, host_dir::Allowed};
@@ -224,6 +224,8 @@ impl FileSet {
         let found = match &options.checkpoints {
             Some(how) if how.resume => Resume::find(path, &**disk, &options.sources, how)?,
             Some(_) => {
+                // What is refused anyway must not cost what is unfinished.
+                check_destination(path, options.force)?;
                 checkpoint::discard(path)?;
                 None
             }
@@ -238,8 +240,14 @@ impl FileSet {
         match found {
             Some(resume) => {
                 for (path, (temp, file)) in set.paths.iter().zip(resume.files) {
-                    let partial = Partial::reopen(path, temp, file, options.force)?;
-                    set.partials.push(partial);
+                    match Partial::reopen(path, temp, file, options.force) {
+                        Ok(partial) => set.partials.push(partial),
+                        // It can still be gone on with when what stands in the way is gone.
+                        Err(e) => {
+                            set.partials.into_iter().for_each(Partial::leave);
+                            return Err(e);
+                        }
+                    }
                 }
                 set.kept = Some(resume.kept);
             }
@@ -284,7 +292,14 @@ impl FileSet {
         let other = || DiskError::refused("going on with the conversion").found("another format");
         match &options.format {
             ImageFormat::Raw => {
-                let target = RawFile::new(self.file(0)?, path, disk.len())?;
+                let file = self.file(0)?;
+                if let Some(kept) = &self.kept {
+                    // What came behind the checkpoint may have become zeros since.
+                    let done = kept.position.bytes(disk.len());
+                    file.set_len(done)
+                        .map_err(|e| write_error("cutting", path, &e))?;
+                }
+                let target = RawFile::new(file, path, disk.len())?;
                 along(&target, &|| Ok(Saved::Raw))
             }
             ImageFormat::Portable(portable) => {

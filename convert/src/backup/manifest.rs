@@ -246,6 +246,7 @@ mod tests {
             vmdkit_backup: VERSION,
             created: "2026-01-01T00:00:00Z".into(),
             source: "web".into(),
+            identity: None,
             since: None,
             vm: None,
             disks: Vec::new(),
