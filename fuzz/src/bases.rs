@@ -53,8 +53,8 @@ fn disk() -> Arc<dyn Disk> {
     Arc::new(MemDisk::new(bytes))
 }
 
-/// The file of an image of that disk; the first one where there are several.
-fn image(format: ImageFormat) -> Arc<dyn Disk> {
+/// The files of an image of that disk, the largest last.
+fn files(format: ImageFormat) -> Vec<Vec<u8>> {
     let scratch = Scratch::new();
     let path = scratch.0.join("disk");
     let options = ImageOptions {
@@ -64,12 +64,33 @@ fn image(format: ImageFormat) -> Arc<dyn Disk> {
         ..ImageOptions::default()
     };
     let report = to_image(&disk(), Destination::File(&path), &options, &NoProgress).unwrap();
+    let mut files: Vec<Vec<u8>> = report.files.iter().map(|f| fs::read(f).unwrap()).collect();
+    files.sort_by_key(Vec::len);
+    files
+}
+
+fn image(format: ImageFormat) -> Arc<dyn Disk> {
     // Deltas have a descriptor beside: the data is what matters.
-    let largest = report
-        .files
-        .iter()
-        .max_by_key(|f| fs::metadata(f).unwrap().len());
-    in_memory(fs::read(largest.unwrap()).unwrap())
+    in_memory(files(format).pop().unwrap())
+}
+
+/// What stands beside the extent.
+fn descriptor_of(subformat: Subformat) -> String {
+    let options = writer::Options::new(subformat, writer::Identity::new(7));
+    let files = files(ImageFormat::Vmdk(options));
+    String::from_utf8(files[0].clone()).unwrap()
+}
+
+/// Of a COWD.
+pub fn cowd_descriptor() -> &'static str {
+    static CELL: OnceLock<String> = OnceLock::new();
+    CELL.get_or_init(|| descriptor_of(Subformat::VmfsSparse))
+}
+
+/// Of an seSparse disk.
+pub fn sesparse_descriptor() -> &'static str {
+    static CELL: OnceLock<String> = OnceLock::new();
+    CELL.get_or_init(|| descriptor_of(Subformat::SeSparse))
 }
 
 fn vmdk_of(subformat: Subformat, layout: StreamLayout) -> Arc<dyn Disk> {

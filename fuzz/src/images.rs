@@ -1,9 +1,15 @@
 //! Disk images.
 
-use crate::{bases, oracle, patch::apply};
+use crate::{
+    bases, oracle,
+    patch::{Base, Patched, apply},
+};
 use disk_image::{Format, OpenOptions, ova};
-use disk_io::{Disk, FileId, MemDisk, Memory, NoFiles, Opened};
-use std::sync::Arc;
+use disk_io::{Disk, FileId, Locate, MemDisk, Memory, NoFiles, Opened, Purpose};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 fn opened(disk: Arc<dyn Disk>) -> Opened {
     Opened {
@@ -19,6 +25,10 @@ fn opened(disk: Arc<dyn Disk>) -> Opened {
 
 /// Opens, reads and checks it.
 fn look(disk: Arc<dyn Disk>, format: Option<Format>) {
+    look_at(opened(disk), format);
+}
+
+fn look_at(source: Opened, format: Option<Format>) {
     let options = OpenOptions {
         format,
         memory: Some(Memory::new(4 << 20)),
@@ -26,7 +36,6 @@ fn look(disk: Arc<dyn Disk>, format: Option<Format>) {
         unpack_limit: Some(1 << 20),
         ..OpenOptions::default()
     };
-    let source = opened(disk);
     if let Ok(image) = disk_image::open(source.clone(), &options) {
         oracle::disk(&*image.disk);
     }
@@ -62,12 +71,55 @@ pub fn salvage(input: &[u8]) {
 
 /// A COWD delta.
 pub fn cowd(input: &[u8]) {
-    look(apply(bases::cowd(), input), Some(Format::Vmdk));
+    beside(bases::cowd_descriptor(), apply(bases::cowd(), input));
 }
 
 /// An seSparse delta.
 pub fn sesparse(input: &[u8]) {
-    look(apply(bases::sesparse(), input), Some(Format::Vmdk));
+    beside(
+        bases::sesparse_descriptor(),
+        apply(bases::sesparse(), input),
+    );
+}
+
+/// A sound descriptor, and whatever its extent is.
+fn beside(descriptor: &str, extent: Arc<dyn Disk>) {
+    let mut source = opened(Arc::new(MemDisk::new(descriptor)));
+    source.dir = Arc::new(OneFile(extent));
+    look_at(source, Some(Format::Vmdk));
+}
+
+/// Whether a sound extent opens by its descriptor.
+pub fn opens(descriptor: &str, extent: &'static Base) -> bool {
+    let mut source = opened(Arc::new(MemDisk::new(descriptor)));
+    source.dir = Arc::new(OneFile(Arc::new(Patched::sound(extent))));
+    disk_image::open(source, &OpenOptions::default()).is_ok()
+}
+
+/// A directory in which every name is the same file.
+#[derive(Debug)]
+struct OneFile(Arc<dyn Disk>);
+
+impl Locate for OneFile {
+    fn open(&self, name: &Path, _: Purpose) -> disk_io::Result<Opened> {
+        Ok(Opened {
+            disk: self.0.clone(),
+            path: name.to_path_buf(),
+            id: FileId {
+                container: 1,
+                file: 2,
+            },
+            dir: Arc::new(NoFiles),
+        })
+    }
+
+    fn list(&self, _: usize) -> disk_io::Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+
+    fn describe(&self) -> String {
+        "a directory".into()
+    }
 }
 
 /// qcow2.
