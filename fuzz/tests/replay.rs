@@ -14,7 +14,7 @@ use std::{
 use vmdkit_fuzz::{ALL, Target};
 
 /// For each target; VMDKIT_FUZZ_MS says otherwise.
-const MOMENT: u64 = 700;
+const MOMENT: u64 = 400;
 
 fn inputs(target: &Target) -> Vec<Vec<u8>> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"))

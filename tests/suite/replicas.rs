@@ -15,7 +15,7 @@ use std::{
 use tests::tools;
 
 const MIB: usize = 1 << 20;
-const LEN: usize = 48 * MIB + 512;
+const LEN: usize = 24 * MIB + 512;
 
 struct Noise(u32);
 
@@ -29,9 +29,9 @@ impl Noise {
 /// Writes over some of the disk: noise mostly, and zeros.
 fn change(path: &Path, noise: &mut Noise) {
     let file = File::options().write(true).open(path).unwrap();
-    for n in 0..24 {
+    for n in 0..20 {
         let at = noise.next() as usize % (LEN - 2 * MIB);
-        let len = noise.next() as usize % (2 * MIB);
+        let len = noise.next() as usize % (3 * MIB / 2);
         let bytes: Vec<u8> = (0..len).map(|_| noise.next() as u8).collect();
         let zeros = vec![0; len];
         let bytes = if n % 5 == 4 { &zeros } else { &bytes };
@@ -113,7 +113,7 @@ fn kill(dir: &Path, kills: usize, written: usize) {
 #[test]
 fn killed_at_random_moments() {
     let dir = tempfile::tempdir().unwrap();
-    kill(dir.path(), 20, 1);
+    kill(dir.path(), 14, 1);
 }
 
 #[test]
