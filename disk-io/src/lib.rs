@@ -27,6 +27,7 @@ pub mod error;
 pub mod faults;
 pub mod fields;
 pub mod finding;
+pub mod guarded;
 pub mod host_dir;
 pub mod host_file;
 pub mod layered;

@@ -19,27 +19,6 @@ use vmfs_reader::build::{Builder, FileSpec, Provision};
 
 type Cell = OnceLock<Vec<Base>>;
 
-/// A directory that goes with its contents.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Self {
-        let n = std::time::SystemTime::UNIX_EPOCH
-            .elapsed()
-            .unwrap()
-            .as_nanos();
-        let dir = std::env::temp_dir().join(format!("vmdkit-fuzz-{}-{n}", std::process::id()));
-        fs::create_dir(&dir).unwrap();
-        Self(dir)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Some data, some zeros, some text, in a disk of odd length.
 fn disk() -> Arc<dyn Disk> {
     let mut bytes = vec![0; 700 * 512];
@@ -55,8 +34,8 @@ fn disk() -> Arc<dyn Disk> {
 
 /// The files of an image of that disk, the largest last.
 fn files(format: ImageFormat) -> Vec<Vec<u8>> {
-    let scratch = Scratch::new();
-    let path = scratch.0.join("disk");
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("disk");
     let options = ImageOptions {
         format,
         workers: 1,
@@ -206,31 +185,14 @@ fn package() -> Arc<dyn Disk> {
         xmlns:ovf=\"http://schemas.dmtf.org/ovf/envelope/1\"><References><File ovf:id=\"f\" \
         ovf:href=\"d.vmdk\"/></References><DiskSection><Disk ovf:diskId=\"d\" ovf:fileRef=\"f\" \
         ovf:capacity=\"358400\"/></DiskSection></Envelope>";
-    let mut file = Vec::new();
+    let mut tar = tar::Builder::new(Vec::new());
     for (name, bytes) in [("a.ovf", ovf.as_bytes()), ("d.vmdk", &disk)] {
-        member(&mut file, name, bytes);
+        let mut head = tar::Header::new_ustar();
+        head.set_size(bytes.len() as u64);
+        head.set_mode(0o644);
+        tar.append_data(&mut head, name, bytes).unwrap();
     }
-    file.extend([0; 1024]);
-    in_memory(file)
-}
-
-/// A file of a tar archive.
-fn member(to: &mut Vec<u8>, name: &str, bytes: &[u8]) {
-    let mut head = [0u8; 512];
-    head[..name.len()].copy_from_slice(name.as_bytes());
-    head[100..108].copy_from_slice(b"0000644\0");
-    head[108..116].copy_from_slice(b"0000000\0");
-    head[116..124].copy_from_slice(b"0000000\0");
-    head[124..136].copy_from_slice(format!("{:011o}\0", bytes.len()).as_bytes());
-    head[136..148].copy_from_slice(b"00000000000\0");
-    head[148..156].fill(b' ');
-    head[156] = b'0';
-    head[257..265].copy_from_slice(b"ustar\x0000");
-    let sum: u32 = head.iter().map(|b| u32::from(*b)).sum();
-    head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    to.extend(head);
-    to.extend(bytes);
-    to.resize(to.len().next_multiple_of(512), 0);
+    in_memory(tar.into_inner().unwrap())
 }
 
 fn fat_of(kind: fatfs::FatType, mib: usize) -> Arc<dyn Disk> {

@@ -2,13 +2,10 @@
 //! addresses, and databases that were most likely open when the disk was copied.
 
 use crate::{Tree, tree::Node};
-use disk_io::Disk;
+use disk_io::{Disk, guarded::guarded};
 use guest_fs::{Name, NodeKind};
 use regf::{RegistryHive, hive::RegistryKey};
-use std::{
-    ops::ControlFlow,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::ops::ControlFlow;
 
 /// Longest hive or text that is read into memory.
 const MOST: u64 = 256 << 20;
@@ -154,7 +151,7 @@ impl GuestState {
     fn windows(&mut self, tree: &Tree, base: &str) {
         let config = format!("{base}/Windows/System32/config");
         if let Some(bytes) = read(tree, &format!("{config}/SYSTEM"), MOST) {
-            let found = guarded(bytes, |hive| {
+            let found = in_hive(bytes, |hive| {
                 let control = current(hive);
                 let name =
                     hive.open_key(&format!("{control}\\Control\\ComputerName\\ComputerName"));
@@ -169,7 +166,7 @@ impl GuestState {
         if self.system.is_none()
             && let Some(bytes) = read(tree, &format!("{config}/SOFTWARE"), MOST)
         {
-            let found = guarded(bytes, |hive| {
+            let found = in_hive(bytes, |hive| {
                 let key = hive
                     .open_key("Microsoft\\Windows NT\\CurrentVersion")
                     .ok()?;
@@ -279,13 +276,13 @@ fn child(tree: &Tree, dir: Node, before: &str, after: &str) -> Option<String> {
     found.map(|n| n.to_string())
 }
 
-/// What `look` finds in a hive. The hive is the guest's, and the crate is not ours.
-fn guarded<T>(bytes: Vec<u8>, look: impl FnOnce(&RegistryHive) -> T) -> Option<T> {
-    let done = catch_unwind(AssertUnwindSafe(|| {
+/// What `look` finds in a hive.
+fn in_hive<T>(bytes: Vec<u8>, look: impl FnOnce(&RegistryHive) -> T) -> Option<T> {
+    guarded(|| {
         let hive = RegistryHive::from_bytes(bytes).ok()?;
         Some(look(&hive))
-    }));
-    done.ok().flatten()
+    })
+    .flatten()
 }
 
 /// The control set that the system starts from.
@@ -372,7 +369,7 @@ mod tests {
         hive.add_value(name, "ComputerName", DataType::String, &utf16("WEB01\0"))
             .unwrap();
         let bytes = hive.to_bytes().unwrap();
-        let found = guarded(bytes, |hive| {
+        let found = in_hive(bytes, |hive| {
             let control = current(hive);
             let key = format!("{control}\\Control\\ComputerName\\ComputerName");
             let name = hive.open_key(&key).ok();
@@ -384,7 +381,7 @@ mod tests {
         let (host, addresses) = found.unwrap();
         assert_eq!(host.as_deref(), Some("WEB01"));
         assert_eq!(addresses, ["10.0.0.5 ({a})"]);
-        assert_eq!(guarded(vec![0; 5000], |_| ()), None);
+        assert_eq!(in_hive(vec![0; 5000], |_| ()), None);
     }
 
     #[test]

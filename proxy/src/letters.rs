@@ -10,13 +10,10 @@ use crate::{
     tree::{Node, Tree, own_node},
     volume::Volume,
 };
-use disk_io::{Disk, DiskError, Result};
+use disk_io::{Disk, DiskError, Result, guarded::guarded};
 use guest_fs::{FileSystem, FsKind, Name, partition::types::guid};
 use regf::RegistryHive;
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 /// Longest hive that is read into memory; they are of some 20 MiB.
 const MOST: u64 = 256 << 20;
@@ -139,7 +136,7 @@ fn mounted_devices(bytes: Vec<u8>) -> Result<Entries> {
     let bad =
         |found: String| DiskError::corrupt("reading the registry for drive letters").found(found);
     // The hive is the guest's, and the crate is not ours.
-    let read = catch_unwind(AssertUnwindSafe(|| -> regf::Result<Entries> {
+    let read = guarded(|| -> regf::Result<Entries> {
         let hive = RegistryHive::from_bytes(bytes)?;
         let mut entries = Vec::new();
         for value in hive.open_key("MountedDevices")?.values()? {
@@ -149,11 +146,11 @@ fn mounted_devices(bytes: Vec<u8>) -> Result<Entries> {
             }
         }
         Ok(entries)
-    }));
+    });
     match read {
-        Ok(Ok(entries)) => Ok(entries),
-        Ok(Err(e)) => Err(bad(e.to_string())),
-        Err(_) => Err(bad("a hive that its reader cannot take".into())),
+        Some(Ok(entries)) => Ok(entries),
+        Some(Err(e)) => Err(bad(e.to_string())),
+        None => Err(bad("a hive that its reader cannot take".into())),
     }
 }
 

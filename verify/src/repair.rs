@@ -41,6 +41,8 @@ pub struct Broken {
     pub files: Vec<PathBuf>,
     /// How it was opened, one sentence each.
     pub how: Vec<String>,
+    /// Where the copy's parents may lie.
+    dirs: Vec<PathBuf>,
     layers: Option<Arc<Layered>>,
 }
 
@@ -88,7 +90,7 @@ impl Broken {
     /// Where nothing of it can be read.
     pub fn open(spec: &SourceSpec, step: &mut dyn FnMut(Step<'_>)) -> Result<Self> {
         let first = match Source::open(spec) {
-            Ok(source) => return Ok(Self::sound(&Arc::new(source))),
+            Ok(source) => return Ok(Self::sound(&Arc::new(source), spec)),
             Err(e) if e.kind() == ErrorKind::Io => return Err(e),
             // Which parent is meant is for the user to say: --parent, --ignore-cid.
             Err(e) if e.code_text().is_some_and(is_of_chain) => return Err(e),
@@ -129,6 +131,7 @@ impl Broken {
                 parent: None,
                 files: vec![located.opened.path.clone()],
                 how,
+                dirs: dirs(spec),
                 layers: None,
             });
         }
@@ -136,10 +139,11 @@ impl Broken {
         let (Some(only), None) = (disks.next(), disks.next()) else {
             return Err(first);
         };
-        Self::by_layers(only, format, how, &located.opened.path).ok_or(first)
+        let path = &located.opened.path;
+        Self::by_layers(only, format, how, (path, dirs(spec))).ok_or(first)
     }
 
-    fn sound(source: &Arc<Source>) -> Self {
+    fn sound(source: &Arc<Source>, spec: &SourceSpec) -> Self {
         let links = source.image().vmdk.as_ref().map(|v| v.links());
         let link = |n: usize| links.and_then(|l| l.get(n)).map(LinkFacts::from);
         let mut files = vec![source.path().to_path_buf()];
@@ -154,6 +158,7 @@ impl Broken {
             parent: link(1),
             files,
             how: Vec::new(),
+            dirs: dirs(spec),
             layers: source.layered().cloned(),
         }
     }
@@ -163,7 +168,7 @@ impl Broken {
         disk: CheckedDisk,
         format: Format,
         mut how: Vec<String>,
-        path: &Path,
+        (path, dirs): (&Path, Vec<PathBuf>),
     ) -> Option<Self> {
         let mut links = disk
             .layers
@@ -185,6 +190,7 @@ impl Broken {
             parent,
             files,
             how,
+            dirs,
             layers: Some(layers),
         })
     }
@@ -192,6 +198,16 @@ impl Broken {
     /// Length of the disk in bytes.
     pub fn len(&self) -> u64 {
         self.disk.len()
+    }
+
+    /// Logical sector size in bytes.
+    pub fn sector_size(&self) -> u32 {
+        self.disk.sector_size()
+    }
+
+    /// Where the copy's parents may lie.
+    pub fn dirs(&self) -> &[PathBuf] {
+        &self.dirs
     }
 
     /// Whether it has no bytes at all.
@@ -239,7 +255,7 @@ impl Broken {
         let lost = self.disk.lost();
         let touched = match lost.is_empty() {
             true => Vec::new(),
-            false => touched(out, &lost),
+            false => touched(out, &self.dirs, &lost),
         };
         Ok(Mended {
             files,
@@ -280,11 +296,22 @@ fn is_of_chain(code: &str) -> bool {
     code.starts_with("parent-") || code.starts_with("chain-")
 }
 
+/// SOURCE's own directory, and those that the user allows.
+fn dirs(spec: &SourceSpec) -> Vec<PathBuf> {
+    let own = match spec.path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    let mut dirs = spec.allow_dirs.clone();
+    dirs.push(own);
+    dirs
+}
+
 /// Guest files of the copy that lie in what was lost, if its file systems can be read.
-fn touched(out: &Path, lost: &[Range<u64>]) -> Vec<Owner> {
+fn touched(out: &Path, dirs: &[PathBuf], lost: &[Range<u64>]) -> Vec<Owner> {
     let spec = SourceSpec {
         path: out.to_path_buf(),
-        allow_dirs: out.parent().map(Path::to_path_buf).into_iter().collect(),
+        allow_dirs: dirs.to_vec(),
         ..SourceSpec::default()
     };
     let tree = Source::open(&spec).and_then(|s| Tree::new(Arc::new(s), TreeOptions::default()));

@@ -9,7 +9,7 @@ mod text;
 
 use crate::{exit::Failure, verb::verify::document::Json};
 use convert::place::Partial;
-use disk_io::{DiskError, output::write_error};
+use disk_io::output::write_error;
 use serde::Serialize;
 use std::{
     io::Write,
@@ -231,13 +231,7 @@ pub(crate) fn write_all(
 /// A report that was asked for and cannot be, known before anything is read.
 pub(crate) fn check_places(places: &[Place]) -> Result<(), Failure> {
     for place in places {
-        if place.path.is_dir() {
-            return Err(DiskError::refused("writing the report")
-                .file(place.path.display())
-                .expected("the name of a file")
-                .found("a directory")
-                .into());
-        }
+        drop(Partial::create(&place.path, true)?);
     }
     Ok(())
 }

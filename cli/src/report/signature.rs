@@ -96,7 +96,9 @@ fn public(key: &str) -> Result<PublicKey> {
             PublicKeyBox::from_string(&kept).and_then(PublicKeyBox::into_public_key)
         }
     };
-    made.map_err(|e| fail(doing, path, e))
+    made.map_err(|e| {
+        fail(doing, path, e).hint("a file that minisign wrote (minisign.pub), or its second line")
+    })
 }
 
 /// Whether the signature beside a file is of this key and these bytes; what is said with it.

@@ -11,7 +11,7 @@ use crate::{
     source,
 };
 use clap::Args;
-use convert::Progress;
+use convert::{Progress, place::Partial};
 use disk_io::{Severity, error::escape};
 use guest_fs::Name;
 use serde::Serialize;
@@ -119,6 +119,10 @@ struct OwnerJson {
 impl Check {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
         let spec = source::spec_of(&self.source, global)?;
+        if let Some(out) = &self.repair {
+            // What is refused is refused before an hour of checking.
+            drop(Partial::create(out, self.force)?);
+        }
         let options = Options {
             decode: !self.no_decode,
             files: !self.no_files,

@@ -246,7 +246,11 @@ impl Drill {
             if ended {
                 break ("ended", None, String::new());
             }
-            let screen = monitor.text(&scratch)?;
+            let screen = match monitor.text(&scratch) {
+                // It may have switched itself off just now.
+                Err(_) if guest.ended() => break ("ended", None, String::new()),
+                other => other?,
+            };
             let failed = FAILURES
                 .iter()
                 .find(|f| screen.contains(*f) || serial.contains(*f));

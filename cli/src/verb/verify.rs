@@ -109,7 +109,8 @@ impl Verify {
         let spec = source::spec_of(&self.source, global)?;
         let options = Options {
             check: CheckOptions {
-                decode: true,
+                // Of a sample not everything is decoded either.
+                decode: self.sample.is_none(),
                 files: true,
                 jobs: self.jobs,
             },
@@ -156,6 +157,12 @@ impl Verify {
             (false, false) => Exit::Done,
         };
         let document = Json::new(&self.source.source, &verified, exit);
+        let mut out = Out::new();
+        match self.json {
+            true => out.document(&document)?,
+            false => print(&mut out, &verified, exit)?,
+        }
+        out.finish()?;
         if !self.report.is_empty() {
             let run = Run {
                 began,
@@ -164,12 +171,6 @@ impl Verify {
             let evidence = Evidence::new(&self.source.source, &document, &verified, &run);
             report::write_all(&evidence, &self.report, &parts(&spec), key.as_ref())?;
         }
-        let mut out = Out::new();
-        match self.json {
-            true => out.document(&document)?,
-            false => print(&mut out, &verified, exit)?,
-        }
-        out.finish()?;
         Ok(exit)
     }
 }

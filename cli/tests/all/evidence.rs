@@ -208,6 +208,18 @@ fn evidence() {
         manifest
     );
     f.run(&["verify", "bk", "--report", "e.doc"]).code(2);
+    // Known before anything is read.
+    let ran = f.run(&["verify", "bk", "--report", "no/e.txt"]).code(1);
+    assert!(
+        ran.err.contains("mkdir -p no") && ran.out.is_empty(),
+        "{}",
+        ran.err
+    );
+    let said = verify(&f, 4, &["web & <co>", "--target", "no"]);
+    assert!(
+        said["restorable"].to_string().contains("No such file"),
+        "{said}"
+    );
 }
 
 #[test]

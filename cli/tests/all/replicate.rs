@@ -250,3 +250,42 @@ fn one_at_a_time() {
     assert!(refused);
     f.run(&["replicate", "disk.vmdk", "hot.raw"]).code(0);
 }
+
+/// What is noted of a target is believed only as far as it fits.
+#[test]
+fn notes_that_do_not_fit() {
+    let f = Fixture::new();
+    f.noise();
+    let hot = ["replicate", "disk.vmdk", "hot.raw"];
+    f.run(&hot).code(0);
+    // The hashes say that it has what it will get: it would be left out.
+    let (units, old) = (f.path("hot.raw.replica.units"), f.raw());
+    change(&f, &[(6_000_000, 1)]);
+    f.run(&["export", "disk.vmdk", "bk"]).code(0);
+    fs::copy(f.path("bk/disk.vmdk.units"), &units).unwrap();
+    let err = f.run(&hot).code(1).err;
+    assert!(err.contains("--force"), "{err}");
+    assert_eq!(fs::read(f.path("hot.raw")).unwrap(), old);
+    let said = replicate(&f, &["--force", "disk.vmdk", "hot.raw"]);
+    assert_eq!(said["changed_units"], 1);
+    assert_eq!(fs::read(f.path("hot.raw")).unwrap(), f.raw());
+    fs::remove_file(&units).unwrap();
+    f.run(&hot).code(1);
+    replicate(&f, &["--force", "disk.vmdk", "hot.raw"]);
+    // The target is gone: what is sent is all of it.
+    fs::remove_file(f.path("hot.raw")).unwrap();
+    let have = f.run(&["replicate", "--have", "hot.raw"]).code(0).out;
+    let send = ["replicate", "--send", "disk.vmdk", "--since", "-"];
+    let stream = f.run_with(&send, &have).code(0).out;
+    f.run_with(&["replicate", "--receive", "hot.raw"], &stream)
+        .code(0);
+    assert_eq!(fs::read(f.path("hot.raw")).unwrap(), f.raw());
+    // No directory, a directory.
+    let err = f.run(&["replicate", "disk.vmdk", "no/hot.raw"]).code(1).err;
+    assert!(err.contains("mkdir -p no"), "{err}");
+    let err = f
+        .run(&["replicate", "--force", "disk.vmdk", "bk"])
+        .code(1)
+        .err;
+    assert!(err.contains("a directory"), "{err}");
+}

@@ -122,9 +122,15 @@ impl Replica {
     /// `Refused` while somebody else is at it; `Corrupt` if what is known of it is not.
     pub fn open(target: &Path) -> Result<Self> {
         let places = Places::of(target)?;
+        places.check()?;
         let lock = places.take_lock()?;
+        let mut state = State::load(&places)?;
+        // What is noted is of a target that is gone: it is made anew.
+        if !places.target().exists() && !places.applying().exists() {
+            state = None;
+        }
         Ok(Self {
-            state: State::load(&places)?,
+            state,
             places,
             _lock: lock,
         })
@@ -142,10 +148,22 @@ impl Replica {
             None if there => Standing::Foreign,
             Some(state) if there => match state.touched(&self.places) {
                 Some((file, how)) => Standing::Ran(file, how),
+                // Hashes that are not those of the target would hide what it has not.
+                None if !self.is_known() => Standing::Foreign,
                 None => Standing::Kept,
             },
             _ => Standing::Absent,
         }
+    }
+
+    /// Whether the hashes beside it are those of what it was brought to.
+    fn is_known(&self) -> bool {
+        let Some(state) = &self.state else {
+            return false;
+        };
+        let units = Units::open(&self.places.units(), state.size);
+        let digest = units.and_then(|u| u.digest(state.size));
+        digest.is_ok_and(|d| d.hex() == state.digest)
     }
 
     /// Ends what was cut off while the target was written to; whether there was something.

@@ -47,6 +47,22 @@ impl Places {
         &self.target
     }
 
+    /// # Errors
+    /// `Io` if there is no directory for it; `Refused` for what is no file.
+    pub(super) fn check(&self) -> Result<()> {
+        Partial::dir_of(&self.target)?;
+        match fs::symlink_metadata(&self.target) {
+            Ok(found) if !found.is_file() => Err(DiskError::refused("replicating")
+                .file(self.target.display())
+                .expected("a regular file, or none")
+                .found(match found.is_dir() {
+                    true => "a directory",
+                    false => "a link or a device",
+                })),
+            _ => Ok(()),
+        }
+    }
+
     fn with(&self, end: &str) -> PathBuf {
         let mut name = self.target.file_name().unwrap_or_default().to_owned();
         name.push(end);

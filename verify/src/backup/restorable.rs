@@ -57,7 +57,11 @@ pub(super) fn look(
 fn room(target: &Path, pictures: &[Picture], name: Option<&str>) -> Result<Option<DiskError>> {
     let doing = "looking for room for a restore";
     let fail = |e: &std::io::Error| DiskError::io(doing, e).file(target.display());
-    let found = std::fs::metadata(target).map_err(|e| fail(&e))?;
+    let found = match std::fs::metadata(target) {
+        Ok(found) => found,
+        // Of the backup itself that says nothing.
+        Err(e) => return Ok(Some(fail(&e))),
+    };
     if !found.is_dir() {
         return Ok(Some(
             DiskError::refused(doing)

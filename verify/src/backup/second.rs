@@ -1,14 +1,13 @@
 //! A second opinion: files read again with the crates `ntfs` and `fatfs`, where these are known to
 //! be right (the faults that limit it are tests, in `tests/suite/oracles`).
 
-use disk_io::{Disk, DiskError, Result, positioned::cursor};
+use disk_io::{Disk, DiskError, Result, guarded::guarded, positioned::cursor};
 use fatfs::{FileSystem as FatVolume, FsOptions};
 use guest_fs::{FileSystem, FsKind, Metadata, NodeId, fs::attributes};
 use ntfs::{Ntfs, NtfsAttributeType, NtfsReadSeek};
 use std::{
     collections::BTreeMap,
     io::{self, Read, Seek, SeekFrom, Write},
-    panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook},
     sync::Arc,
 };
 
@@ -70,13 +69,13 @@ impl Reader {
         }
         let mut raw = cursor(disk.clone());
         match kind {
-            Some(FsKind::Ntfs) => match guarded(|| Ntfs::new(&mut raw).ok()) {
+            Some(FsKind::Ntfs) => match guarded(|| Ntfs::new(&mut raw).ok()).flatten() {
                 Some(ntfs) => Self::Ntfs(Box::new((ntfs, raw))),
                 None => Self::None("of volumes that it cannot open"),
             },
             Some(FsKind::Fat12 | FsKind::Fat16 | FsKind::Fat32) => {
                 let options = FsOptions::new().update_accessed_date(false);
-                match guarded(|| FatVolume::new(ReadOnly(raw), options).ok()) {
+                match guarded(|| FatVolume::new(ReadOnly(raw), options).ok()).flatten() {
                     Some(fat) => Self::Fat(Box::new(fat)),
                     None => Self::None("of volumes that it cannot open"),
                 }
@@ -109,10 +108,10 @@ impl Reader {
             Self::Ntfs(reader) => {
                 let (ntfs, raw) = &mut **reader;
                 let end = initialized(fs, node, ours)?;
-                guarded(|| Some(with_ntfs(ntfs, raw, node.record, ours, end)))
+                guarded(|| with_ntfs(ntfs, raw, node.record, ours, end))
             }
             Self::Fat(fat) => match std::str::from_utf8(path) {
-                Ok(path) => guarded(|| Some(with_fat(fat, path, ours))),
+                Ok(path) => guarded(|| with_fat(fat, path, ours)),
                 Err(_) => None,
             },
         };
@@ -132,15 +131,6 @@ impl Reader {
         }
         Ok(())
     }
-}
-
-/// The crates panic where they should fail; nobody needs to see that.
-fn guarded<T>(work: impl FnOnce() -> Option<T>) -> Option<T> {
-    let hook = take_hook();
-    set_hook(Box::new(|_| {}));
-    let done = catch_unwind(AssertUnwindSafe(work));
-    set_hook(hook);
-    done.ok().flatten()
 }
 
 /// Why a comparison ended.
@@ -236,4 +226,50 @@ fn same(
         at += wanted as u64;
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use disk_io::MemDisk;
+    use guest_fs::{Name, OpenOptions, volume};
+
+    /// A byte that one of the two has otherwise is told, and where.
+    #[test]
+    fn a_difference_is_found() {
+        let mut disk = io::Cursor::new(vec![0; 1 << 20]);
+        fatfs::format_volume(&mut disk, fatfs::FormatVolumeOptions::new()).unwrap();
+        let bytes: Vec<u8> = (0..5000u32).map(|n| (n % 251) as u8).collect();
+        {
+            let fs = FatVolume::new(&mut disk, FsOptions::new()).unwrap();
+            let mut file = fs.root_dir().create_file("a.bin").unwrap();
+            file.write_all(&bytes).unwrap();
+        }
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new(disk.into_inner()));
+        let fs = volume::open(&disk, &OpenOptions::default()).unwrap();
+        let node = fs.lookup(fs.root(), &Name::from("a.bin")).unwrap().unwrap();
+        let metadata = fs.metadata(node).unwrap();
+        let mut reader = Reader::open(Some(fs.info().kind), &disk, true);
+        let mut second = Second::default();
+        let mut wrong = bytes.clone();
+        wrong[4321] ^= 1;
+        for ours in [bytes, wrong] {
+            let ours: Arc<dyn Disk> = Arc::new(MemDisk::new(ours));
+            let names = (&b"/p0/a.bin"[..], &b"a.bin"[..]);
+            reader
+                .compare(&fs, (node, &metadata), names, &ours, &mut second)
+                .unwrap();
+        }
+        assert_eq!((second.same, second.differ.len()), (1, 1));
+        let (path, e) = &second.differ[0];
+        assert_eq!((path.as_slice(), e.at()), (&b"/p0/a.bin"[..], Some(4321)));
+        // One that is damaged is not asked about, and that is counted.
+        let ours: Arc<dyn Disk> = Arc::new(MemDisk::new(vec![0; 10]));
+        let mut closed = Reader::open(Some(fs.info().kind), &disk, false);
+        let names = (&b"/p0/a.bin"[..], &b"a.bin"[..]);
+        closed
+            .compare(&fs, (node, &metadata), names, &ours, &mut second)
+            .unwrap();
+        assert_eq!(second.left.values().sum::<u64>(), 1);
+    }
 }

@@ -29,7 +29,7 @@ pub struct Salvaged {
     /// Where the marker of each grain is.
     grains: BTreeMap<u64, u64>,
     lost: Vec<Range<u64>>,
-    /// Whether the stream ends as streams do, or has what follows its last grain.
+    /// Whether it has what follows its last grain.
     ended: bool,
 }
 
@@ -75,7 +75,7 @@ impl Salvaged {
         self.grains.len()
     }
 
-    /// Whether the stream ends as streams do.
+    /// Whether the stream has what follows its last grain.
     pub fn ended(&self) -> bool {
         self.ended
     }
@@ -107,15 +107,17 @@ impl Salvaged {
                     continue;
                 }
             } else if value == 0 && kind == 0 {
-                self.ended = true;
-                break;
+                // The end, behind the directory. Before it: a hole where grains were.
+                if self.ended {
+                    break;
+                }
             } else if kind <= 4 {
                 let sectors = if kind == 4 { 0 } else { value };
                 let skip = crate::bytes(sectors.saturating_add(1));
                 let next = skip.and_then(|n| at.checked_add(n)).filter(|n| *n <= end);
                 if let Some(next) = next {
                     // The directory comes when every grain is written.
-                    self.ended |= kind == DIRECTORY;
+                    self.ended |= kind == DIRECTORY && value > 0;
                     at = next;
                     continue;
                 }

@@ -66,7 +66,7 @@ impl Check {
         // It has to be as sound as what we write always is.
         let copy = SourceSpec {
             path: out.to_path_buf(),
-            allow_dirs: [spec.allow_dirs.clone(), vec![dir_of(&spec.path)]].concat(),
+            allow_dirs: broken.dirs().to_vec(),
             ..SourceSpec::default()
         };
         let options = Options {
@@ -153,13 +153,6 @@ impl Check {
     }
 }
 
-fn dir_of(path: &Path) -> std::path::PathBuf {
-    match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir.to_path_buf(),
-        _ => Path::new(".").to_path_buf(),
-    }
-}
-
 /// Written as SOURCE is, and the parent's name.
 fn as_it_was(broken: &Broken, out: &Path) -> Result<(ImageFormat, Option<String>), Failure> {
     let args = FormatArgs::default();
@@ -171,7 +164,7 @@ fn as_it_was(broken: &Broken, out: &Path) -> Result<(ImageFormat, Option<String>
         disk_image::Format::Vdi => Format::Vdi,
         _ => Format::Vmdk,
     };
-    let mut chosen = args.format(format, 512, false)?;
+    let mut chosen = args.format(format, broken.sector_size(), false)?;
     let mut named = None;
     if let ImageFormat::Vmdk(options) = &mut chosen {
         let create_type = broken.top.as_ref().and_then(|t| t.create_type.as_deref());

@@ -6,10 +6,14 @@ use crate::bench::{
     report::rows,
 };
 use anyhow::{Result, ensure};
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-/// One link more, which rewrites 1 % of the grains here and there.
-pub(crate) fn since(bench: &mut Bench) -> Result<()> {
+/// A disk, and the same with one link more, which rewrites 1 % of its grains.
+fn states(bench: &mut Bench) -> Result<(PathBuf, PathBuf)> {
     bench.sparse()?;
     bench.forget(&["disk.raw", "stream.vmdk"])?;
     let mut chain = bench.chain(true)?;
@@ -18,6 +22,12 @@ pub(crate) fn since(bench: &mut Bench) -> Result<()> {
     chain.grow(2)?;
     let new = chain.top.clone();
     warm(&new)?;
+    Ok((old, new))
+}
+
+/// One link more, which rewrites 1 % of the grains here and there.
+pub(crate) fn since(bench: &mut Bench) -> Result<()> {
+    let (old, new) = states(bench)?;
     let backups = bench.work("backups")?;
     let _ = fs::remove_dir_all(&backups);
     fs::create_dir(&backups)?;
@@ -66,14 +76,7 @@ pub(crate) fn since(bench: &mut Bench) -> Result<()> {
 
 /// A raw copy is brought up to date by one link more, which rewrites 1 % of the grains.
 pub(crate) fn replicate(bench: &mut Bench) -> Result<()> {
-    bench.sparse()?;
-    bench.forget(&["disk.raw", "stream.vmdk"])?;
-    let mut chain = bench.chain(true)?;
-    chain.grow(1)?;
-    let old = chain.top.clone();
-    chain.grow(2)?;
-    let new = chain.top.clone();
-    warm(&new)?;
+    let (old, new) = states(bench)?;
     let place = bench.work("replicas")?;
     let _ = fs::remove_dir_all(&place);
     fs::create_dir(&place)?;
