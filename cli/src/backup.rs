@@ -12,7 +12,7 @@ use convert::backup::{
     digest_of,
 };
 use disk_io::{Disk, DiskError};
-use inventory::{FileKind, Slot, vm::rfc3339};
+use inventory::{FileKind, Point, Slot, vm::rfc3339};
 use proxy::{Machine, SourceSpec};
 use std::sync::Arc;
 
@@ -31,7 +31,13 @@ pub(crate) struct Taken {
 }
 
 /// Opens SOURCE: a machine as of a restore point, or a disk.
-pub(crate) fn take(args: &SourceArgs, global: &Global, changes: Changes) -> Result<Taken, Failure> {
+/// With `memory`, its saved state comes along, so that it goes on where it was.
+pub(crate) fn take(
+    args: &SourceArgs,
+    global: &Global,
+    changes: Changes,
+    memory: bool,
+) -> Result<Taken, Failure> {
     let mut spec = source::spec_of(args, global)?;
     let manifest = match spec.datastores.is_empty() && spec.path.is_dir() {
         true => Manifest::read(&spec.path)?,
@@ -48,10 +54,10 @@ pub(crate) fn take(args: &SourceArgs, global: &Global, changes: Changes) -> Resu
         };
         let expected = Some(disk.digest.clone());
         spec.path = spec.path.join(&disk.file);
-        return one_disk(&spec, expected);
+        return one_disk(&spec, expected, memory);
     }
     match spec.machines()? {
-        None => one_disk(&spec, None),
+        None => one_disk(&spec, None, memory),
         Some(machines) => {
             let (machine, date_used) = machines.only(spec.snapshot.as_deref())?;
             let wanted = spec.snapshot.clone().filter(|_| !date_used);
@@ -60,12 +66,28 @@ pub(crate) fn take(args: &SourceArgs, global: &Global, changes: Changes) -> Resu
                 (None, Some(dir)) => Manifest::read(&dir)?,
                 _ => manifest,
             };
-            machine_parts(&spec, machine, wanted.as_deref(), manifest, changes)
+            machine_parts(
+                &spec,
+                machine,
+                wanted.as_deref(),
+                manifest,
+                (changes, memory),
+            )
         }
     }
 }
 
-fn one_disk(spec: &SourceSpec, expected: Option<DigestEntry>) -> Result<Taken, Failure> {
+fn one_disk(
+    spec: &SourceSpec,
+    expected: Option<DigestEntry>,
+    memory: bool,
+) -> Result<Taken, Failure> {
+    if memory {
+        return Err(Failure::usage_with(
+            "a disk has no memory",
+            "name the machine: its .vmx or its directory",
+        ));
+    }
     let opened = Arc::new(proxy::Source::open(spec)?);
     let stem = opened.path().file_stem().unwrap_or_default();
     let stem = stem.to_string_lossy().into_owned();
@@ -95,7 +117,7 @@ fn machine_parts(
     machine: &Machine,
     wanted: Option<&str>,
     manifest: Option<Manifest>,
-    changes: Changes,
+    (mut changes, memory): (Changes, bool),
 ) -> Result<Taken, Failure> {
     let vm = machine.vm();
     let point = machine.point(wanted)?;
@@ -158,12 +180,17 @@ fn machine_parts(
             ));
         }
     }
+    let state = match memory {
+        true => saved_state(machine, point)?,
+        false => Vec::new(),
+    };
+    changes.resume = state.first().cloned();
     let mut files: Vec<(String, Arc<dyn Disk>)> = Vec::new();
     for file in &vm.files {
         let wanted = matches!(
             file.kind,
             FileKind::Nvram | FileKind::ExtendedConfig | FileKind::DataSet
-        );
+        ) || state.iter().any(|s| file.name.as_os_str() == s.as_str());
         let Some(name) = file.name.to_str().filter(|_| wanted) else {
             continue;
         };
@@ -199,6 +226,45 @@ fn machine_parts(
         changes,
     });
     Ok(taken)
+}
+
+/// The files from which the machine goes on where it was: its state, and its memory where that is
+/// in a file of its own.
+fn saved_state(machine: &Machine, point: &Point) -> Result<Vec<String>, Failure> {
+    let vm = machine.vm();
+    let Some(state) = &point.state else {
+        let with: Vec<&str> = vm
+            .points
+            .iter()
+            .filter(|p| p.state.is_some())
+            .map(|p| p.name.as_str())
+            .collect();
+        return Err(DiskError::not_found("looking for the machine's memory")
+            .file(vm.config_file.display())
+            .expected(format!("that it was saved with {}", point.name))
+            .found(match with.is_empty() {
+                true => "no point with memory".into(),
+                false => format!("points with memory: {}", with.join(", ")),
+            })
+            .hint("leave out --with-memory, or say which with --snapshot")
+            .into());
+    };
+    let base = |name: &str| name.rsplit(['/', '\\']).next().unwrap_or(name).to_owned();
+    let state = base(state);
+    let there = |name: &str| vm.files.iter().any(|f| f.name.as_os_str() == name);
+    if !there(&state) {
+        return Err(DiskError::not_found("looking for the machine's memory")
+            .file(vm.config_file.display())
+            .expected(format!("{state} beside it"))
+            .into());
+    }
+    let stem = state.rsplit_once('.').map_or(state.as_str(), |(s, _)| s);
+    let memory = format!("{stem}.vmem");
+    // Older products have it inside the state's file.
+    Ok(match there(&memory) {
+        true => vec![state, memory],
+        false => vec![state],
+    })
 }
 
 /// Names of files in the new directory begin as the configuration's does: `nvram` and

@@ -18,6 +18,7 @@
 pub mod config;
 pub mod dictionary;
 pub mod place;
+mod redo;
 pub mod scan;
 pub mod snapshots;
 pub mod vm;

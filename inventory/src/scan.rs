@@ -3,6 +3,7 @@
 use crate::{
     config::Config,
     place::{Listing, Place},
+    redo,
     vm::Vm,
 };
 use disk_io::{DiskError, Purpose, Result};
@@ -141,7 +142,8 @@ impl Inventory {
         for (dir, listing) in &self.directories {
             for (name, _) in &listing.files {
                 let lower = name.to_string_lossy().to_ascii_lowercase();
-                let is_disk = lower.ends_with(".vmdk") && !lower.ends_with("-ctk.vmdk");
+                let is_disk = lower.ends_with(".vmdk") && !lower.ends_with("-ctk.vmdk")
+                    || redo::is_redo(name);
                 let path = dir.join(name);
                 if is_disk && !used.contains(&path) {
                     unused.push(path);

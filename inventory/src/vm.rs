@@ -4,7 +4,8 @@ use crate::{
     config::{Config, Slot},
     dictionary::Dictionary,
     place::{Listing, Place},
-    snapshots::Snapshots,
+    redo,
+    snapshots::{Snapshot, Snapshots},
 };
 use disk_io::{DiskError, ErrorKind, Purpose, Result};
 use std::path::{Path, PathBuf};
@@ -41,10 +42,48 @@ pub struct Point {
     pub created: Option<i64>,
     /// How many snapshots it was made on.
     pub depth: usize,
-    /// Whether the machine's memory was saved with it.
-    pub memory: bool,
+    /// What the guest had done when it was taken.
+    pub consistency: Consistency,
+    /// The file in which the machine's state and memory were saved with it.
+    pub state: Option<String>,
     /// Its disks, by place.
     pub disks: Vec<PointDisk>,
+}
+
+/// What a guest had done when a point was taken, as far as files tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Its memory was saved too: it goes on where it was.
+    Memory,
+    /// Its file systems, perhaps its applications, had written everything: Windows' shadow
+    /// copy service left its list beside the machine.
+    Quiesced,
+    /// Nothing says so: as after a loss of power.
+    Crash,
+    /// The present state: whether it was off, or ran when its files were copied, is not in them.
+    Unknown,
+}
+
+impl Consistency {
+    /// A stable word, as used in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Quiesced => "quiesced",
+            Self::Crash => "crash",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// For people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Memory => "with memory",
+            Self::Quiesced => "quiesced",
+            Self::Crash => "crash-consistent",
+            Self::Unknown => "as its files are",
+        }
+    }
 }
 
 /// A disk of a restore point.
@@ -85,6 +124,8 @@ pub enum FileKind {
     DataSet,
     /// `-ctk.vmdk`
     ChangeTracking,
+    /// What Windows' shadow copy service said when a snapshot was taken.
+    QuiesceManifest,
     /// `.lck`, `.vmtx` and others that are told by name.
     Other,
 }
@@ -104,6 +145,7 @@ impl FileKind {
             Self::Log => "log",
             Self::DataSet => "data-set",
             Self::ChangeTracking => "change-tracking",
+            Self::QuiesceManifest => "quiesce-manifest",
             Self::Other => "other",
         }
     }
@@ -117,6 +159,9 @@ impl FileKind {
         // `vmware-1.log`, ESX 2's `vmware.log.3`.
         if name.starts_with("vmware") && name.contains(".log") {
             return Some(Self::Log);
+        }
+        if name.contains("vss") && name.contains("manifest") && name.ends_with(".zip") {
+            return Some(Self::QuiesceManifest);
         }
         Some(match name.rsplit_once('.')?.1 {
             "vmx" | "vmtx" => Self::Config,
@@ -153,8 +198,9 @@ impl Vm {
         let gate = place.gate(dir)?;
         let opened = gate.open(file, Purpose::Member)?;
         let name = opened.path.display().to_string();
-        let config = Config::new(Dictionary::read(&*opened.disk, &name)?);
+        let mut config = Config::new(Dictionary::read(&*opened.disk, &name)?);
         let mut warnings = config.warnings.clone();
+        redo::attach(&mut config.disks, listing, &mut warnings);
         if config.encrypted {
             warnings.push("the configuration is encrypted: what it hides is not known".into());
         }
@@ -185,9 +231,10 @@ impl Vm {
                 );
             }
         }
-        let points = points(&config, snapshots.as_ref(), &mut warnings);
+        let files = files(listing, file);
+        let points = points(&config, snapshots.as_ref(), &files, &mut warnings);
         Ok(Self {
-            files: files(listing, file),
+            files,
             dir: dir.to_path_buf(),
             config_file: file.to_path_buf(),
             config,
@@ -343,6 +390,7 @@ fn files(listing: &Listing, config: &Path) -> Vec<VmFile> {
 fn points(
     config: &Config,
     snapshots: Option<&Snapshots>,
+    files: &[VmFile],
     warnings: &mut Vec<String>,
 ) -> Vec<Point> {
     let now = config.disks.iter().map(|d| PointDisk {
@@ -364,13 +412,19 @@ fn points(
             disk.slot, disk.file
         ));
     }
+    let suspended = config.dictionary.text("checkpoint.vmState");
+    let suspended = suspended.filter(|s| !s.is_empty()).map(str::to_owned);
     let mut points = vec![Point {
         uid: None,
         name: "current".into(),
         description: None,
         created: None,
         depth: 0,
-        memory: false,
+        consistency: match suspended {
+            Some(_) => Consistency::Memory,
+            None => Consistency::Unknown,
+        },
+        state: suspended,
         disks: now.clone(),
     }];
     for (depth, s) in snapshots.map(Snapshots::tree).unwrap_or_default() {
@@ -397,11 +451,33 @@ fn points(
             description: s.description.clone(),
             created: s.created,
             depth: depth + 1,
-            memory: s.kind == Some(1),
+            consistency: match (s.kind, snapshots.is_some_and(|all| quiesced(s, all, files))) {
+                (Some(1), _) => Consistency::Memory,
+                (_, true) => Consistency::Quiesced,
+                (_, false) => Consistency::Crash,
+            },
+            state: s.state_file.clone().filter(|_| s.kind == Some(1)),
             disks,
         });
     }
     points
+}
+
+/// Whether the shadow copy service's list of a snapshot is there: by the number in its name, or
+/// because there is one of each.
+fn quiesced(snapshot: &Snapshot, all: &Snapshots, files: &[VmFile]) -> bool {
+    let lists = files.iter().filter(|f| f.kind == FileKind::QuiesceManifest);
+    let numbers: Vec<Option<i64>> = lists
+        .map(|f| {
+            let stem = f.name.file_stem().unwrap_or_default().to_string_lossy();
+            let last = stem.rsplit(|c: char| !c.is_ascii_digit()).next()?;
+            last.parse().ok()
+        })
+        .collect();
+    match (numbers.as_slice(), all.all.len()) {
+        ([None], 1) => true,
+        (numbers, _) => numbers.contains(&Some(snapshot.uid)),
+    }
 }
 
 #[cfg(test)]

@@ -57,7 +57,14 @@ impl Tree {
         let mut missing: Vec<DiskError> = Vec::new();
         let mut remarks = Vec::new();
         let mut unsearched = Vec::new();
-        for (_, door) in self.searched() {
+        let volumes = self.searched();
+        let closed = self.closed();
+        for (disk, e) in &closed {
+            let disk = self.path_of(*disk).to_string();
+            remarks.push(format!("{disk} was not searched: {e}"));
+            unsearched.push(disk);
+        }
+        for (_, door) in volumes {
             let door = own_node(door);
             match self.walk(door, path, path) {
                 Ok(resolved) => found.push(resolved),
@@ -80,6 +87,8 @@ impl Tree {
                 let volumes = self.list_volumes();
                 // With one readable volume its own error says more than "in none".
                 let base = match (path::volume_name(path), missing.as_slice()) {
+                    // Nothing could be searched: why is the answer.
+                    (_, []) if let [(_, e), ..] = closed.as_slice() => e.clone(),
                     (Some(name), _) => {
                         let name = Name::from_bytes(name);
                         DiskError::not_found(format!("there is no volume /{name}")).file(&shown)

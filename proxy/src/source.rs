@@ -161,7 +161,8 @@ impl Source {
         let path = opened.path.clone();
         let image = disk_image::open(opened.clone(), &spec.image_options())?;
         let mut warnings = image.warnings.clone();
-        if newer && image.vmdk.is_some() {
+        // Also on a flat disk of ESX 2, which has no descriptor.
+        if newer && (image.vmdk.is_some() || image.format == Format::Raw) {
             warnings.extend(newer_data(&opened));
         }
         let members = Member::open_all(spec)?;

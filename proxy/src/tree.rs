@@ -512,7 +512,7 @@ impl Tree {
             return self.volumes.iter().map(|(_, v)| v.clone()).collect();
         };
         for (id, _) in self.own.children(current) {
-            // One that cannot be opened is said to be so when it is named.
+            // What cannot be opened is told by `closed`, and when it is named.
             let _ = self.place(own_node(id));
         }
         let below = |mut at: OwnId| {
@@ -523,6 +523,15 @@ impl Tree {
         };
         let all = self.volumes.iter().map(|(_, v)| v);
         all.filter(|(_, door)| below(*door)).cloned().collect()
+    }
+
+    /// Disks of the machine's present state that cannot be opened, with the reason.
+    pub(crate) fn closed(&self) -> Vec<(Node, DiskError)> {
+        let disks = self.current.map(|current| self.own.children(current));
+        let nodes = disks.into_iter().flatten().map(|(id, _)| own_node(id));
+        nodes
+            .filter_map(|n| self.place(n).err().map(|e| (n, e)))
+            .collect()
     }
 
     /// Finds a name in a directory: exactly first, then, where the guest's file system

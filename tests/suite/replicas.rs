@@ -49,6 +49,15 @@ fn replicate(args: &[&str]) -> Command {
     command
 }
 
+/// Whether the journal is complete, so that the target is being written.
+fn is_applying(dir: &Path) -> bool {
+    let mut names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name());
+    names.any(|n| {
+        n.to_str()
+            .is_some_and(|n| n.ends_with(".applying") || n.ends_with(".journal"))
+    })
+}
+
 fn finish(args: &[&str]) -> Value {
     let out = replicate(args).output().unwrap();
     let said = String::from_utf8_lossy(&out.stderr);
@@ -79,10 +88,16 @@ fn kill(dir: &Path, kills: usize, written: usize) {
         let new = fs::read(&source).unwrap();
         for _ in 0..3 {
             let mut child = replicate(&paths).spawn().unwrap();
-            // Every other one late, when the target is written.
-            let from = if trials % 2 == 0 { 0.6 } else { 0.0 };
-            let part = f64::from(noise.next() % 1000) / 1000.0;
-            sleep(whole.mul_f64(from + (1.0 - from) * part));
+            // Every other one when the target is written, however long that takes to come.
+            match trials % 2 == 0 {
+                true => {
+                    while !is_applying(dir) && child.try_wait().unwrap().is_none() {
+                        sleep(Duration::from_micros(200));
+                    }
+                    sleep(Duration::from_micros(u64::from(noise.next() % 4000)));
+                }
+                false => sleep(whole.mul_f64(f64::from(noise.next() % 1000) / 1000.0)),
+            }
             if child.try_wait().unwrap().is_some() {
                 break;
             }

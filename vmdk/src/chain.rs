@@ -12,6 +12,7 @@ use crate::{
     extent::{
         head::{Head, is_complete},
         open::Extents,
+        redo::{self, Bare, Redo},
     },
     image::OpenOptions,
     link::Link,
@@ -111,6 +112,8 @@ struct Wanted {
     cid: Option<u32>,
     hint: Option<String>,
     encoding: &'static encoding_rs::Encoding,
+    /// The child is a redo log: its parent is known by name, length and generation.
+    redo: Option<Redo>,
 }
 
 struct Chain<'a> {
@@ -149,6 +152,14 @@ impl Chain<'_> {
 
     /// Which parent the link asks for, if any.
     fn wanted(&mut self, opened: &Opened, head: &Head) -> Result<Option<Wanted>> {
+        if let Some(Bare::Redo(redo)) = &head.bare {
+            return Ok(Some(Wanted {
+                cid: None,
+                hint: Some(redo.parent.clone()),
+                encoding: encoding_rs::UTF_8,
+                redo: Some(redo.clone()),
+            }));
+        }
         let Some(d) = &head.descriptor else {
             return Ok(None);
         };
@@ -185,6 +196,7 @@ impl Chain<'_> {
             cid,
             hint,
             encoding: d.encoding(),
+            redo: None,
         }))
     }
 
@@ -197,6 +209,10 @@ impl Chain<'_> {
     ) -> Result<(Opened, Head), Unfit> {
         if self.seen.contains(&candidate.id) {
             return Err(Unfit::Seen(candidate.path));
+        }
+        if let Some(redo) = &wanted.redo {
+            let head = below_redo(&candidate, redo).map_err(Unfit::Other)?;
+            return Ok((candidate, head));
         }
         let head = Head::read(&candidate).map_err(Unfit::Other)?;
         if let (Some(child), Some(parent)) = (capacity, head.capacity())
@@ -243,7 +259,10 @@ impl Chain<'_> {
                 }
             };
             match self.fits(opened, capacity, wanted) {
-                Ok(found) => return Ok(self.take(found)),
+                Ok(found) => {
+                    self.warn_redo(child, &found.0, wanted);
+                    return Ok(self.take(found));
+                }
                 Err(unfit) => failure.add(unfit),
             }
         }
@@ -283,6 +302,17 @@ impl Chain<'_> {
     fn take(&mut self, found: (Opened, Head)) -> (Opened, Head) {
         self.seen.insert(found.0.id);
         found
+    }
+
+    fn warn_redo(&mut self, child: &Opened, parent: &Opened, wanted: &Wanted) {
+        if wanted.redo.is_some() {
+            self.warnings.push(format!(
+                "{}: is a redo log of ESX 2, which has no content id: {} is taken for its disk by \
+                 name and length",
+                child.path.display(),
+                parent.path.display()
+            ));
+        }
     }
 
     fn warn_cid(&mut self, child: &Opened, parent: &Opened, head: &Head, wanted: &Wanted) {
@@ -398,6 +428,35 @@ impl Chain<'_> {
     }
 }
 
+/// What lies below a redo log: another one of the generation that it was made on, a disk with a
+/// descriptor, or bytes as they are.
+fn below_redo(candidate: &Opened, redo: &Redo) -> Result<Head> {
+    if crate::probe(&*candidate.disk)?.is_none() {
+        return redo::flat(candidate, redo.len).map(Head::of);
+    }
+    let head = Head::read(candidate)?;
+    let differs = |what: &'static str, expected: String, found: String| {
+        DiskError::corrupt("comparing a redo log with its parent")
+            .code(what)
+            .file(candidate.path.display())
+            .expected(expected)
+            .found(found)
+    };
+    if let Some(len) = head.capacity().filter(|len| *len != redo.len) {
+        let (expected, found) = (redo.len.to_string(), format!("{len} bytes"));
+        return Err(differs("parent-length-differs", expected, found));
+    }
+    if let Some(Bare::Redo(parent)) = &head.bare
+        && redo.parent_generation != 0
+        && redo.parent_generation != parent.generation
+    {
+        let expected = format!("generation {}", redo.parent_generation);
+        let found = format!("generation {}: it was written to since", parent.generation);
+        return Err(differs("parent-cid-differs", expected, found));
+    }
+    Ok(head)
+}
+
 /// Names under which a parent may be found, in order and without repetition.
 fn candidates(wanted: &Wanted) -> Vec<String> {
     let Some(hint) = &wanted.hint else {
@@ -434,6 +493,7 @@ pub(crate) fn disk_names(dir: &dyn Locate) -> Result<Vec<PathBuf>> {
     names.retain(|n| {
         n.extension()
             .is_some_and(|e| e.eq_ignore_ascii_case("vmdk"))
+            || redo::is_redo_name(n)
     });
     if !all || names.len() > MAX_SCANNED {
         return Err(

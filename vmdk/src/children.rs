@@ -1,6 +1,14 @@
 //! Which disks beside this one are newer: they name it as their parent.
 
-use crate::{chain::disk_names, descriptor::Descriptor, extent::head::Head, names};
+use crate::{
+    chain::disk_names,
+    descriptor::Descriptor,
+    extent::{
+        head::Head,
+        redo::{Bare, is_redo_name},
+    },
+    names,
+};
 use disk_io::{FileId, Opened, Purpose, Result};
 use std::{
     collections::HashSet,
@@ -27,6 +35,8 @@ struct Delta {
     parent: String,
     parent_cid: Option<u32>,
     cid: Option<u32>,
+    /// A redo log of ESX 2 has no content ids.
+    redo: bool,
 }
 
 /// Looks through the directory of `source` for disks that have it as an ancestor, the
@@ -36,17 +46,39 @@ struct Delta {
 /// Only if the directory cannot be listed or holds too many disks to look at, or `source`
 /// itself is no VMDK link.
 pub fn newer_children(source: &Opened) -> Result<Vec<Child>> {
-    let head = Head::read(source)?;
+    // Only redo logs lie on what is no link.
+    let is_link = crate::probe(&*source.disk)?.is_some();
+    // A flat file below redo logs has nothing that could be read.
+    let cid = match is_link {
+        true => Head::read(source)?
+            .descriptor
+            .as_ref()
+            .and_then(Descriptor::cid),
+        false => None,
+    };
     let mut deltas = Vec::new();
-    for name in disk_names(&*source.dir)? {
+    let names = disk_names(&*source.dir)?;
+    for name in names.into_iter().filter(|n| is_link || is_redo_name(n)) {
         let Ok(opened) = source.dir.open(&name, Purpose::Parent) else {
             continue;
         };
-        let Ok(Head {
-            descriptor: Some(d),
-            ..
-        }) = Head::read(&opened)
-        else {
+        let Ok(head) = Head::read(&opened) else {
+            continue;
+        };
+        if let Some(Bare::Redo(redo)) = &head.bare
+            && let Some(parent) = names::base_name(&redo.parent)
+        {
+            deltas.push(Delta {
+                parent: parent.to_owned(),
+                parent_cid: None,
+                cid: None,
+                redo: true,
+                id: opened.id,
+                path: name,
+            });
+            continue;
+        }
+        let Some(d) = &head.descriptor else {
             continue;
         };
         if let Some(parent) = d.parent_hint().and_then(names::base_name) {
@@ -54,6 +86,7 @@ pub fn newer_children(source: &Opened) -> Result<Vec<Child>> {
                 parent: parent.to_owned(),
                 parent_cid: d.parent_cid().ok().flatten(),
                 cid: d.cid(),
+                redo: false,
                 id: opened.id,
                 path: name,
             });
@@ -61,7 +94,6 @@ pub fn newer_children(source: &Opened) -> Result<Vec<Child>> {
     }
     let mut seen = HashSet::from([source.id]);
     let mut found: Vec<Child> = Vec::new();
-    let cid = head.descriptor.as_ref().and_then(Descriptor::cid);
     let mut level = vec![(source.base_name().to_path_buf(), cid)];
     let mut depth = 0usize;
     while !level.is_empty() {
@@ -73,7 +105,7 @@ pub fn newer_children(source: &Opened) -> Result<Vec<Child>> {
                     found.push(Child {
                         path: delta.path.clone(),
                         depth,
-                        cid_matches: cid.is_some() && delta.parent_cid == *cid,
+                        cid_matches: delta.redo || (cid.is_some() && delta.parent_cid == *cid),
                         newest: !deltas
                             .iter()
                             .any(|d| d.id != delta.id && names_file(&d.parent, &delta.path)),

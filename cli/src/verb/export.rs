@@ -87,6 +87,10 @@ pub(crate) struct Export {
     /// Make zeros of what the guests' file systems say is free
     #[arg(help_heading = "What is written", long)]
     used_only: bool,
+    /// Take the machine's saved memory along (.vmss, .vmsn, .vmem), so that it goes on where it
+    /// was: for a snapshot that was taken with memory, or a machine that was suspended
+    #[arg(help_heading = "What is written", long)]
+    with_memory: bool,
     #[command(flatten)]
     hooks: HookArgs,
     /// Call disks as VMware Consolidated Backup did: scsi0-0-0-web01.vmdk
@@ -362,7 +366,7 @@ impl Export {
     }
 
     fn take(&self, global: &Global) -> Result<Taken, Failure> {
-        let taken = take(&self.source, global, Changes::default())?;
+        let taken = take(&self.source, global, Changes::default(), self.with_memory)?;
         if let Some(source) = taken.single.as_ref().filter(|_| !self.ignore_manifest) {
             package::check(source, global)?;
         }

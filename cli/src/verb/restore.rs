@@ -50,6 +50,9 @@ pub(crate) struct Restore {
     /// Keep the addresses of its network adapters, or let the host give new ones
     #[arg(long, value_enum, default_value_t = Keep::Keep)]
     mac: Keep,
+    /// Take the machine's saved memory along, so that it goes on where it was
+    #[arg(long)]
+    with_memory: bool,
     /// Threads; one for every core if not given
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     jobs: usize,
@@ -98,7 +101,13 @@ impl Restore {
             name: self.name.clone(),
             uuid: self.uuid.into(),
             mac: self.mac.into(),
+            resume: None,
         };
+        if self.with_memory && (self.uuid == Keep::New || self.mac == Keep::New) {
+            return Err(Failure::usage(
+                "--with-memory is for the same machine: a running guest does not take a new uuid or address",
+            ));
+        }
         let mut args = self.source.clone();
         // It goes when the machine is written.
         let spooled = match args.source.as_os_str() == "-" {
@@ -108,7 +117,7 @@ impl Restore {
         if let Some(dir) = &spooled {
             args.source = dir.path().to_path_buf();
         }
-        let taken = take(&args, global, changes)?;
+        let taken = take(&args, global, changes, self.with_memory)?;
         let missing = taken.tell();
         let state = guest::of(&taken.sources);
         guest::tell(&state);

@@ -9,7 +9,10 @@ use crate::{
 };
 use clap::Args;
 use disk_io::error::escape;
-use inventory::{Point, PointDisk, Vm as Guest, vm::rfc3339};
+use inventory::{
+    Point, PointDisk, Vm as Guest,
+    vm::{Consistency, rfc3339},
+};
 use proxy::{
     Machine, SourceSpec,
     machine::{DiskFacts, Scanned, scan},
@@ -99,6 +102,10 @@ struct PointJson {
     created: Option<String>,
     depth: usize,
     memory: bool,
+    /// What the guest had done: memory, quiesced, crash or unknown.
+    consistency: &'static str,
+    #[serde(skip)]
+    said: &'static str,
     disks: Vec<DiskJson>,
 }
 
@@ -226,7 +233,9 @@ impl Vm {
             description: point.description.clone(),
             created: point.created.map(rfc3339),
             depth: point.depth,
-            memory: point.memory,
+            memory: point.consistency == Consistency::Memory,
+            consistency: point.consistency.as_str(),
+            said: point.consistency.describe(),
             disks: disks.collect(),
         }
     }
@@ -372,12 +381,13 @@ fn print_vm(out: &mut Out, vm: &VmJson) -> Result<(), Failure> {
     for point in &vm.points {
         let indent = "  ".repeat(point.depth.min(40) + 1);
         let created = point.created.as_deref().map(|c| format!("  {c}"));
-        let memory = if point.memory { ", with memory" } else { "" };
         out.line(match point.id {
+            None if point.memory => format!("{indent}current (suspended, with memory)"),
             None => format!("{indent}current"),
             Some(id) => format!(
-                "{indent}snapshot {} (id {id}{memory}){}",
+                "{indent}snapshot {} (id {id}, {}){}",
                 escape(&point.name),
+                point.said,
                 created.unwrap_or_default()
             ),
         })?;

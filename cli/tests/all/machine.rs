@@ -146,7 +146,8 @@ fn inventories() {
     assert_eq!(chain[0], "web/disk-000002.vmdk");
     let text = f.run(&["vm", "all"]).code(0);
     assert!(
-        text.text().contains("snapshot a/b (id 2)"),
+        text.text()
+            .contains("snapshot a/b (id 2, crash-consistent)"),
         "{}",
         text.text()
     );

@@ -21,6 +21,8 @@ pub struct Changes {
     pub uuid: Identity,
     /// The addresses of its network adapters.
     pub mac: Identity,
+    /// The file, taken along, from which it goes on where it was.
+    pub resume: Option<String>,
 }
 
 /// Rewrites `config`: the disks at their places are `disks`; every other disk that it names
@@ -57,6 +59,9 @@ pub fn rewrite(config: &mut Dictionary, disks: &[(Slot, String)], changes: &Chan
                     | "softpoweroff"
             )
     });
+    if let Some(state) = &changes.resume {
+        config.set("checkpoint.vmState", state);
+    }
     if let Some(name) = &changes.name {
         config.set("displayName", name);
     }
@@ -149,7 +154,9 @@ ide1:0.fileName = "x.iso"
             name: Some("copy \"2\"".into()),
             uuid: Identity::New,
             mac: Identity::New,
+            resume: Some("web01-Snapshot1.vmsn".into()),
         });
+        assert_eq!(d.get("checkpoint.vmState"), Some("web01-Snapshot1.vmsn"));
         assert_eq!(d.get("displayName"), Some("copy \"2\""));
         assert_eq!(d.get("uuid.bios"), None);
         assert_eq!(d.get("uuid.action"), Some("create"));

@@ -1,5 +1,6 @@
 //! The beginning of a link's file: its descriptor, and the header that this is embedded in.
 
+use super::redo::{Bare, Redo};
 use crate::{
     descriptor::Descriptor,
     hosted::Header,
@@ -13,6 +14,8 @@ pub(crate) struct Head {
     pub(crate) descriptor: Option<Descriptor>,
     /// The header of the sparse extent that the descriptor is embedded in.
     pub(crate) header: Option<Header>,
+    /// What it is instead, where neither a descriptor nor a header of that kind exists.
+    pub(crate) bare: Option<Bare>,
 }
 
 impl Head {
@@ -28,6 +31,7 @@ impl Head {
             Some(Kind::Descriptor) => Ok(Self {
                 descriptor: Some(Descriptor::read(disk, &name)?),
                 header: None,
+                bare: None,
             }),
             Some(Kind::HostedSparse) => {
                 let header = Header::read(disk, &name)?;
@@ -43,7 +47,11 @@ impl Head {
                 Ok(Self {
                     descriptor,
                     header: Some(header),
+                    bare: None,
                 })
+            }
+            Some(Kind::Cowd) if let Some(redo) = Redo::read(opened)? => {
+                Ok(Self::of(Bare::Redo(redo)))
             }
             Some(kind @ (Kind::Cowd | Kind::SeSparse)) => Err(refuse(
                 DiskError::unsupported("opening a delta extent without its descriptor"),
@@ -64,8 +72,22 @@ impl Head {
         }
     }
 
+    /// A link that has no descriptor by its nature.
+    pub(crate) fn of(bare: Bare) -> Self {
+        Self {
+            descriptor: None,
+            header: None,
+            bare: Some(bare),
+        }
+    }
+
     /// Length of the link in bytes as its descriptor or header gives it, extents unopened.
     pub(crate) fn capacity(&self) -> Option<u64> {
+        match &self.bare {
+            Some(Bare::Redo(redo)) => return Some(redo.len),
+            Some(Bare::Flat(len)) => return Some(*len),
+            None => {}
+        }
         match (&self.header, &self.descriptor) {
             (Some(h), Some(d)) if h.capacity > 0 && d.extent_count() > 1 => sum(d),
             (Some(h), _) if h.capacity > 0 => crate::bytes(h.capacity),

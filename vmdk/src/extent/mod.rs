@@ -3,6 +3,7 @@
 pub(crate) mod flat;
 pub(crate) mod head;
 pub(crate) mod open;
+pub(crate) mod redo;
 
 use crate::link::Counts;
 use disk_io::{Disk, DiskError, FileIndex, Mapping, Place, Result, finding::Visit};

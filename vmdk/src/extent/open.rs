@@ -1,6 +1,11 @@
 //! Opening the extents of a link.
 
-use super::{ExtentMap, ForbiddenExtent, Remarks, Seat, ZeroExtent, flat::FlatExtent, head::Head};
+use super::{
+    ExtentMap, ForbiddenExtent, Remarks, Seat, ZeroExtent,
+    flat::FlatExtent,
+    head::Head,
+    redo::{Bare, Redo},
+};
 use crate::{
     cowd,
     descriptor::{Access, Descriptor, ExtentLine, ExtentType},
@@ -51,29 +56,10 @@ impl<'a> Extents<'a> {
             infos: Vec::new(),
             end: 0,
         };
-        let embedded = head.header.as_ref().filter(|h| h.capacity > 0);
-        match (&head.descriptor, embedded) {
-            (None, Some(header)) => this.alone(header)?,
-            (Some(d), header) if d.extent_count() > 0 => {
-                for (number, line) in d.extents().enumerate() {
-                    // An embedded descriptor is in the first extent (fact sheet, VMDK 2.6),
-                    // whatever name stands there: the file may have been renamed (2.4).
-                    let own = header.filter(|_| number == 0 && line.kind == ExtentType::Sparse);
-                    this.extent(d, line, own)?;
-                }
-            }
-            // Also inside an extent whose header would be enough: where the text was wiped,
-            // nobody knows whether there is a parent.
-            _ => {
-                return Err(DiskError::corrupt("reading the descriptor")
-                    .file(&this.name)
-                    .expected("at least one extent")
-                    .found("none")
-                    .hint(
-                        "if this is a piece of a split disk, open the text file that lists \
-                         its pieces",
-                    ));
-            }
+        match &head.bare {
+            Some(Bare::Redo(redo)) => this.redo(redo)?,
+            Some(Bare::Flat(len)) => this.whole_file(*len)?,
+            None => this.described(head)?,
         }
         let map = LinkMap {
             name: this.name,
@@ -82,6 +68,65 @@ impl<'a> Extents<'a> {
             remarks: this.remarks,
         };
         Ok((map, this.infos))
+    }
+
+    /// What the descriptor says, or the header of an extent that has none.
+    fn described(&mut self, head: &Head) -> Result<()> {
+        let embedded = head.header.as_ref().filter(|h| h.capacity > 0);
+        match (&head.descriptor, embedded) {
+            (None, Some(header)) => self.alone(header)?,
+            (Some(d), header) if d.extent_count() > 0 => {
+                for (number, line) in d.extents().enumerate() {
+                    // An embedded descriptor is in the first extent (fact sheet, VMDK 2.6),
+                    // whatever name stands there: the file may have been renamed (2.4).
+                    let own = header.filter(|_| number == 0 && line.kind == ExtentType::Sparse);
+                    self.extent(d, line, own)?;
+                }
+            }
+            // Also inside an extent whose header would be enough: where the text was wiped,
+            // nobody knows whether there is a parent.
+            _ => {
+                return Err(DiskError::corrupt("reading the descriptor")
+                    .file(&self.name)
+                    .expected("at least one extent")
+                    .found("none")
+                    .hint(
+                        "if this is a piece of a split disk, open the text file that lists \
+                         its pieces",
+                    ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A redo log: a COWD extent over the whole disk.
+    fn redo(&mut self, redo: &Redo) -> Result<()> {
+        let opened = self.opened.clone();
+        let kind = ExtentType::VmfsSparse;
+        self.sparse(&opened, Access::Rw, kind, redo.len, None, true)
+    }
+
+    /// The disk below redo logs.
+    fn whole_file(&mut self, len: u64) -> Result<()> {
+        let seat = self.seat(self.opened);
+        let info = ExtentInfo {
+            kind: ExtentType::Vmfs,
+            access: Access::Rw,
+            start: 0,
+            len,
+            offset: 0,
+            file: Some(self.opened.path.clone()),
+            file_size: Some(self.opened.disk.len()),
+            sparse: None,
+        };
+        let map = FlatExtent {
+            index: seat.file_index(),
+            name: seat.name,
+            file: self.opened.disk.clone(),
+            offset: 0,
+            len,
+        };
+        self.push(info, Box::new(map))
     }
 
     /// A sparse extent that no descriptor describes.

@@ -38,10 +38,11 @@ impl Export {
         let only_directories = self.keep.is_some()
             || self.since.is_some()
             || self.split.is_some()
+            || self.with_memory
             || self.dest.as_os_str() == "-";
         if only_directories {
             return Err(Failure::usage_with(
-                "--keep, --since, --split and - are for backups, not for packages",
+                "--keep, --since, --split, --with-memory and - are for backups, not for packages",
                 "leave out --to ova",
             ));
         }
