@@ -6,6 +6,7 @@ use crate::{
     place::{Listing, Place},
     redo,
     snapshots::{Snapshot, Snapshots},
+    vcb,
 };
 use disk_io::{DiskError, ErrorKind, Purpose, Result};
 use std::path::{Path, PathBuf};
@@ -200,6 +201,14 @@ impl Vm {
         let name = opened.path.display().to_string();
         let mut config = Config::new(Dictionary::read(&*opened.disk, &name)?);
         let mut warnings = config.warnings.clone();
+        let mut names = listing.files.iter().map(|(n, _)| n);
+        let catalog = names.find(|n| n.as_os_str().eq_ignore_ascii_case(vcb::CATALOG));
+        let catalog = catalog.and_then(|name| {
+            // Without it names are all there is, and a disk that is missing is an error.
+            let opened = gate.open(name, Purpose::Member).ok()?;
+            Dictionary::read(&*opened.disk, &opened.path.display().to_string()).ok()
+        });
+        vcb::attach(&mut config.disks, catalog.as_ref(), listing, &mut warnings);
         redo::attach(&mut config.disks, listing, &mut warnings);
         if config.encrypted {
             warnings.push("the configuration is encrypted: what it hides is not known".into());

@@ -122,3 +122,35 @@ fn rival_logs_are_told() {
         .code(0);
     assert_eq!(c.out[..512], [7; 512]);
 }
+
+/// What VCB's `fullvm` left: disks by their places, the host's names in the configuration.
+#[test]
+fn a_fullvm_directory() {
+    let f = Fixture::new();
+    let dir = f.path("web");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("scsi0-0-0-web-flat.vmdk"), f.raw()).unwrap();
+    let text = fs::read_to_string(f.path("disk.vmdk")).unwrap();
+    let text = text.replace("disk-flat.vmdk", "scsi0-0-0-web-flat.vmdk");
+    fs::write(dir.join("scsi0-0-0-web.vmdk"), text).unwrap();
+    fs::write(
+        dir.join("web.vmx"),
+        "config.version = \"8\"\ndisplayName = \"web\"\nscsi0:0.present = \"TRUE\"\n\
+         scsi0:0.fileName = \"web.vmdk\"\n",
+    )
+    .unwrap();
+    fs::write(
+        dir.join("catalog"),
+        "version= \"ESX Server 3.0\"\ndisplay_name= \"web\"\nconfig.vmx= \"[ds] web/web.vmx\"\n\
+         disk.scsi0:0.filename= \"scsi0-0-0-web.vmdk\"\ndisk.scsi0:0.diskname= \"[ds] web/web.vmdk\"\n",
+    )
+    .unwrap();
+    for with_catalog in [true, false] {
+        f.run(&["cat", "web", "/a.txt"]).code(0).says("is used, as");
+        let new = format!("new-{with_catalog}");
+        f.run(&["restore", "web", &new, "--subformat", "monolithicFlat"])
+            .code(0);
+        assert!(fs::read(f.path(&new).join("web-flat.vmdk")).unwrap() == f.raw());
+        let _ = fs::remove_file(dir.join("catalog"));
+    }
+}
