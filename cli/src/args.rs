@@ -2,7 +2,7 @@
 
 use crate::{
     exit::{Exit, Failure},
-    fstab,
+    fstab, keeper,
     times::Zone,
     verb,
 };
@@ -115,6 +115,8 @@ pub(crate) enum Verb {
     Drill(verb::drill::Drill),
     Mount(verb::mount::Mount),
     Umount(verb::umount::Umount),
+    #[command(hide = true)]
+    KeepMount(keeper::KeepMount),
     Cleanup(verb::umount::Cleanup),
     Convert(verb::convert::Convert),
     Create(verb::create::Create),
@@ -148,6 +150,7 @@ impl Verb {
             Self::Drill(v) => v.run(global),
             Self::Mount(v) => v.run(global),
             Self::Umount(v) => v.run(),
+            Self::KeepMount(v) => v.run(),
             Self::Cleanup(v) => v.run(),
             Self::Convert(v) => v.run(global),
             Self::Create(v) => v.run(global),

@@ -44,6 +44,7 @@ const FLAGS: &[&str] = &[
     "ignore_cid",
     "allow_missing",
     "meta",
+    "no_sandbox",
 ];
 /// Options with one.
 const VALUES: &[&str] = &[

@@ -44,8 +44,8 @@ pub use find::Below;
 pub use guest_state::GuestState;
 pub use machine::{Machine, Machines};
 pub use mount::{
-    Audit, Ended, Layout, MountOptions, Mounted, Opening, Zone, mount,
-    umount::{Cleaned, cleanup, umount},
+    Audit, Detach, Ended, Layout, MountOptions, Mounted, Opening, Sandbox, Zone, mount,
+    umount::{Cleaned, cleanup, is_mounted, umount, umount_dead, umount_served},
 };
 pub use resolve::Resolved;
 pub use sets::{Logical, Member};

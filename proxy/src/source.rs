@@ -79,6 +79,39 @@ impl SourceSpec {
         })
     }
 
+    /// Files and directories of the host beneath which SOURCE may lead while it is used: its own
+    /// directory and those of whatever else was named. A device is itself alone.
+    pub fn places(&self) -> Vec<PathBuf> {
+        let devices = self.datastores.iter().flat_map(|d| &d.devices);
+        let own =
+            Some(&self.path).filter(|p| self.datastores.is_empty() && !p.as_os_str().is_empty());
+        let named = own
+            .into_iter()
+            .chain(devices.map(|d| &d.path))
+            .chain(&self.with)
+            .chain(&self.parent);
+        let mut all: Vec<PathBuf> = Vec::new();
+        for path in named {
+            let Ok(real) = path.canonicalize() else {
+                continue;
+            };
+            let is_file = real.is_file();
+            for spelling in [path, &real] {
+                match spelling.parent().filter(|_| is_file) {
+                    Some(dir) if dir.as_os_str().is_empty() => all.push(".".into()),
+                    Some(dir) => all.push(dir.to_path_buf()),
+                    None => all.push(spelling.clone()),
+                }
+            }
+        }
+        all.extend(self.allow_dirs.iter().cloned());
+        all.extend(self.allow_devices.iter().cloned());
+        let mut real: Vec<PathBuf> = all.iter().filter_map(|p| p.canonicalize().ok()).collect();
+        real.sort();
+        real.dedup();
+        real
+    }
+
     /// How images are opened.
     pub fn image_options(&self) -> disk_image::OpenOptions {
         disk_image::OpenOptions {

@@ -7,13 +7,14 @@ use crate::{
     args::{Global, GuestArgs, SourceArgs},
     exit::{Exit, Failure},
     guard,
+    keeper::Keeper,
     names::{hex_if_needed, shown},
     output,
-    source::open_tree_with,
+    source::{open_tree_with, spec_of},
 };
 use clap::{Args, ValueEnum};
 use disk_io::DiskError;
-use proxy::{Audit, Ended, Layout, MountOptions, Opening};
+use proxy::{Audit, Detach, Ended, Layout, MountOptions, Opening, Sandbox};
 use serde::Serialize;
 use std::{
     fs::{File, OpenOptions},
@@ -81,6 +82,9 @@ pub(crate) struct Mount {
     /// Append who opens what to FILE, as JSON, one object a line
     #[arg(long, value_name = "FILE")]
     audit: Option<PathBuf>,
+    /// Do not lock the process that serves the mount down (Landlock, seccomp, capabilities)
+    #[arg(long)]
+    no_sandbox: bool,
     /// Append what goes wrong while it is mounted to FILE
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -204,6 +208,10 @@ impl Mount {
             audit: append(&self.audit)?.map(audit),
             ..options
         };
+        let options = MountOptions {
+            sandbox: self.sandbox(global)?,
+            ..options
+        };
         let mounted = proxy::mount(tree, &self.dir, &options)?;
         for warning in mounted.warnings() {
             output::warn(warning);
@@ -225,6 +233,30 @@ impl Mount {
             Ended::Signal(n) if !is_child => Exit::Signal(u8::try_from(n).unwrap_or(0)),
             Ended::Signal(_) => Exit::Done,
         })
+    }
+}
+
+impl Mount {
+    /// What the process may still read once it serves, and who unmounts then.
+    fn sandbox(&self, global: &Global) -> Result<Option<Sandbox>, Failure> {
+        // Without a directory there will be no mount.
+        let Some(dir) = self.dir.canonicalize().ok().filter(|_| !self.no_sandbox) else {
+            return Ok(None);
+        };
+        let mut read = spec_of(&self.source, global)?.places();
+        if self.audit.is_some() {
+            // What a process is called.
+            read.push("/proc".into());
+        }
+        let keeper = match Keeper::start(&dir) {
+            Ok(keeper) => keeper,
+            Err(e) => {
+                output::warn(format!("the mount is not confined: {e}"));
+                return Ok(None);
+            }
+        };
+        let detach = Detach::new(move |lazy| keeper.unmount(lazy));
+        Ok(Some(Sandbox { read, detach }))
     }
 }
 

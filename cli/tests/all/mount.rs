@@ -107,3 +107,58 @@ fn a_helper_for_fstab() {
     assert_eq!(out.status.code(), Some(2), "{out:?}");
     assert!(String::from_utf8_lossy(&out.stderr).contains("read-only"));
 }
+
+/// The process that serves the mount at `dir`.
+fn serving(dir: &std::path::Path) -> u32 {
+    let wanted = dir.file_name().unwrap().to_str().unwrap().to_owned();
+    let of = |entry: fs::DirEntry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let line = fs::read_to_string(entry.path().join("cmdline")).ok()?;
+        let words: Vec<&str> = line.split('\0').collect();
+        let is = words.contains(&"--foreground") && words.contains(&wanted.as_str());
+        is.then_some(pid)
+    };
+    let all = fs::read_dir("/proc").unwrap();
+    let found: Vec<u32> = all.filter_map(|e| of(e.unwrap())).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0]
+}
+
+/// Whether every thread of a process is filtered.
+fn filtered(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads
+        .map(|t| fs::read_to_string(t.unwrap().path().join("status")).unwrap())
+        .all(|status| status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1"))
+}
+
+#[test]
+fn what_serves_is_locked_down_and_its_death_leaves_no_mount() {
+    if no_fuse() {
+        return;
+    }
+    let f = Fixture::new();
+    let name = format!("mnt-{}", std::process::id());
+    let at = f.path(&name);
+    fs::create_dir(&at).unwrap();
+    f.run(&["mount", "--no-sandbox", "disk.vmdk", &name])
+        .code(0);
+    let free = filtered(serving(&at));
+    f.run(&["umount", &name]).code(0);
+    assert!(!free);
+    f.run(&["mount", "disk.vmdk", &name]).code(0);
+    let pid = serving(&at);
+    // Everything can be read, by all threads that read ahead too.
+    let read = fs::read(at.join("p0/dir/sub/c.bin"));
+    let confined = filtered(pid);
+    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let begin = std::time::Instant::now();
+    // Dead, the directory cannot be asked; gone, it is empty.
+    while fs::read_dir(&at).is_err() || fs::read_dir(&at).unwrap().count() > 0 {
+        assert!(begin.elapsed() < std::time::Duration::from_secs(20));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(confined);
+    assert_eq!(read.unwrap(), crate::common::contents_of_c());
+}

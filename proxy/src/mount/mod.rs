@@ -7,6 +7,7 @@
 //! | `readahead` | what is fetched before it is asked for |
 //! | `xattr` | streams and access control as extended attributes |
 //! | `errno`, `report` | the one table of errors, and each told once |
+//! | `sandbox` | what a mount that is served can no longer do |
 //! | `state`, `table`, [`mod@umount`] | what is mounted, and how it goes away |
 
 mod adaptor;
@@ -15,12 +16,15 @@ mod dir;
 mod errno;
 mod readahead;
 mod report;
+mod sandbox;
 pub mod state;
 mod table;
 pub mod umount;
 mod xattr;
 
 use crate::tree::Tree;
+pub use sandbox::{Detach, Sandbox};
+
 use adaptor::{Adaptor, Ways};
 use attr::Ownership;
 use disk_io::{DiskError, ErrorKind, Result};
@@ -109,6 +113,8 @@ pub struct MountOptions {
     /// Take SIGINT, SIGTERM and SIGHUP from before the mount on, for [`Mounted::serve`]: a
     /// signal at any moment then unmounts. For processes that do nothing else.
     pub signals: bool,
+    /// Lock the threads that serve, and the one that calls, down to reading what is listed.
+    pub sandbox: Option<Sandbox>,
 }
 
 /// Told who opens what.
@@ -166,6 +172,8 @@ pub struct Mounted {
     watcher: Option<Watcher>,
     activity: Arc<Activity>,
     idle: Option<Duration>,
+    /// Who unmounts where this process itself no longer can.
+    detach: Option<Detach>,
 }
 
 /// When something was last asked.
@@ -255,6 +263,12 @@ struct Running {
 }
 
 impl Running {
+    /// Where the state file is.
+    fn file(&self) -> Option<PathBuf> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.as_ref().map(|f| f.path().to_path_buf())
+    }
+
     fn forget(&self) {
         drop(
             self.file
@@ -294,7 +308,7 @@ impl Mounted {
                     continue;
                 }
                 // What is in use, if only as somebody's working directory, stays.
-                if umount::detach(&self.dir, false).is_ok() {
+                if self.detach(false).is_ok() {
                     self.session.forget();
                     self.wait_for(Some(Duration::from_secs(1)), false);
                     self.unmount()?;
@@ -328,6 +342,13 @@ impl Mounted {
     /// have files of it open.
     pub fn unmount(mut self) -> Result<()> {
         self.stop()
+    }
+
+    fn detach(&self, lazy: bool) -> Result<()> {
+        match &self.detach {
+            Some(detach) => detach.ask(lazy),
+            None => umount::detach(&self.dir, lazy),
+        }
     }
 
     /// Whether it is still served.
@@ -378,7 +399,7 @@ impl Mounted {
 
     fn stop(&mut self) -> Result<()> {
         if self.is_alive() {
-            umount::detach(&self.dir, true)?;
+            self.detach(true)?;
             self.session.forget();
             self.wait_for(Some(Duration::from_secs(1)), false);
         }
@@ -510,6 +531,11 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
             "no state file could be written ({e}): `cleanup` will not know of this mount"
         )),
     }
+    raise_readahead(&dir);
+    // From here on threads can only read. Those that exist already wait for signals.
+    if let Some(sandbox) = &options.sandbox {
+        warnings.extend(sandbox::enter(sandbox, running.file().as_deref()));
+    }
     let thread = {
         let running = running.clone();
         std::thread::Builder::new()
@@ -531,8 +557,8 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
         watcher,
         activity,
         idle: options.idle,
+        detach: options.sandbox.as_ref().map(|s| s.detach.clone()),
     };
-    raise_readahead(&mounted.dir);
     Ok(mounted)
 }
 

@@ -15,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, Once, PoisonError,
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
@@ -46,6 +46,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub(crate) struct Pool {
     jobs: Sender<Job>,
+    queue: Arc<Mutex<Receiver<Job>>>,
+    threads: usize,
+    started: Once,
     buffers: Arc<Buffers>,
 }
 
@@ -80,18 +83,26 @@ struct Job {
 impl Pool {
     pub(crate) fn new(threads: usize) -> Self {
         let (jobs, queue) = channel::<Job>();
-        let queue = Arc::new(Mutex::new(queue));
-        for n in 0..threads.max(1) {
-            let queue = queue.clone();
-            // Without its threads the pool is idle and every read is direct.
-            let _ = std::thread::Builder::new()
-                .name(format!("read-ahead-{n}"))
-                .spawn(move || work(&queue));
-        }
         Self {
             jobs,
+            queue: Arc::new(Mutex::new(queue)),
+            threads: threads.max(1),
+            started: Once::new(),
             buffers: Arc::default(),
         }
+    }
+
+    /// Threads are started by the first job, so that they are confined as what serves it is.
+    fn start(&self) {
+        self.started.call_once(|| {
+            for n in 0..self.threads {
+                let queue = self.queue.clone();
+                // Without its threads the pool is idle and every read is direct.
+                let _ = std::thread::Builder::new()
+                    .name(format!("read-ahead-{n}"))
+                    .spawn(move || work(&queue));
+            }
+        });
     }
 
     #[cfg(test)]
@@ -277,6 +288,7 @@ impl Stream {
                 piece,
             };
             state.pieces.insert(piece, Piece::Wanted);
+            pool.start();
             if pool.jobs.send(job).is_err() {
                 self.drop_pieces(&mut state, |p| p == piece);
                 break;

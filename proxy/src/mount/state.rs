@@ -66,6 +66,12 @@ impl StateFile {
     }
 }
 
+impl StateFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
 impl Drop for StateFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);

@@ -97,6 +97,30 @@ pub fn cleanup() -> Vec<Cleaned> {
     done
 }
 
+/// Takes the mount at `dir` away if the process that served it is gone; whether it was there.
+///
+/// # Errors
+/// As [`umount`].
+pub fn umount_dead(dir: &Path) -> Result<bool> {
+    match is_dead(dir) {
+        true => umount(dir, true).map(|()| true),
+        false => Ok(false),
+    }
+}
+
+/// Unmounts `dir`, which is a mount of this program's that is served.
+///
+/// # Errors
+/// `Refused` where it is in use, unless `lazy`.
+pub fn umount_served(dir: &Path, lazy: bool) -> Result<()> {
+    detach(dir, lazy)
+}
+
+/// Whether something is mounted at `dir`, which is absolute.
+pub fn is_mounted(dir: &Path) -> bool {
+    table::at(dir).is_some()
+}
+
 /// Whether the process behind a FUSE mount is gone.
 pub(crate) fn is_dead(dir: &Path) -> bool {
     std::fs::symlink_metadata(dir)

@@ -1,0 +1,97 @@
+//! Who unmounts when the process that serves a mount no longer can.
+//!
+//! That process gives up its privileges before it serves. Before, it starts this program once more
+//! as a keeper, which reads no image and waits at a pipe: for the word to unmount, or for the end
+//! of the other process, however that came. Then it takes a dead mount away.
+
+use crate::exit::{Exit, Failure};
+use clap::Args;
+use disk_io::{DiskError, ErrorKind, Result};
+use std::{
+    io::{self, BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// The verb that a keeper runs as.
+pub(crate) const VERB: &str = "keep-mount";
+/// How long the kernel may take to end the connection of a process that died.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A keeper, as the process that serves sees it.
+#[derive(Debug)]
+pub(crate) struct Keeper(Mutex<(ChildStdin, BufReader<ChildStdout>)>);
+
+impl Keeper {
+    /// Starts one for the mount at `dir`.
+    pub(crate) fn start(dir: &Path) -> io::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(VERB)
+            .arg("--")
+            .arg(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // Whoever waits for the end of our output does not wait for the keeper's.
+            .stderr(Stdio::null())
+            .spawn()?;
+        match (child.stdin.take(), child.stdout.take()) {
+            (Some(to), Some(from)) => Ok(Self(Mutex::new((to, BufReader::new(from))))),
+            _ => Err(io::Error::other("no pipes")),
+        }
+    }
+
+    /// Has it unmount.
+    pub(crate) fn unmount(&self, lazy: bool) -> Result<()> {
+        let mut pipes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (to, from) = &mut *pipes;
+        let mut said = String::new();
+        let word: &[u8] = if lazy { b"lazy\n" } else { b"now\n" };
+        to.write_all(word)
+            .and_then(|()| to.flush())
+            .and_then(|()| from.read_line(&mut said))
+            .map_err(|e| DiskError::io("asking for the mount to be taken away", &e))?;
+        match said.trim_end() {
+            "done" => Ok(()),
+            "" => Err(DiskError::new(ErrorKind::Io, "unmounting").found("no answer")),
+            why => Err(DiskError::refused("unmounting").found(why.to_owned())),
+        }
+    }
+}
+
+/// Waits for the word to unmount, or the end of whoever started this
+#[derive(Debug, Args)]
+pub(crate) struct KeepMount {
+    dir: PathBuf,
+}
+
+impl KeepMount {
+    pub(crate) fn run(self) -> std::result::Result<Exit, Failure> {
+        // Signals of the terminal are for the process that serves.
+        let _ = rustix::process::setsid();
+        let _ = std::env::set_current_dir("/");
+        for line in io::stdin().lines() {
+            let lazy = match line?.as_str() {
+                "lazy" => true,
+                "now" => false,
+                _ => break,
+            };
+            let said = match proxy::umount_served(&self.dir, lazy) {
+                Ok(()) => "done".to_owned(),
+                Err(e) => e.to_string().replace('\n', " "),
+            };
+            let mut out = io::stdout();
+            writeln!(out, "{said}")?;
+            out.flush()?;
+        }
+        let begin = Instant::now();
+        while proxy::is_mounted(&self.dir) && begin.elapsed() < PATIENCE {
+            if proxy::umount_dead(&self.dir)? {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Exit::Done)
+    }
+}
