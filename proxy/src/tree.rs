@@ -498,9 +498,11 @@ impl Tree {
     /// too: `/scsi0-0` is short for `/current/scsi0-0`.
     fn own_child(&self, dir: OwnId, name: &Name) -> Option<OwnId> {
         self.own.child(dir, name).or_else(|| {
-            let current = self.current.filter(|_| dir == OwnTree::ROOT)?;
             let text = std::str::from_utf8(name.as_bytes()).ok()?;
             let slot: Slot = text.parse().ok()?;
+            let root = self.current.filter(|_| dir == OwnTree::ROOT);
+            // Any machine's directory: that of a date, one among several guests.
+            let current = root.or_else(|| self.own.child(dir, &Name::from("current")))?;
             self.own
                 .child(current, &Name::from(slot.in_path().as_str()))
         })

@@ -14,7 +14,7 @@ fls:sleuthkit
 fusermount3:fuse3 setfattr:attr sfdisk:fdisk sgdisk:gdisk losetup:mount
 wimlib-imagex:wimtools
 mke2fs:e2fsprogs mkfs.xfs:xfsprogs pvcreate:lvm2 ldmtool:ldmtool
-nbdcopy:libnbd-bin shellcheck:shellcheck
+nbdcopy:libnbd-bin shellcheck:shellcheck rsync:rsync
 "
 sample_tools="
 mkntfs:ntfs-3g ntfscp:ntfs-3g mkfs.fat:dosfstools mcopy:mtools

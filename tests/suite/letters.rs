@@ -13,7 +13,7 @@ use tests::{
     tools,
 };
 
-const SIGNATURE: u32 = 0x1a2b_3c4d;
+pub(crate) const SIGNATURE: u32 = 0x1a2b_3c4d;
 const VOLUME: &str = "Volume{00112233-4455-6677-8899-aabbccddeeff}";
 
 /// How MountedDevices names a partition of this disk.
@@ -24,7 +24,7 @@ fn device(start: u64) -> Vec<u8> {
 }
 
 /// A SYSTEM hive that knows C: (partition 1), D: (partition 2), and E: of another disk.
-fn system_hive() -> Vec<u8> {
+pub(crate) fn system_hive() -> Vec<u8> {
     let mut hive = HiveBuilder::new().unwrap();
     let root = hive.root_offset();
     let key = hive.add_key(root, "MountedDevices").unwrap();

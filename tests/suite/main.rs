@@ -41,6 +41,7 @@ mod replicas;
 mod restores;
 mod resume;
 mod shared_blocks;
+mod story;
 mod supply;
 mod three_ways;
 mod tsk;
