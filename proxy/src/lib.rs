@@ -44,7 +44,7 @@ pub use find::Below;
 pub use guest_state::GuestState;
 pub use machine::{Machine, Machines};
 pub use mount::{
-    Audit, Detach, Ended, Layout, MountOptions, Mounted, Opening, Sandbox, Zone, mount,
+    Audit, Clock, Detach, Ended, Layout, MountOptions, Mounted, Opening, Sandbox, Zone, mount,
     umount::{Cleaned, cleanup, is_mounted, umount, umount_dead, umount_served},
 };
 pub use resolve::Resolved;

@@ -54,7 +54,8 @@ impl<T> Handles<T> {
         Self(RwLock::new(HashMap::new()))
     }
 
-    fn insert(&self, number: u64, thing: Arc<T>) {
+    fn insert(&self, number: u64, thing: Arc<T>, activity: &Activity) {
+        activity.held.fetch_add(1, Ordering::Relaxed);
         let mut table = self.0.write().unwrap_or_else(PoisonError::into_inner);
         table.insert(number, thing);
     }
@@ -64,9 +65,11 @@ impl<T> Handles<T> {
         table.get(&handle.0).cloned()
     }
 
-    fn remove(&self, handle: FileHandle) -> Option<Arc<T>> {
+    fn remove(&self, handle: FileHandle, activity: &Activity) -> Option<Arc<T>> {
         let mut table = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        table.remove(&handle.0)
+        let found = table.remove(&handle.0)?;
+        activity.held.fetch_sub(1, Ordering::Relaxed);
+        Some(found)
     }
 }
 
@@ -273,8 +276,8 @@ impl Adaptor {
         let disk = self.tree.open(node, None)?;
         let number = self.number();
         let stream = Stream::new(disk, &self.pool);
-        self.files
-            .insert(number, Arc::new(OpenFile { node, stream }));
+        let file = Arc::new(OpenFile { node, stream });
+        self.files.insert(number, file, &self.activity);
         Ok(number)
     }
 
@@ -489,7 +492,7 @@ impl Filesystem for Adaptor {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        if let Some(file) = self.files.remove(fh) {
+        if let Some(file) = self.files.remove(fh, &self.activity) {
             file.stream.close();
         }
         reply.ok();
@@ -502,7 +505,8 @@ impl Filesystem for Adaptor {
         match opened {
             Ok(()) => {
                 let number = self.number();
-                self.dirs.insert(number, Arc::new(OpenDir::new(node)));
+                self.dirs
+                    .insert(number, Arc::new(OpenDir::new(node)), &self.activity);
                 let how = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
                 reply.opened(FileHandle(number), how);
             }
@@ -593,7 +597,7 @@ impl Filesystem for Adaptor {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.dirs.remove(fh);
+        self.dirs.remove(fh, &self.activity);
         reply.ok();
     }
 

@@ -102,6 +102,8 @@ pub struct MountOptions {
     pub exact_case: bool,
     /// [`Mounted::serve`] ends when nothing was asked for so long and nothing is in use.
     pub idle: Option<Duration>,
+    /// By which time goes; the machine's own if `None`.
+    pub clock: Option<Clock>,
     /// Told of everything that is opened.
     pub audit: Option<Audit>,
     /// The zone of times that the guest stores without one; shown as UTC if `None`.
@@ -162,6 +164,10 @@ pub enum Ended {
     Idle,
 }
 
+/// How often it is looked whether a mount has been idle: its clock may be another than that of
+/// the threads that wait.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// A mounted tree. Dropping it unmounts.
 #[derive(Debug)]
 pub struct Mounted {
@@ -176,24 +182,54 @@ pub struct Mounted {
     detach: Option<Detach>,
 }
 
-/// When something was last asked.
+/// The time, for what happens by it: how long after some moment it is now.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Duration + Send + Sync>);
+
+impl Clock {
+    /// By a function, so that a day can pass in a moment.
+    pub fn new(now: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+impl Default for Clock {
+    /// The machine's own.
+    fn default() -> Self {
+        let since = Instant::now();
+        Self::new(move || since.elapsed())
+    }
+}
+
+/// When something was last asked, and what is open.
 #[derive(Debug)]
 pub(crate) struct Activity {
-    since: Instant,
-    /// Milliseconds after `since`.
+    clock: Clock,
+    /// Milliseconds of the clock.
     last: AtomicU64,
+    /// Open files and directories.
+    held: AtomicU64,
 }
 
 impl Activity {
-    fn new() -> Self {
-        Self {
-            since: Instant::now(),
+    fn new(clock: Clock) -> Self {
+        let new = Self {
+            clock,
             last: AtomicU64::new(0),
-        }
+            held: AtomicU64::new(0),
+        };
+        new.touch();
+        new
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from((self.clock.0)().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Something is asked now.
@@ -303,7 +339,7 @@ impl Mounted {
             self.watcher = Some(Watcher::start(&self.session)?);
         }
         if let Some(limit) = self.idle {
-            while !self.wait_for(Some(self.rest(limit)), true) {
+            while !self.wait_for(Some(self.rest(limit).min(LOOK)), true) {
                 if self.rest(limit) > Duration::ZERO {
                     continue;
                 }
@@ -349,6 +385,11 @@ impl Mounted {
             Some(detach) => detach.ask(lazy),
             None => umount::detach(&self.dir, lazy),
         }
+    }
+
+    /// How many files and directories are open.
+    pub fn open_count(&self) -> u64 {
+        self.activity.held.load(Ordering::Relaxed)
     }
 
     /// Whether it is still served.
@@ -500,7 +541,7 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
         true => Some(Watcher::start(&running)?),
         false => None,
     };
-    let activity = Arc::new(Activity::new());
+    let activity = Arc::new(Activity::new(options.clock.clone().unwrap_or_default()));
     let adaptor = Adaptor::new(
         tree,
         who,

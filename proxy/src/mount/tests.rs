@@ -698,3 +698,82 @@ fn every_opening_is_told() {
     assert!(find("/p1/Users/Bob/a.txt", false), "{seen:?}");
     assert!(find("/p1/Users", true), "{seen:?}");
 }
+
+/// Bytes of this process that are in memory.
+fn resident() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+/// A day in a moment: readers come every minute of a clock that is moved on, some files stay open
+/// for hours, the kernel forgets what it knew; then nobody comes any more.
+#[test]
+fn a_day_of_readers_leaves_nothing_behind() {
+    const MINUTE: u64 = 60_000;
+    let now = Arc::new(AtomicU64::new(0));
+    let clock = {
+        let now = now.clone();
+        Clock::new(move || Duration::from_millis(now.load(Ordering::Relaxed)))
+    };
+    let mut fs = MockFs::new();
+    let mut data = Vec::new();
+    for n in 0..200u32 {
+        data.push(pattern(1000 + n as usize * 997, u64::from(n)));
+        fs.file(0, format!("file {n}"), &data[n as usize]);
+    }
+    let options = MountOptions {
+        idle: Some(Duration::from_secs(2 * 3600)),
+        clock: Some(clock),
+        ..MountOptions::default()
+    };
+    let Some(mut here) = Here::new(tree(vec![fs], TreeOptions::default()), &options) else {
+        return;
+    };
+    let mounted = here.mounted.take().unwrap();
+    let open_now = mounted.activity.clone();
+    let server = std::thread::spawn(move || mounted.serve());
+    // Forgetting is asked for where that is allowed; without it, entries only pile up.
+    let forget = || drop(fs::write("/proc/sys/vm/drop_caches", "2"));
+    let mut kept: std::collections::VecDeque<File> = Default::default();
+    let mut after_an_hour = 0;
+    for minute in 0..24 * 60u64 {
+        now.fetch_add(MINUTE, Ordering::Relaxed);
+        let n = (minute * 7919 % 200) as usize;
+        let path = here.at(&format!("p1/file {n}"));
+        let file = File::open(&path).unwrap();
+        let mut read = vec![0; data[n].len() / 2];
+        let from = data[n].len() - read.len();
+        file.read_exact_at(&mut read, from as u64).unwrap();
+        assert!(read == data[n][from..], "minute {minute}");
+        if minute % 30 == 0 {
+            assert_eq!(fs::read_dir(here.at("p1")).unwrap().count(), 200);
+            kept.push_back(file);
+        }
+        if kept.len() > 8 {
+            kept.pop_front();
+        }
+        if minute % 240 == 0 {
+            forget();
+        }
+        if minute == 60 {
+            after_an_hour = resident();
+        }
+    }
+    let grown = resident().saturating_sub(after_an_hour);
+    assert!(grown < 24 << 20, "{grown} bytes more after a day");
+    // Open files keep it, however quiet it is.
+    now.fetch_add(3 * 60 * MINUTE, Ordering::Relaxed);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(!server.is_finished());
+    kept.clear();
+    // Closing is told to the server a moment later, and is itself something that was asked.
+    let begin = Instant::now();
+    while open_now.held.load(Ordering::Relaxed) > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(20), "lost handles");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    now.fetch_add(3 * 60 * MINUTE, Ordering::Relaxed);
+    assert_eq!(server.join().unwrap().unwrap(), Ended::Idle);
+    assert!(table::at(here.place.path()).is_none());
+}
