@@ -187,6 +187,17 @@ pub(crate) enum Child {
         /// How often.
         reads: u32,
     },
+    /// Read 4 KiB at random places of a file.
+    Random {
+        /// The file.
+        file: PathBuf,
+        /// How often.
+        #[arg(long)]
+        reads: u32,
+        /// By so many threads.
+        #[arg(long)]
+        threads: u32,
+    },
     /// Touch every table of a synthetic disk; prints the peak of resident memory in KiB.
     Tables {
         /// `hosted` or `sesparse`.
@@ -207,6 +218,11 @@ impl Child {
             Self::Decode { image } => cases::child::decode(image),
             Self::Read { image, passes } => cases::child::read(image, *passes),
             Self::Fat { how, volume, reads } => cases::child::fat(how, volume, *reads),
+            Self::Random {
+                file,
+                reads,
+                threads,
+            } => cases::points::child(file, *reads, *threads),
             Self::Tables { kind, links, gib } => cases::child::tables(kind, *links, *gib),
         }
     }

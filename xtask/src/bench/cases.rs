@@ -10,6 +10,7 @@ mod formats;
 mod guest;
 mod memory;
 mod mount;
+pub(crate) mod points;
 mod synthetic;
 mod vmfs;
 
@@ -51,6 +52,16 @@ pub(crate) const ALL: &[Case] = &[
         run: mount::sequential,
     },
     Case {
+        name: "mount-random",
+        what: "random reads of a guest file through a mount, by one and by 16 readers",
+        run: points::random_reads,
+    },
+    Case {
+        name: "mount-points",
+        what: "what mounting a machine of 32 snapshots reads",
+        run: points::snapshots,
+    },
+    Case {
         name: "large-file",
         what: "cp of one large file",
         run: copy::large,
@@ -89,6 +100,21 @@ pub(crate) const ALL: &[Case] = &[
         name: "diff",
         what: "changed blocks between two snapshots of a chain",
         run: check::changed,
+    },
+    Case {
+        name: "check-volume",
+        what: "structure of an NTFS volume of a million files",
+        run: check::volume,
+    },
+    Case {
+        name: "verify",
+        what: "a backup end to end, against hashing as many bytes",
+        run: check::contents,
+    },
+    Case {
+        name: "diff-files",
+        what: "changed guest files between two states, few and many",
+        run: check::changed_files,
     },
     Case {
         name: "export-since",

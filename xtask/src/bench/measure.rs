@@ -36,6 +36,13 @@ pub(crate) struct Used {
     read: u64,
 }
 
+impl Used {
+    /// Bytes that read calls returned.
+    pub(crate) fn bytes_read(self) -> u64 {
+        self.read
+    }
+}
+
 /// What a process and its children that have ended have used up to now. Works for one
 /// that has ended and was not waited for.
 pub(crate) fn used(pid: u32) -> Result<Used> {

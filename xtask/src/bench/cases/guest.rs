@@ -23,7 +23,7 @@ const NTFS_3G: &str = "ntfs-3g over qemu-storage-daemon";
 
 /// Where ntfs-3g mounts the partition of a disk, over qemu-storage-daemon.
 #[derive(Clone)]
-struct Peer {
+pub(crate) struct Peer {
     image: PathBuf,
     export: PathBuf,
     at: PathBuf,
@@ -31,7 +31,7 @@ struct Peer {
 }
 
 impl Peer {
-    fn new(bench: &Bench, image: &Path, len: u64) -> Result<Self> {
+    pub(crate) fn new(bench: &Bench, image: &Path, len: u64) -> Result<Self> {
         Ok(Self {
             image: image.to_path_buf(),
             export: bench.work("part.raw")?,
@@ -43,7 +43,12 @@ impl Peer {
     /// Mounts, runs a command in it, adds what the servers used. A mount is fresh each time
     /// as our process is; with `twice` the command is run before without being timed, which
     /// fills the kernel's caches of names and attributes.
-    fn run(&self, twice: bool, cold: bool, command: &dyn Fn(&Path) -> Command) -> Result<Cost> {
+    pub(crate) fn run(
+        &self,
+        twice: bool,
+        cold: bool,
+        command: &dyn Fn(&Path) -> Command,
+    ) -> Result<Cost> {
         let part = (START * 512, self.len - START * 512);
         let disk = qemu_export(&self.image, &self.export, Some(part))?;
         let mount = ntfs_3g(&self.export, &self.at, "ro")?;
@@ -64,7 +69,7 @@ impl Peer {
     }
 }
 
-fn shell(script: &str, args: &[&Path]) -> Command {
+pub(crate) fn shell(script: &str, args: &[&Path]) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", script]).args(args);
     command
