@@ -3,6 +3,7 @@
 mod bases;
 mod bench;
 mod fuzz;
+mod torture;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -30,6 +31,8 @@ enum Verb {
     BenchChild(bench::Child),
     /// Feed every parser hostile bytes.
     Fuzz(fuzz::Options),
+    /// Read mutated images, and let the tools that others use read them.
+    Torture(torture::Options),
     /// Write testdata/INDEX.md.
     Index,
     /// Make the sample disks of README's first command.
@@ -58,6 +61,7 @@ fn main() -> Result<()> {
         Verb::Bench(options) => bench::run(&options)?,
         Verb::BenchChild(child) => child.run()?,
         Verb::Fuzz(options) => fuzz::run(&options)?,
+        Verb::Torture(options) => torture::run(&options)?,
         Verb::Index => {
             let path = tests::tools::project().join("testdata/INDEX.md");
             std::fs::write(&path, tests::fixtures::index())?;
