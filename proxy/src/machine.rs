@@ -352,6 +352,13 @@ pub struct Scanned {
     datastores: Option<Vec<DatastoreSpec>>,
 }
 
+impl Scanned {
+    /// The datastores that paths of the place are in; `None` for a place that SOURCE itself is.
+    pub fn datastores(&self) -> Option<&[DatastoreSpec]> {
+        self.datastores.as_deref()
+    }
+}
+
 /// Looks for machines in SOURCE: a directory, a configuration, a package, a datastore; of
 /// several datastores in each of them, where SOURCE is empty.
 pub fn scan(spec: &SourceSpec) -> Result<Vec<Scanned>> {

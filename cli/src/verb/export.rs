@@ -23,9 +23,10 @@ use std::{
 };
 
 mod ova;
+mod several;
 
 /// Write a machine or disk into a new directory as a backup, with a manifest
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
   vmdkit export web01/web01.vmx /backups/web01-2026-11-26
@@ -35,6 +36,7 @@ Examples:
   vmdkit export web01 /backups/web01-2 --since /backups/web01-1     what changed since
   vmdkit export web01 /backups/web01-$(date +%F) --keep 14 --on-error 'logger failed'
   vmdkit export web01/web01.vmx web01.ova --to ova
+  vmdkit export -D lun.img . /backups --select any:      every machine, each in its directory
   vmdkit export web01 DIR --split 4G              for media of limited size
   vmdkit export web01 - | ssh host 'cat > web01.tar'
   vmdkit export web01 - | vmdkit restore - ./copy
@@ -93,6 +95,24 @@ pub(crate) struct Export {
     with_memory: bool,
     #[command(flatten)]
     hooks: HookArgs,
+    /// Every machine of SOURCE (a directory, a datastore; with -D, . is all of it) that fits, each
+    /// into a directory of its name below DEST (repeatable): name:TEXT, uuid:TEXT, any:, or a name.
+    /// A disk that two of them share is exported with the first
+    #[arg(help_heading = "Several machines", long, value_name = "SELECTOR")]
+    select: Vec<String>,
+    /// So many machines at a time
+    #[arg(
+        help_heading = "Several machines",
+        long,
+        value_name = "N",
+        default_value_t = 2,
+        value_parser = at_once,
+        requires = "select"
+    )]
+    at_once: usize,
+    /// Disks that another machine of the same export has.
+    #[arg(skip)]
+    elsewhere: Vec<(inventory::Slot, String)>,
     /// Call disks as VMware Consolidated Backup did: scsi0-0-0-web01.vmdk
     #[arg(help_heading = "What is written", long)]
     vcb_names: bool,
@@ -109,6 +129,11 @@ pub(crate) struct Export {
     /// Print JSON; on standard error where DEST is standard output
     #[arg(long)]
     json: bool,
+}
+
+fn at_once(text: &str) -> Result<usize, String> {
+    let n = text.parse().ok().filter(|n| (1..=64).contains(n));
+    n.ok_or_else(|| "expected 1 to 64".into())
 }
 
 /// To a stream: each waits among temporary files until it is whole.
@@ -163,6 +188,9 @@ struct Json<'a> {
 
 impl Export {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
+        if !self.select.is_empty() {
+            return self.several(global);
+        }
         let work = || self.export(global);
         self.hooks.around(&self.source.source, &self.dest, work)
     }
@@ -371,6 +399,7 @@ impl Export {
             package::check(source, global)?;
         }
         let mut taken = taken;
+        taken.leave_to_others(&self.elsewhere);
         if self.used_only {
             for (part, source) in taken.parts.disks.iter_mut().zip(&taken.sources) {
                 let (disk, out) = used_only(source, false);

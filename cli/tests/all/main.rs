@@ -20,6 +20,7 @@ mod mount;
 mod repair;
 mod replicate;
 mod schema;
+mod several;
 mod since;
 mod state;
 mod tar;

@@ -1,0 +1,239 @@
+//! Several machines of one place, some of them at once.
+
+use super::Export;
+use crate::{
+    args::{Global, SourceArgs},
+    exit::{Exit, Failure},
+    output, signals,
+    source::spec_of,
+};
+use disk_io::{DiskError, error::escape};
+use inventory::{Slot, Vm, scan::in_place};
+use proxy::machine::{Scanned, scan};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// A machine and where it goes.
+struct Job {
+    name: String,
+    export: Export,
+}
+
+impl Export {
+    /// Exports every machine of SOURCE that is selected into a directory of its name below DEST.
+    pub(super) fn several(&self, global: &Global) -> Result<Exit, Failure> {
+        let one_only = self.since.is_some()
+            || self.source.how.disk.is_some()
+            || self.dest.as_os_str() == "-"
+            || !self.changed_blocks.is_empty();
+        if one_only {
+            return Err(Failure::usage_with(
+                "--since, --changed-blocks, --disk and - are for one machine",
+                "leave out --select, and name the machine's configuration",
+            ));
+        }
+        signals::watch();
+        let jobs = self.jobs_of(global)?;
+        if jobs.is_empty() {
+            return Err(DiskError::not_found("looking for virtual machines")
+                .file(self.source.source.display())
+                .expected(self.select.join(", "))
+                .found("none that fits")
+                .hint("vmdkit vm lists them")
+                .into());
+        }
+        std::fs::create_dir_all(&self.dest)
+            .map_err(|e| DiskError::io("making the directory", &e).file(self.dest.display()))?;
+        let next = AtomicUsize::new(0);
+        let ends: Mutex<Vec<Exit>> = Mutex::default();
+        let quiet = Global {
+            quiet: true,
+            ..global.clone()
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..self.at_once.min(jobs.len()) {
+                scope.spawn(|| {
+                    while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if signals::caught().is_some() {
+                            return;
+                        }
+                        let end = job.run(&quiet, global.quiet);
+                        ends.lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push(end);
+                    }
+                });
+            }
+        });
+        let ends = ends.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let done = ends.iter().filter(|e| **e == Exit::Done).count();
+        let some = ends.iter().any(|e| matches!(e, Exit::Done | Exit::Partial));
+        if !global.quiet {
+            output::say(format_args!("{done} of {} machines exported", jobs.len()));
+        }
+        Ok(match (done == jobs.len(), some) {
+            (true, _) => Exit::Done,
+            // Those that are there are whole.
+            (false, true) => Exit::Partial,
+            (false, false) => Exit::Failed,
+        })
+    }
+
+    fn jobs_of(&self, global: &Global) -> Result<Vec<Job>, Failure> {
+        let mut jobs = Vec::new();
+        let mut names = BTreeSet::new();
+        for scanned in scan(&spec_of(&self.source, global)?)? {
+            for warning in &scanned.inventory.warnings {
+                output::warn(warning);
+            }
+            // The order of the list is that of the inventory, each once.
+            let chosen = |vm: &Vm| {
+                let is = |s: &String| {
+                    let found = scanned.inventory.select(s);
+                    found.iter().any(|v| std::ptr::eq(*v, vm))
+                };
+                self.select.iter().any(is)
+            };
+            let all = &scanned.inventory.vms;
+            let chosen: Vec<usize> = (0..all.len())
+                .filter(|n| all.get(*n).is_some_and(chosen))
+                .collect();
+            for n in &chosen {
+                let Some(vm) = all.get(*n) else { continue };
+                let name = unused(&mut names, &directory(&vm.name()));
+                let export = Self {
+                    source: self.source_of(&scanned, vm),
+                    dest: self.destination(&name),
+                    jobs: self.jobs.max(1),
+                    select: Vec::new(),
+                    elsewhere: shared(&scanned, &chosen, *n),
+                    ..self.clone()
+                };
+                jobs.push(Job { name, export });
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// With generations, each in a directory of its time.
+    fn destination(&self, name: &str) -> PathBuf {
+        match (self.keep, self.to.format()) {
+            (Some(_), _) => {
+                let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H%M%SZ");
+                self.dest.join(name).join(now.to_string())
+            }
+            (None, None) => self.dest.join(format!("{name}.ova")),
+            (None, Some(_)) => self.dest.join(name),
+        }
+    }
+
+    /// How a machine of the place is named as SOURCE.
+    fn source_of(&self, scanned: &Scanned, vm: &Vm) -> SourceArgs {
+        let inside = vm.dir.join(&vm.config_file);
+        let mut how = self.source.how.clone();
+        let own = &self.source.source;
+        let source = match scanned.datastores() {
+            Some(stores) => {
+                how.datastore = stores.to_vec();
+                inside
+            }
+            // A configuration itself.
+            None if own.is_file() => own.clone(),
+            None => own.join(inside),
+        };
+        SourceArgs { source, how }
+    }
+}
+
+impl Job {
+    fn run(&self, quiet: &Global, silent: bool) -> Exit {
+        let dest = &self.export.dest;
+        if let Some(parent) = dest.parent()
+            && let Err(e) = std::fs::create_dir_all(parent)
+        {
+            let e = DiskError::io("making the directory", &e).file(parent.display());
+            Failure::from(e).tell();
+            return Exit::Failed;
+        }
+        match self.export.clone().run(quiet) {
+            Ok(exit) => {
+                if !silent {
+                    let how = if exit == Exit::Partial {
+                        ", in part"
+                    } else {
+                        ""
+                    };
+                    let (name, dest) = (escape(&self.name), dest.display().to_string());
+                    output::say(format_args!("{name}: {}{how}", escape(&dest)));
+                }
+                exit
+            }
+            // One machine that cannot be exported does not keep the others.
+            Err(e) => {
+                output::say(format_args!("{}: failed", escape(&self.name)));
+                e.tell();
+                Exit::Failed
+            }
+        }
+    }
+}
+
+/// Disks of the `n`-th machine that one before it, which is exported too, has as well.
+fn shared(scanned: &Scanned, chosen: &[usize], n: usize) -> Vec<(Slot, String)> {
+    let Some(vm) = scanned.inventory.vms.get(n) else {
+        return Vec::new();
+    };
+    let users = scanned.inventory.shared_disks();
+    let disks = vm.config.disks.iter();
+    disks
+        .filter_map(|disk| {
+            let machines = users.get(&in_place(&vm.dir, &disk.file))?;
+            let first = machines.iter().find(|m| chosen.contains(m))?;
+            let other = scanned.inventory.vms.get(*first)?;
+            (*first != n).then(|| (disk.slot, other.name()))
+        })
+        .collect()
+}
+
+/// A name as one component of a path.
+fn directory(name: &str) -> String {
+    let name: String = name
+        .chars()
+        .map(|c| if c == '/' || c.is_control() { '_' } else { c })
+        .collect();
+    match name.as_str() {
+        "" | "." | ".." => "machine".to_owned(),
+        _ => name,
+    }
+}
+
+/// The name, or where another machine has it the first with a number that none has.
+fn unused(names: &mut BTreeSet<String>, name: &str) -> String {
+    let mut all = std::iter::once(name.to_owned()).chain((2u32..).map(|n| format!("{name} ({n})")));
+    let free = all.find(|n| !names.contains(n)).unwrap_or_default();
+    names.insert(free.clone());
+    free
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn names_stay_in_the_directory_and_apart() {
+        for name in ["web", "..", "a/b", "/etc", "", "x\0y"] {
+            let path = Path::new("/d").join(directory(name));
+            assert_eq!(path.parent(), Some(Path::new("/d")), "{name}");
+        }
+        let mut names = BTreeSet::new();
+        let got: Vec<_> = (0..3).map(|_| unused(&mut names, "web")).collect();
+        assert_eq!(got, ["web", "web (2)", "web (3)"]);
+    }
+}

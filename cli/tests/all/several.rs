@@ -1,0 +1,78 @@
+//! Several machines exported at once.
+
+use crate::{common::Fixture, machine::machine};
+use std::fs;
+
+/// Three machines: two of one name that share a disk, one whose disk is lost.
+fn place(f: &Fixture) {
+    for dir in ["vms/a", "vms/b", "vms/c"] {
+        machine(f, dir);
+    }
+    for (dir, extra) in [
+        ("a", "scsi0:1.fileName = \"../shared.vmdk\"\n"),
+        ("b", "scsi0:1.fileName = \"../shared.vmdk\"\n"),
+        ("c", "scsi0:1.fileName = \"lost.vmdk\"\n"),
+    ] {
+        let path = f.path(&format!("vms/{dir}/web.vmx"));
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(path, text + extra).unwrap();
+    }
+    let shared = f.path("vms/shared.vmdk");
+    let text = fs::read_to_string(f.path("disk.vmdk")).unwrap();
+    fs::write(shared, text.replace("disk-flat", "shared-flat")).unwrap();
+    fs::write(f.path("vms/shared-flat.vmdk"), f.raw()).unwrap();
+}
+
+#[test]
+fn every_machine_of_a_place() {
+    let f = Fixture::new();
+    place(&f);
+    let args = ["export", "vms", "out", "--select", "any:", "--at-once", "3"];
+    let run = f
+        .run(&[&args[..], &["--allow-dir", "vms"]].concat())
+        .code(3);
+    let run = run.says("2 of 3 machines exported");
+    let run = run.says("web 01 (3): failed").says("lost.vmdk");
+    run.says("is shared with web 01, in whose backup it is");
+    for name in ["web 01", "web 01 (2)"] {
+        f.run(&["verify", &format!("out/{name}")]).code(0);
+    }
+    // The disk that both have is there once.
+    assert!(f.path("out/web 01/web_1.vmdk").exists());
+    assert!(!f.path("out/web 01 (2)/web_1.vmdk").exists());
+    let config = fs::read_to_string(f.path("out/web 01 (2)/web.vmx")).unwrap();
+    assert!(!config.contains("scsi0:1"), "{config}");
+    assert!(!f.path("out/web 01 (3)").exists());
+}
+
+#[test]
+fn generations_of_several_and_wrong_usage() {
+    let f = Fixture::new();
+    machine(&f, "vms/a");
+    let args = [
+        "export",
+        "vms",
+        "out",
+        "--select",
+        "name:web 01",
+        "--keep",
+        "2",
+    ];
+    f.run(&args).code(0);
+    let dates: Vec<_> = fs::read_dir(f.path("out/web 01"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .filter(|n| n.starts_with("20"))
+        .collect();
+    assert_eq!(dates.len(), 1, "{dates:?}");
+    f.run(&["ls", "out/web 01", &format!("/{}/scsi0-0/p0", dates[0])])
+        .code(0);
+    f.run(&["export", "vms", "x", "--select", "name:none"])
+        .code(1)
+        .says("none that fits");
+    f.run(&["export", "vms", "x", "--select", "any:", "--since", "y"])
+        .code(2);
+    f.run(&["export", "vms", "x", "--select", "any:", "--at-once", "0"])
+        .code(2);
+    assert!(!f.path("x").exists());
+}
