@@ -131,6 +131,11 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
+    /// Whether what is noticed of a disk is part of what the verb prints.
+    pub(crate) fn tells_remarks(&self) -> bool {
+        matches!(self, Self::Info(_) | Self::Check(_) | Self::Verify(_))
+    }
+
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
         match self {
             Self::Info(v) => v.run(global),

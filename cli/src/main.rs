@@ -79,6 +79,6 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
-    output::start_logging(&cli.global);
+    output::start_logging(&cli.global, cli.verb.tells_remarks());
     cli.verb.run(&cli.global)
 }

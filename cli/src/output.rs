@@ -81,7 +81,12 @@ struct LogWriter;
 
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _ = io::stderr().write_all(bytes);
+        // As our own warnings begin.
+        let line = match bytes.strip_prefix(b" WARN ") {
+            Some(rest) => [b"vmdkit: warning: ", rest].concat(),
+            None => bytes.to_vec(),
+        };
+        let _ = io::stderr().write_all(&line);
         Ok(bytes.len())
     }
 
@@ -139,13 +144,17 @@ pub(crate) fn table(rows: &[Vec<String>], right: &[usize]) -> Vec<String> {
 }
 
 /// What libraries log, on standard error.
-pub(crate) fn start_logging(global: &Global) {
+/// What is noticed of a disk is not logged too where it is `told`.
+pub(crate) fn start_logging(global: &Global, told: bool) {
     let level = global.log_level.level();
     // The FUSE library warns of what our own messages explain better.
-    let filter = match level {
+    let mut filter = match level {
         tracing::Level::DEBUG | tracing::Level::TRACE => level.to_string(),
         level => format!("{level},fuser=off"),
     };
+    if told {
+        filter.push_str(&format!(",{}=off", vmdk::REMARKS));
+    }
     let _ = tracing_subscriber::fmt()
         .with_writer(|| LogWriter)
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))

@@ -35,6 +35,7 @@ impl Image {
     /// its child was made, `Unsupported` for what is recognised and not read.
     pub fn open(source: Opened, options: &OpenOptions) -> Result<Self> {
         let (links, warnings) = chain::open(source, options)?;
+        links.iter().for_each(|l| l.map.remarks.log());
         let maps = links
             .iter()
             .map(|l| l.map.clone() as Arc<dyn BlockMap>)

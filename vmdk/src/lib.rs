@@ -62,6 +62,10 @@ pub fn check_chain(
 /// sector size.
 pub const SECTOR: u64 = 512;
 
+/// Where what is noticed while a disk is read is logged: an unclean shutdown, the copy of a table
+/// that is used.
+pub const REMARKS: &str = "vmdk::remarks";
+
 /// Quotient and remainder; a divisor of 0 counts as 1.
 pub(crate) fn split(number: u64, by: u64) -> (u64, u64) {
     let by = by.max(1);

@@ -10,7 +10,10 @@ use disk_io::{Disk, DiskError, FileIndex, Mapping, Place, Result, finding::Visit
 use std::{
     collections::BTreeSet,
     fmt::Debug,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// How many bits of a unit name the grain; the extent's number is above them.
@@ -90,18 +93,31 @@ impl ExtentMap for ForbiddenExtent {
 /// What was noticed while reading tables, each thing once: a sentence, and its kind for
 /// reports.
 #[derive(Debug, Default)]
-pub(crate) struct Remarks(Mutex<BTreeSet<(String, &'static str)>>);
+pub(crate) struct Remarks {
+    all: Mutex<BTreeSet<(String, &'static str)>>,
+    /// From now on what is noticed is logged too: whoever opened the disk has been told the rest.
+    logged: AtomicBool,
+}
 
 impl Remarks {
     /// So that a damaged image does not fill the memory with complaints.
     const MOST: usize = 64;
 
     pub(crate) fn add(&self, code: &'static str, remark: impl FnOnce() -> String) {
-        if let Ok(mut all) = self.0.lock()
+        if let Ok(mut all) = self.all.lock()
             && all.len() < Self::MOST
         {
-            all.insert((remark(), code));
+            let remark = (remark(), code);
+            if self.logged.load(Ordering::Relaxed) && !all.contains(&remark) {
+                tracing::warn!(target: crate::REMARKS, "{}", remark.0);
+            }
+            all.insert(remark);
         }
+    }
+
+    /// What is noticed from now on is logged.
+    pub(crate) fn log(&self) {
+        self.logged.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn all(&self) -> Vec<String> {
@@ -109,7 +125,7 @@ impl Remarks {
     }
 
     pub(crate) fn typed(&self) -> Vec<(String, &'static str)> {
-        self.0
+        self.all
             .lock()
             .map(|all| all.iter().cloned().collect())
             .unwrap_or_default()

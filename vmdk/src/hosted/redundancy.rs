@@ -2,7 +2,8 @@
 //!
 //! There are no checksums, so two sound copies that differ cannot be told apart (fact sheet,
 //! VMDK 5.6). What they agree on is used. Where they differ and exactly one of them is
-//! possible, that one is used and it is said; else the range cannot be read.
+//! possible, that one is used and it is said; but where it has nothing and the damaged one names a
+//! grain that could be, the range cannot be read, as where neither is known to be right.
 
 use super::{BLOCK_ENTRIES, Hosted};
 use crate::{
@@ -101,11 +102,11 @@ impl Hosted {
                 match (self.possible(number, &a), self.possible(number, &b)) {
                     (true, false) => {
                         self.say(number, "the redundant copy is damaged; the first is used");
-                        one(a)
+                        Ok(Some(self.doubted(number, a, &b)))
                     }
                     (false, true) => {
                         self.say(number, "is damaged; its redundant copy is used");
-                        one(b)
+                        Ok(Some(self.doubted(number, b, &a)))
                     }
                     _ => {
                         self.say(
@@ -120,6 +121,29 @@ impl Hosted {
                     }
                 }
             }
+        }
+    }
+
+    /// The copy that is possible, in doubt where it has nothing and the other, damaged as that is,
+    /// has a place where a grain could be: the guest's data may be there, and zeros are not.
+    fn doubted(&self, number: u64, good: Vec<u8>, damaged: &[u8]) -> Block {
+        let first = number.saturating_mul(self.block_entries());
+        let mut other = good.clone();
+        let mut doubt = false;
+        let pairs = other.chunks_exact_mut(4).zip(damaged.chunks_exact(4));
+        for (index, (own, theirs)) in (first..).zip(pairs) {
+            let theirs = theirs.first_chunk().map(|b| u32::from_le_bytes(*b));
+            if own == [0; 4]
+                && let Some(place) = theirs.filter(|e| *e > 1)
+                && self.could_be(index, place)
+            {
+                own.copy_from_slice(&place.to_le_bytes());
+                doubt = true;
+            }
+        }
+        Block {
+            entries: good,
+            other: doubt.then_some(other),
         }
     }
 
@@ -199,8 +223,6 @@ impl Hosted {
     /// metadata and into the file, to whole grains, and no two to the same.
     fn possible(&self, number: u64, table: &[u8]) -> bool {
         let first = number.saturating_mul(self.block_entries());
-        let grain_sectors = self.grain / crate::SECTOR;
-        let grains = self.len.div_ceil(self.grain);
         let mut places = Vec::new();
         for (index, bytes) in (first..).zip(table.chunks_exact(4)) {
             let Some(entry) = bytes.first_chunk().map(|b| u32::from_le_bytes(*b)) else {
@@ -212,18 +234,20 @@ impl Hosted {
                 1 => return false,
                 _ => {}
             }
-            let aligned = u64::from(entry)
-                .checked_rem(grain_sectors)
-                .is_none_or(|rest| rest == 0);
-            if index >= grains
-                || self.fault(entry, index).is_some()
-                || (!self.compressed && !aligned)
-            {
+            if !self.could_be(index, entry) {
                 return false;
             }
             places.push(entry);
         }
         places.sort_unstable();
         places.windows(2).all(|pair| pair.first() != pair.last())
+    }
+
+    /// Whether a grain of the extent could be where an entry says.
+    fn could_be(&self, grain: u64, entry: u32) -> bool {
+        let sectors = self.grain / crate::SECTOR;
+        let rest = u64::from(entry).checked_rem(sectors);
+        let aligned = self.compressed || rest.is_none_or(|rest| rest == 0);
+        aligned && grain < self.len.div_ceil(self.grain) && self.fault(entry, grain).is_none()
     }
 }

@@ -114,6 +114,25 @@ fn one_good_copy_is_used_and_it_is_said() {
     }
 }
 
+/// One copy is damaged in one entry, the other has lost another one: it is not believed that there
+/// is nothing.
+#[test]
+fn the_good_copy_is_not_believed_to_have_nothing() {
+    let chain = sparse();
+    for damaged_first in [true, false] {
+        let image = changed(&chain, |b, p| {
+            let (damaged, lost) = match damaged_first {
+                true => (p.gt, p.rgt),
+                false => (p.rgt, p.gt),
+            };
+            set(b, damaged, 0xff_ffff);
+            set(b, lost + 4, 0);
+        });
+        let got = grains(&image.unwrap(), &chain.bytes);
+        assert_eq!(got, [None, BAD, None, None]);
+    }
+}
+
 #[test]
 fn copies_that_differ_and_are_both_possible_are_an_error() {
     let chain = sparse();
