@@ -33,6 +33,7 @@ pub const ALL: &[Explanation] = table! {
 "extent-capacity-differs" "the descriptor and an extent's header give different lengths" "find out which is right before writing to the disk";
 "extent-cut-short" "a flat extent ends before the disk does" "fetch the file again; what is there can be restored";
 "extent-unusable" "an extent of the link cannot be opened" "read what it says; the other links were checked";
+"extents-overlap" "two extents have the same bytes of a file: the descriptor lists one twice, or was pasted together" "compare the descriptor with one of the same product; do not trust what lies behind the first";
 "fat-chain-broken" "a file's chain of clusters breaks off" "restore the file from another copy";
 "fat-chain-odd" "a file's chain does not fit its size, or a copy of the table had to serve" "compare the file with another copy";
 "fat-clusters-lost" "clusters are in use that no file has" "harmless: fsck.fat gives them back";

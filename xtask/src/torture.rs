@@ -191,8 +191,19 @@ fn is_told(vmdkit: &Path, opened: &Path, tried: &[Tried]) -> Result<bool> {
     if !ours.is_some_and(|t| matches!(t.outcome, Outcome::Wrong | Outcome::Zeros)) {
         return Ok(false);
     }
-    let ran = watch(Command::new(vmdkit).args(["-q", "check"]).arg(opened))?;
-    Ok(ran.end == End::Error)
+    // Of a volume, and of what has no structure, only `verify` looks at what is inside.
+    let verb = match opened.extension().is_some_and(|e| e == "raw") {
+        true => "verify",
+        false => "check",
+    };
+    let command = "\"$0\" -q \"$1\" \"$2\" >&2; [ $? -ne 4 ]";
+    let mut check = Command::new("sh");
+    check
+        .args(["-c", command])
+        .arg(vmdkit)
+        .arg(verb)
+        .arg(opened);
+    Ok(watch(&mut check)?.end == End::Error)
 }
 
 fn keep(options: &Options, name: &str, number: u64, dir: &Path, tried: &[Tried]) -> Result<()> {
@@ -226,10 +237,15 @@ fn keep(options: &Options, name: &str, number: u64, dir: &Path, tried: &[Tried])
 }
 
 /// What came of a program that writes a disk to `out`.
-fn of_disk(program: &'static str, ran: Ran, out: &Path, wanted: &[u8]) -> Tried {
+fn of_disk(
+    program: &'static str,
+    ran: Ran,
+    out: &Path,
+    (wanted, changed): (&[u8], usize),
+) -> Tried {
     let outcome = Outcome::of_end(&ran).unwrap_or_else(|| {
         let found = fs::read(out).unwrap_or_default();
-        compare(&found, wanted)
+        compare(&found, wanted, changed)
     });
     let _ = fs::remove_file(out);
     Tried {
@@ -250,6 +266,7 @@ fn disk(vmdkit: &Path, image: &Image, number: u64, dir: &Path) -> Result2 {
         n if image.name.ends_with("Flat") || dice.below(4) == 0 => n - 1,
         n => dice.below(n - 1),
     };
+    let mut changed = 0;
     for (n, (name, bytes)) in image.files.iter().enumerate() {
         let mut bytes = bytes.clone();
         if n == which {
@@ -259,9 +276,14 @@ fn disk(vmdkit: &Path, image: &Image, number: u64, dir: &Path) -> Result2 {
                 &[]
             };
             let places = interesting(&bytes, payload);
-            if places.is_empty() || mutate(&mut bytes, &places, &mut dice).is_empty() {
+            if places.is_empty() {
                 return Ok(None);
             }
+            let edits = mutate(&mut bytes, &places, &mut dice);
+            if edits.is_empty() {
+                return Ok(None);
+            }
+            changed = edits.iter().map(|(_, len)| len).sum();
         }
         fs::write(dir.join(name), bytes)?;
     }
@@ -273,7 +295,12 @@ fn disk(vmdkit: &Path, image: &Image, number: u64, dir: &Path) -> Result2 {
         .arg(&opened)
         .arg(&out)
         .args(["--to", "raw"]);
-    tried.push(of_disk(OURS, watch(&mut ours)?, &out, &image.wanted));
+    tried.push(of_disk(
+        OURS,
+        watch(&mut ours)?,
+        &out,
+        (&image.wanted, changed),
+    ));
     if tools::find("qemu-img").is_some() {
         let mut theirs = tools::command("qemu-img");
         theirs
@@ -284,7 +311,7 @@ fn disk(vmdkit: &Path, image: &Image, number: u64, dir: &Path) -> Result2 {
             "qemu-img",
             watch(&mut theirs)?,
             &out,
-            &image.wanted,
+            (&image.wanted, changed),
         ));
     }
     if !image.seven.is_empty() && tools::find("7zz").is_some() {
@@ -293,13 +320,23 @@ fn disk(vmdkit: &Path, image: &Image, number: u64, dir: &Path) -> Result2 {
             .args(["-c", "exec 7zz x -so \"-t$2\" \"$0\" > \"$1\""])
             .args([&opened, &out])
             .arg(image.seven);
-        tried.push(of_disk("7-Zip", watch(&mut theirs)?, &out, &image.wanted));
+        tried.push(of_disk(
+            "7-Zip",
+            watch(&mut theirs)?,
+            &out,
+            (&image.wanted, changed),
+        ));
     }
     Ok(Some((opened, tried)))
 }
 
 /// What came of a program that copied a volume's files to `out`.
-fn of_tree(program: &'static str, ran: Ran, out: &Path, reference: &Path) -> Tried {
+fn of_tree(
+    program: &'static str,
+    ran: Ran,
+    out: &Path,
+    (reference, changed): (&Path, usize),
+) -> Tried {
     let outcome = Outcome::of_end(&ran).unwrap_or_else(|| {
         let mut worst = Outcome::Right;
         let mut dirs = vec![PathBuf::new()];
@@ -316,7 +353,8 @@ fn of_tree(program: &'static str, ran: Ran, out: &Path, reference: &Path) -> Tri
                 } else if kind.is_ok_and(|k| k.is_file()) {
                     let wanted = fs::read(reference.join(&path)).unwrap_or_default();
                     let found = fs::read(out.join(&path));
-                    let this = found.map_or(Outcome::Wrong, |found| compare(&found, &wanted));
+                    let this =
+                        found.map_or(Outcome::Wrong, |found| compare(&found, &wanted, changed));
                     worst = worst.max(this);
                 }
             }
@@ -336,9 +374,11 @@ fn tree(vmdkit: &Path, volume: &Volume, number: u64, dir: &Path) -> Result2 {
     let mut dice = Dice::new(number * 37 + volume.name.len() as u64);
     let mut bytes = volume.bytes.clone();
     let places = interesting(&bytes, &[]);
-    if mutate(&mut bytes, &places, &mut dice).is_empty() {
+    let edits = mutate(&mut bytes, &places, &mut dice);
+    if edits.is_empty() {
         return Ok(None);
     }
+    let changed = edits.iter().map(|(_, len)| len).sum();
     let image = dir.join("volume.raw");
     fs::write(&image, bytes)?;
     let out = dir.join("out");
@@ -349,7 +389,12 @@ fn tree(vmdkit: &Path, volume: &Volume, number: u64, dir: &Path) -> Result2 {
         .arg(&image)
         .arg("/p0/.")
         .arg(&out);
-    tried.push(of_tree(OURS, watch(&mut ours)?, &out, &volume.reference));
+    tried.push(of_tree(
+        OURS,
+        watch(&mut ours)?,
+        &out,
+        (&volume.reference, changed),
+    ));
     if tools::find("7zz").is_some() && volume.name != "exfat-files" {
         let mut theirs = tools::command("7zz");
         theirs
@@ -360,7 +405,7 @@ fn tree(vmdkit: &Path, volume: &Volume, number: u64, dir: &Path) -> Result2 {
             "7-Zip",
             watch(&mut theirs)?,
             &out,
-            &volume.reference,
+            (&volume.reference, changed),
         ));
     }
     if tools::find("tsk_recover").is_some() {
@@ -371,7 +416,7 @@ fn tree(vmdkit: &Path, volume: &Volume, number: u64, dir: &Path) -> Result2 {
             "Sleuth Kit",
             watch(&mut theirs)?,
             &out,
-            &volume.reference,
+            (&volume.reference, changed),
         ));
     }
     Ok(Some((image, tried)))
@@ -413,8 +458,8 @@ fn page(score: &Score) -> Result<String> {
     }
     writeln!(
         text,
-        "\nOf {} mutants that `vmdkit` read to other bytes without an error, `check` finds {}. The others are changes that nothing in \
-         the\nformat contradicts.",
+        "\nOf {} mutants that `vmdkit` read to other bytes without an error, `check` (of volumes `verify`) finds {}.\nThe others are \
+         changes that nothing in the format contradicts.",
         score.quiet, score.checked
     )?;
     Ok(text)

@@ -275,6 +275,7 @@ impl<'a> Extents<'a> {
         }
         info.file = Some(file.path.clone());
         info.file_size = Some(file.disk.len());
+        self.told_apart(&info);
         let seat = self.seat(&file);
         let map = FlatExtent {
             index: seat.file_index(),
@@ -292,6 +293,26 @@ impl<'a> Extents<'a> {
             ));
         }
         self.push(info, Box::new(map))
+    }
+
+    /// Says where a flat extent has bytes of its file that another one has too: no writer makes that.
+    fn told_apart(&self, info: &ExtentInfo) {
+        let end = |i: &ExtentInfo| i.offset.saturating_add(i.len);
+        let same = |i: &&ExtentInfo| {
+            i.sparse.is_none()
+                && i.file == info.file
+                && i.offset < end(info)
+                && info.offset < end(i)
+        };
+        if let (Some(_), Some(file)) = (self.infos.iter().find(same), &info.file) {
+            self.remarks.add("extents-overlap", || {
+                format!(
+                    "{}: two extents have the same bytes of {}",
+                    self.name,
+                    file.display()
+                )
+            });
+        }
     }
 
     /// Opens a sparse extent of `len` bytes by what its file says it is; the type on its line

@@ -97,7 +97,7 @@ impl Hosted {
                 .corrupt("adding up what the grains take")
                 .expected(format!("{stored} bytes behind the metadata"))
                 .found(format!(
-                    "{room}: {lost} bytes are used by nothing, the guest loses no data"
+                    "{room}: {lost} bytes are used by nothing: freed, or of an entry that is lost"
                 ));
             visit(Finding::note("space-unreferenced", e));
         }

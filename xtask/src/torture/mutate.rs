@@ -31,7 +31,14 @@ pub(crate) fn mutate(image: &mut Vec<u8>, interesting: &[usize], dice: &mut Dice
     }
     let mut edits = Vec::new();
     for _ in 0..=dice.below(3) {
-        let block = interesting[dice.below(interesting.len())];
+        let any = interesting[dice.below(interesting.len())];
+        // Headers, markers and tables begin at sectors, and most of them in front.
+        let block = match dice.below(4) {
+            0 => any,
+            1 => any / 8 * 8,
+            2 => interesting[dice.below(interesting.len().min(256))],
+            _ => interesting[interesting.len() - 1 - dice.below(interesting.len().min(64))],
+        };
         let at = (block * 64 + dice.below(64)) & !(1 << dice.below(4)) & !1;
         let len = image.len() as u64;
         let special = [
