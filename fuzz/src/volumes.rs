@@ -14,6 +14,8 @@ use std::{
 
 /// Objects of a volume that are looked at.
 const NODES: usize = 300;
+/// Volumes up to so many bytes are checked each time.
+const SMALL: u64 = 16 << 20;
 /// Names of a directory that are.
 const NAMES: usize = 300;
 /// Findings and ranges that are asked for.
@@ -58,26 +60,26 @@ pub fn ldm(input: &[u8]) {
 
 /// NTFS.
 pub fn ntfs(input: &[u8]) {
-    look(apply(bases::ntfs(), input));
+    look(apply(bases::ntfs(), input), input);
 }
 
 /// FAT.
 pub fn fat(input: &[u8]) {
-    look(apply(bases::fat(), input));
+    look(apply(bases::fat(), input), input);
 }
 
 /// exFAT.
 pub fn exfat(input: &[u8]) {
-    look(apply(bases::exfat(), input));
+    look(apply(bases::exfat(), input), input);
 }
 
 /// ext.
 pub fn ext(input: &[u8]) {
-    look(apply(bases::ext(), input));
+    look(apply(bases::ext(), input), input);
 }
 
 /// Opens a volume and looks at everything in it.
-fn look(disk: Arc<dyn Disk>) {
+fn look(disk: Arc<dyn Disk>, input: &[u8]) {
     let options = OpenOptions::default();
     let Ok(fs) = volume::open(&disk, &options) else {
         return;
@@ -103,6 +105,10 @@ fn look(disk: Arc<dyn Disk>) {
         end <= disk.len().max(fs.info().size),
         "free space behind the end"
     );
+    // Where every cluster of many is asked about, once in a while is enough.
+    if disk.len() > SMALL && input.last().is_some_and(|b| b % 16 != 0) {
+        return;
+    }
     let _ = fs.check(&mut |finding| {
         assert!(
             finding.ranges.iter().all(|r| r.start <= r.end),

@@ -100,7 +100,7 @@ pub const ALL: &[Explanation] = table! {
 "region-table-damaged" "one of the two region tables is damaged; the other one is used" "convert to a new disk";
 "region-tables-differ" "the two region tables differ" "convert to a new disk";
 "snapshots-unreadable" "the table of snapshots is damaged; the present state can be read" "convert to a new disk";
-"space-unreferenced" "the file holds space that nothing refers to; no data is lost" "convert to a new disk to get it back";
+"space-unreferenced" "the file holds space that nothing refers to: freed, or left by a write that was cut off; where an entry was lost it would look the same" "convert to a new disk to get it back; compare with another copy if something is missing";
 "stream-unsorted" "the grains of a stream are not in the order of the disk" "readers that take it as a stream may refuse it";
 "stream-unterminated" "a stream does not end with its end marker" "it may have been cut short: compare its length with the source's";
 "unclean-shutdown" "the image was not closed by its last writer: it is as a crash left it" "compare it with the source";

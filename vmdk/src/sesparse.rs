@@ -310,7 +310,8 @@ impl ExtentMap for SeSparse {
             }
         })?;
         let room = self.file.len().min(self.grains.1);
-        let room = room.saturating_sub(self.grains.0) / GRAIN * GRAIN;
+        let room = room.saturating_sub(self.grains.0);
+        let room = room.saturating_sub(crate::split(room, GRAIN).1);
         if room > stored {
             let e = DiskError::corrupt("adding up what the grains take")
                 .file(&self.seat.name)
