@@ -270,3 +270,48 @@ fn signed() {
         .code(1);
     f.run(&["verify", "bk", "--sign", "key"]).code(2);
 }
+
+/// A verification in pieces: what was proven is not read again, what is bad is always found.
+#[test]
+fn a_verification_in_pieces() {
+    let f = Fixture::new();
+    f.noise();
+    f.run(&["export", "disk.vmdk", "bk", "--subformat", "monolithicFlat"])
+        .code(0);
+    let args = ["bk", "--state", "state", "--budget"];
+    let said = verify(&f, 3, &[&args[..], &["0s"]].concat());
+    assert!(said["unproven"].to_string().contains("the time was up"));
+    let kept: Value = serde_json::from_slice(&fs::read(f.path("state")).unwrap()).unwrap();
+    assert_eq!(kept["units"], serde_json::json!({}));
+    // As if a run had come half of the way.
+    let half = serde_json::json!({
+        "manifest": kept["manifest"], "runs": 2, "files": {"disk-flat.vmdk": true},
+        "units": {"disk.vmdk": 4}, "guests": {"disk.vmdk": 3},
+    });
+    let put = |value: &Value| fs::write(f.path("state"), value.to_string()).unwrap();
+    // What is changed in what was proven is not seen, since it is not read; behind it is.
+    let flat = f.path("bk/disk-flat.vmdk");
+    let good = fs::read(&flat).unwrap();
+    for (at, code) in [(1 << 20, 0), (6 << 20, 4)] {
+        put(&half);
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        fs::write(&flat, bad).unwrap();
+        let args = ["bk", "--state", "state", "--no-guest-files"];
+        let said = verify(&f, code, &args);
+        let told = said["guests"]["remarks"].to_string();
+        assert!(told.contains("2 earlier runs proved a part"), "{said}");
+        assert!(!f.path("state").exists());
+    }
+    fs::write(&flat, &good).unwrap();
+    put(&half);
+    let said = verify(&f, 0, &["bk", "--state", "state"]);
+    assert_eq!(said["guests"]["files"], 2, "{said}");
+    // Not a file of ours, and no backup.
+    fs::write(f.path("letter"), "dear").unwrap();
+    f.run(&["verify", "bk", "--state", "letter"]).code(1);
+    assert_eq!(fs::read(f.path("letter")).unwrap(), b"dear");
+    f.run(&["verify", "disk.vmdk", "--state", "new"])
+        .code(1)
+        .says("a backup with a manifest");
+}

@@ -85,9 +85,18 @@ impl Hosted {
                 )
             });
         }
+        let descriptor = crate::bytes(header.descriptor_offset).filter(|o| *o > 0);
+        let descriptor = descriptor.and_then(|start| {
+            let size = crate::bytes(header.descriptor_size)?;
+            Some(start..start.saturating_add(size))
+        });
         let directory = |sector: u64| {
             // Sector 0 is the header.
             let offset = crate::bytes(sector).filter(|o| *o > 0)?;
+            // Text that ends in zeros would be a disk of nothing.
+            if descriptor.as_ref().is_some_and(|d| d.contains(&offset)) {
+                return None;
+            }
             Directory::new(
                 file.clone(),
                 seat.number,
@@ -123,6 +132,14 @@ impl Hosted {
                     seat.name
                 )
             });
+        } else if rgd.is_none() && header.has(flags::REDUNDANT) && !header.compressed() {
+            seat.remarks.add("grain-directory-unusable", || {
+                format!(
+                    "{}: its header says that there is a redundant grain directory, and where it \
+                     should be there is none: nothing tells whether the first one is right",
+                    seat.name
+                )
+            });
         } else if let Some(copy) = &rgd
             && gd.as_ref().and_then(|d| d.is_zero(LOOKED_AT)) == Some(true)
             && copy.is_zero(LOOKED_AT) == Some(false)
@@ -139,12 +156,7 @@ impl Hosted {
         let over_head = crate::bytes(header.over_head).unwrap_or(u64::MAX);
         let mut metadata: Vec<Range<u64>> = Vec::new();
         metadata.push(0..over_head.max(crate::SECTOR));
-        if let (Some(start), Some(size)) = (
-            crate::bytes(header.descriptor_offset).filter(|o| *o > 0),
-            crate::bytes(header.descriptor_size),
-        ) {
-            metadata.push(start..start.saturating_add(size));
-        }
+        metadata.extend(descriptor);
         metadata.extend(gd.iter().chain(&rgd).map(Directory::range));
         Ok(Self {
             grain: header.grain_size.saturating_mul(crate::SECTOR).max(1),
