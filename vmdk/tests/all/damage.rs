@@ -120,8 +120,13 @@ fn a_directory_in_the_descriptor_is_none() {
         b[56..64].copy_from_slice(&10u64.to_le_bytes());
         b[48..56].fill(0);
     });
-    assert_eq!(image.unwrap_err().code_text(), Some("grain-directory-outside-file"));
-    let image = changed(&chain, |b, _| b[56..64].copy_from_slice(&10u64.to_le_bytes()));
+    assert_eq!(
+        image.unwrap_err().code_text(),
+        Some("grain-directory-outside-file")
+    );
+    let image = changed(&chain, |b, _| {
+        b[56..64].copy_from_slice(&10u64.to_le_bytes())
+    });
     assert_eq!(grains(&image.unwrap(), &chain.bytes), [None; 4]);
 }
 
