@@ -138,8 +138,8 @@ struct Files<'a> {
 pub(super) fn read_guests(
     name: &str,
     (source, several): (&Arc<Source>, bool),
-    effort: Effort,
-    (step, earlier): (&mut dyn FnMut(Step<'_>), Option<&mut Earlier>),
+    (effort, earlier): (Effort, Option<&mut Earlier>),
+    step: &mut dyn FnMut(Step<'_>),
     guests: &mut Guests,
 ) -> Result<()> {
     let tree = Tree::new(source.clone(), TreeOptions::default())?;
