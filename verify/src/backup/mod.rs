@@ -270,14 +270,8 @@ pub fn verify(
         if options.guest_files {
             let tree = Tree::new(source.clone(), TreeOptions::default())?;
             guests.remarks.extend(GuestState::of(&tree).warnings());
-            let earlier = earlier.as_mut();
-            guests::read_guests(
-                name,
-                (&source, several),
-                effort,
-                (step, earlier),
-                &mut guests,
-            )?;
+            let how = (effort, earlier.as_mut());
+            guests::read_guests(name, (&source, several), how, step, &mut guests)?;
         }
         if let Some(baseline) = &options.baseline {
             compared.push(baseline.compare(&Tree::new(source, TreeOptions::default())?, step)?);
