@@ -8,7 +8,7 @@
 use crate::{
     block_map::{BlockMap, FileIndex, Mapping, Place, UnitId},
     disk::{Disk, HostRange, Run, RunKind, check_range, check_run_offset},
-    error::{DiskError, Result},
+    error::{DiskError, ErrorKind, Result},
 };
 use quick_cache::{
     DefaultHashBuilder, OptionsBuilder, Weighter,
@@ -238,7 +238,10 @@ impl Layered {
             return Ok((window, base));
         }
         let window = Arc::new(self.merge(base, WINDOW.min(self.len - base))?);
-        self.memory.windows.insert(key, window.clone());
+        // A device that failed may work again: what it did not give is asked for anew.
+        if !window.bad.iter().any(|e| e.kind() == ErrorKind::Io) {
+            self.memory.windows.insert(key, window.clone());
+        }
         Ok((window, base))
     }
 

@@ -89,6 +89,30 @@ fn beside(descriptor: &str, extent: Arc<dyn Disk>) {
     look_at(source, Some(Format::Vmdk));
 }
 
+/// Opens an image.
+pub(crate) fn open(disk: Arc<dyn Disk>, format: Format) -> disk_io::Result<Arc<dyn Disk>> {
+    let options = OpenOptions {
+        format: Some(format),
+        memory: Some(Memory::new(4 << 20)),
+        ..OpenOptions::default()
+    };
+    Ok(disk_image::open(opened(disk), &options)?.disk)
+}
+
+/// Opens an extent by its descriptor.
+pub(crate) fn open_extent(
+    descriptor: &str,
+    extent: Arc<dyn Disk>,
+) -> disk_io::Result<Arc<dyn Disk>> {
+    let mut source = opened(Arc::new(MemDisk::new(descriptor)));
+    source.dir = Arc::new(OneFile(extent));
+    let options = OpenOptions {
+        memory: Some(Memory::new(4 << 20)),
+        ..OpenOptions::default()
+    };
+    Ok(disk_image::open(source, &options)?.disk)
+}
+
 /// Whether a sound extent opens by its descriptor.
 pub fn opens(descriptor: &str, extent: &'static Base) -> bool {
     let mut source = opened(Arc::new(MemDisk::new(descriptor)));

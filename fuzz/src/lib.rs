@@ -12,6 +12,7 @@
 //! | [`datastores`] | VMFS and its LVM |
 //! | [`codecs`] | decompressors |
 //! | [`bases`] | sound images that inputs are patches of |
+//! | [`faults`] | sources that fail while they are read |
 //! | [`patch`] | what an input means |
 //! | [`oracle`] | what must hold of a disk |
 #![allow(
@@ -25,6 +26,7 @@
 pub mod bases;
 pub mod codecs;
 pub mod datastores;
+pub mod faults;
 pub mod images;
 pub mod oracle;
 pub mod patch;

@@ -139,3 +139,18 @@ fn bases_are_sound() {
         vmfs_reader::Volume::open(&[disk], &options).unwrap();
     }
 }
+
+/// Every reader on a source that fails at one operation after another.
+#[test]
+fn sources_that_fail() {
+    use vmdkit_fuzz::faults::{Fault, READERS};
+    for reader in READERS {
+        for fault in [Fault::Passing, Fault::Lasting, Fault::Changing] {
+            let survived = reader.torture(fault, 40, 10);
+            println!("{} {fault:?}: {survived:?}", reader.name);
+            assert!(survived.injected > 0);
+            // Tables have copies, and other bytes in what nothing depends on change nothing.
+            assert!(fault == Fault::Changing || survived.errors > 0);
+        }
+    }
+}

@@ -31,7 +31,7 @@ use crate::{
 };
 use boot::Geometry;
 use dir::Dir;
-use disk_io::{Disk, DiskError, Result};
+use disk_io::{Disk, DiskError, ErrorKind, Result};
 use quick_cache::{Weighter, sync::Cache};
 use set::Set;
 use std::sync::{Arc, OnceLock};
@@ -133,7 +133,10 @@ impl ExFat {
             return chain;
         }
         let chain = Arc::new(self.table.chain(first, wanted));
-        self.chains.insert(key, chain.clone());
+        // A device that failed may work again.
+        if !chain.broken().is_some_and(|e| e.kind() == ErrorKind::Io) {
+            self.chains.insert(key, chain.clone());
+        }
         chain
     }
 
@@ -249,7 +252,9 @@ impl ExFat {
             self.sets.insert(set.position / 32, set.clone());
         }
         let dir = Arc::new(dir);
-        self.dirs.insert(node.record, dir.clone());
+        if !dir.device_failed() {
+            self.dirs.insert(node.record, dir.clone());
+        }
         Ok(dir)
     }
 

@@ -40,7 +40,7 @@ use boot::Geometry;
 use chain::{Chain, Wanted};
 use contents::{Area, Contents};
 use dir::Dir;
-use disk_io::{Disk, DiskError, Result};
+use disk_io::{Disk, DiskError, ErrorKind, Result};
 use entry::Entry;
 use notes::Notes;
 use quick_cache::{Weighter, sync::Cache};
@@ -146,7 +146,10 @@ impl Fat {
             return chain;
         }
         let chain = Arc::new(self.table.chain(first, wanted));
-        self.chains.insert(key, chain.clone());
+        // A device that failed may work again.
+        if !chain.broken().is_some_and(|e| e.kind() == ErrorKind::Io) {
+            self.chains.insert(key, chain.clone());
+        }
         chain
     }
 
@@ -217,7 +220,9 @@ impl Fat {
             self.options.oem_code_page,
             &self.notes,
         )?);
-        self.dirs.insert(dir.record, read.clone());
+        if !read.device_failed() {
+            self.dirs.insert(dir.record, read.clone());
+        }
         Ok(read)
     }
 

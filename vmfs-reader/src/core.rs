@@ -7,10 +7,10 @@ use crate::{
     resource::{HEADER, Resource},
     superblock::{Geometry, Layout, Superblock},
 };
-use disk_io::{Disk, DiskError, Fields, Result};
+use disk_io::{Disk, DiskError, ErrorKind, Fields, Result};
 use quick_cache::{Weighter, sync::Cache};
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -43,12 +43,29 @@ pub(crate) struct Core {
     pub(crate) superblock: Superblock,
     pub(crate) geometry: Geometry,
     pub(crate) tables: Cache<u64, Arc<[u64]>, ByLength>,
-    pb2: Result<Resource>,
-    pbc: Result<Resource>,
-    pub(crate) fbb: Result<Resource>,
-    fdc: Result<Resource>,
-    sbc: Result<Resource>,
+    pb2: Kept,
+    pbc: Kept,
+    fbb: Kept,
+    fdc: Kept,
+    sbc: Kept,
     number: u64,
+}
+
+/// A resource file as it was when the volume was opened; where the device failed then, it is asked
+/// again when it is needed: it may work now.
+#[derive(Debug)]
+struct Kept {
+    first: Result<Resource>,
+    later: OnceLock<Resource>,
+}
+
+impl From<Result<Resource>> for Kept {
+    fn from(first: Result<Resource>) -> Self {
+        Self {
+            first,
+            later: OnceLock::new(),
+        }
+    }
 }
 
 impl Core {
@@ -56,7 +73,8 @@ impl Core {
     pub(crate) fn open(disk: Arc<dyn Disk>, superblock: Superblock) -> Result<(Self, Vec<String>)> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let geometry = superblock.geometry();
-        let early = |name: &str| Err(DiskError::corrupt(format!("reading {name} too early")));
+        let early =
+            |name: &str| Kept::from(Err(DiskError::corrupt(format!("reading {name} too early"))));
         let mut core = Self {
             disk,
             superblock,
@@ -69,11 +87,11 @@ impl Core {
             sbc: early(".sbc.sf"),
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
         };
-        core.pb2 = core.resource(system::PB2, ".pb2.sf");
-        core.pbc = core.resource(system::PBC, ".pbc.sf");
-        core.fbb = core.resource(system::FBB, ".fbb.sf");
-        core.fdc = core.resource(system::FDC, ".fdc.sf");
-        core.sbc = core.resource(system::SBC, ".sbc.sf");
+        core.pb2 = core.resource(system::PB2, ".pb2.sf").into();
+        core.pbc = core.resource(system::PBC, ".pbc.sf").into();
+        core.fbb = core.resource(system::FBB, ".fbb.sf").into();
+        core.fdc = core.resource(system::FDC, ".fdc.sf").into();
+        core.sbc = core.resource(system::SBC, ".sbc.sf").into();
         // Pointer blocks that were looked for too early are not remembered: errors never are.
         let mut warnings = Vec::new();
         for (resource, needed) in [
@@ -82,13 +100,13 @@ impl Core {
             (&core.fbb, true),
             (&core.sbc, true),
         ] {
-            if let Err(e) = resource
+            if let Err(e) = &resource.first
                 && needed
             {
                 warnings.push(format!("some files cannot be read: {e}"));
             }
         }
-        if let Err(e) = &core.fdc {
+        if let Err(e) = &core.fdc.first {
             return Err(e.clone());
         }
         core.check_cluster()?;
@@ -115,7 +133,7 @@ impl Core {
 
     /// VMFS-6: the resource of small file blocks, inside that of the large ones.
     pub(crate) fn small_blocks(&self) -> Result<Option<Resource>> {
-        let fbb = self.fbb.as_ref().map_err(Clone::clone)?;
+        let fbb = self.fbb()?;
         if fbb.child == 0 {
             return Ok(None);
         }
@@ -157,20 +175,35 @@ impl Core {
         inner().map_err(|e: DiskError| e.context(format!("reading {name}")))
     }
 
+    fn kept<'a>(&'a self, kept: &'a Kept, number: u32, name: &'static str) -> Result<&'a Resource> {
+        match (&kept.first, kept.later.get()) {
+            (Ok(resource), _) | (_, Some(resource)) => Ok(resource),
+            (Err(e), None) if e.kind() == ErrorKind::Io => {
+                let again = self.resource(number, name)?;
+                Ok(kept.later.get_or_init(|| again))
+            }
+            (Err(e), None) => Err(e.clone()),
+        }
+    }
+
     pub(crate) fn pb2(&self) -> Result<&Resource> {
-        self.pb2.as_ref().map_err(Clone::clone)
+        self.kept(&self.pb2, system::PB2, ".pb2.sf")
     }
 
     pub(crate) fn pbc(&self) -> Result<&Resource> {
-        self.pbc.as_ref().map_err(Clone::clone)
+        self.kept(&self.pbc, system::PBC, ".pbc.sf")
+    }
+
+    pub(crate) fn fbb(&self) -> Result<&Resource> {
+        self.kept(&self.fbb, system::FBB, ".fbb.sf")
     }
 
     pub(crate) fn sbc(&self) -> Result<&Resource> {
-        self.sbc.as_ref().map_err(Clone::clone)
+        self.kept(&self.sbc, system::SBC, ".sbc.sf")
     }
 
     pub(crate) fn fdc(&self) -> Result<&Resource> {
-        self.fdc.as_ref().map_err(Clone::clone)
+        self.kept(&self.fdc, system::FDC, ".fdc.sf")
     }
 
     fn descriptor_at(&self, address: FdAddress, place: u64) -> Result<Descriptor> {

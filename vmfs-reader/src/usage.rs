@@ -17,7 +17,7 @@ impl Volume {
     /// 64 MiB, or at all: of VMFS-6 volumes whose large blocks are in use.
     pub fn usage(&self) -> Result<Option<Usage>> {
         let core = &self.core;
-        let fbb = core.fbb.as_ref().map_err(Clone::clone)?;
+        let fbb = core.fbb()?;
         let g = &core.geometry;
         let small = core.small_blocks()?;
         let clusters = small.as_ref().map_or(fbb.clusters(), Resource::clusters);

@@ -8,7 +8,7 @@ use crate::{
     DirEntry, Name, NodeId, Visit,
     fat::{chain::Chain, contents::Area, names},
 };
-use disk_io::{Disk, DiskError, Fields, Result};
+use disk_io::{Disk, DiskError, ErrorKind, Fields, Result};
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
@@ -48,6 +48,11 @@ struct Index {
 }
 
 impl Dir {
+    /// Whether some of it is missing because the device failed: asked again, it may be there.
+    pub(super) fn device_failed(&self) -> bool {
+        self.errors.iter().any(|(_, e)| e.kind() == ErrorKind::Io)
+    }
+
     /// Reads the directory in `chain`.
     pub fn read(area: &Area, chain: &Chain) -> Result<Self> {
         let mut dir = Self::default();

@@ -10,7 +10,7 @@ use super::{
     notes::Notes,
 };
 use crate::{DirEntry, Name, NodeId, NodeKind, Visit};
-use disk_io::{Disk, DiskError, Result};
+use disk_io::{Disk, DiskError, ErrorKind, Result};
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
@@ -45,6 +45,11 @@ struct Index {
 }
 
 impl Dir {
+    /// Whether some of it is missing because the device failed: asked again, it may be there.
+    pub(super) fn device_failed(&self) -> bool {
+        self.errors.iter().any(|(_, e)| e.kind() == ErrorKind::Io)
+    }
+
     /// Reads the directory in `chain`, or the fixed root directory.
     pub fn read(
         area: &Area,

@@ -32,7 +32,7 @@ impl Check<'_> {
         let core = self.core;
         let used = std::mem::take(&mut self.used);
         match core.small_blocks() {
-            Ok(None) => self.resource(core.fbb.as_ref(), 2, &used.blocks),
+            Ok(None) => self.resource(core.fbb().as_ref().map(|r| *r), 2, &used.blocks),
             Ok(Some(small)) => self.small(&small, &used.blocks),
             Err(e) => self.found(Severity::Damage, None, e),
         }
@@ -84,7 +84,7 @@ impl Check<'_> {
     }
 
     fn small(&mut self, small: &Resource, used: &Ranges) {
-        let Ok(fbb) = self.core.fbb.as_ref() else {
+        let Ok(fbb) = self.core.fbb() else {
             return;
         };
         for number in 0..small.clusters() {
