@@ -7,7 +7,7 @@ use super::{
     runs::{RunList, Where},
     volume::Volume,
 };
-use disk_io::{DiskError, Result};
+use disk_io::{DiskError, ErrorKind, Result};
 use std::sync::Arc;
 
 /// The $MFT as a stream.
@@ -46,7 +46,11 @@ impl Volume {
             return chunk.get(number);
         }
         let chunk = Arc::new(self.read_chunk(first, per_chunk));
-        self.chunks.insert(first, chunk.clone());
+        // A device that failed may work again.
+        let failed = |s: &Slot| matches!(s, Slot::Bad(e) if e.kind() == ErrorKind::Io);
+        if !chunk.slots.iter().any(failed) {
+            self.chunks.insert(first, chunk.clone());
+        }
         chunk.get(number)
     }
 
@@ -151,6 +155,17 @@ impl Volume {
                 break;
             }
             known = Some((lost, mapped));
+        }
+        // Runs can be holes, and then they cost nothing to claim: a walk over so many records that
+        // cannot be there would not end.
+        if self.mft.len > self.disk.len() {
+            remarks.push(format!(
+                "the $MFT says that it has {} bytes, more than the volume of {}; what lies behind is \
+                 not looked for",
+                self.mft.len,
+                self.disk.len()
+            ));
+            self.mft.len = self.disk.len();
         }
         Ok(remarks)
     }
