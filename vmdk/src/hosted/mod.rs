@@ -73,17 +73,24 @@ impl Hosted {
             let (found, remark) = footer::find(&*file, &header, &seat.name)?;
             header = found;
             if let Some(remark) = remark {
-                seat.remarks
-                    .add("footer-misplaced", || format!("{}: {remark}", seat.name));
+                seat.remarks.add(
+                    "footer-misplaced",
+                    || seat.at(file.len()),
+                    || format!("{}: {remark}", seat.name),
+                );
             }
         }
         if header.unclean_shutdown {
-            seat.remarks.add("unclean-shutdown", || {
-                format!(
-                    "{}: was not closed by its last writer (uncleanShutdown is set)",
-                    seat.name
-                )
-            });
+            seat.remarks.add(
+                "unclean-shutdown",
+                || seat.at(72),
+                || {
+                    format!(
+                        "{}: was not closed by its last writer (uncleanShutdown is set)",
+                        seat.name
+                    )
+                },
+            );
         }
         let directory = |sector: u64| {
             // Sector 0 is the header.
@@ -117,7 +124,7 @@ impl Hosted {
                 .hint("the file is cut short, or not what its header says"));
         }
         if gd.is_none() {
-            seat.remarks.add("grain-directory-unusable", || {
+            seat.remarks.add("grain-directory-unusable", || seat.at(56), || {
                 format!(
                     "{}: the grain directory is not inside the file; its redundant copy is used",
                     seat.name
@@ -128,7 +135,8 @@ impl Hosted {
             && copy.is_zero(LOOKED_AT) == Some(false)
         {
             // Each table would be decided in the same way; said once, and at once.
-            seat.remarks.add("grain-directory-unusable", || {
+            let place = || seat.at(gd.as_ref().map_or(0, |d| d.range().start));
+            seat.remarks.add("grain-directory-unusable", place, || {
                 format!(
                     "{}: the grain directory is all zeros; its redundant copy is used",
                     seat.name
@@ -138,7 +146,9 @@ impl Hosted {
         }
         let over_head = crate::bytes(header.over_head).unwrap_or(u64::MAX);
         let mut metadata: Vec<Range<u64>> = Vec::new();
+        // Tables lie in it; what follows are the parts of it that they may not lie over.
         metadata.push(0..over_head.max(crate::SECTOR));
+        metadata.push(0..crate::SECTOR);
         if let (Some(start), Some(size)) = (
             crate::bytes(header.descriptor_offset).filter(|o| *o > 0),
             crate::bytes(header.descriptor_size),
