@@ -75,6 +75,7 @@ pub(crate) fn expire(dest: &Path, keep: usize, jobs: usize) -> Result<Vec<String
     let options = Options {
         check: verify::check::Options {
             decode: true,
+            guests: false,
             files: false,
             jobs,
         },

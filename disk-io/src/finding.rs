@@ -39,6 +39,9 @@ pub struct Finding {
     /// Bytes of the virtual disk that it touches, in order; empty if none, or if they
     /// cannot be told.
     pub ranges: Vec<Range<u64>>,
+    /// Objects of the guest's file system that it is about, by their records; only findings of
+    /// guests' volumes have any.
+    pub nodes: Vec<u64>,
 }
 
 impl Finding {
@@ -49,6 +52,7 @@ impl Finding {
             severity,
             error,
             ranges: Vec::new(),
+            nodes: Vec::new(),
         }
     }
 
@@ -70,6 +74,12 @@ impl Finding {
     /// The same, touching `ranges` of the disk.
     pub fn touching(mut self, ranges: impl IntoIterator<Item = Range<u64>>) -> Self {
         self.ranges.extend(ranges);
+        self
+    }
+
+    /// The same, being about the object with this record.
+    pub fn about(mut self, node: u64) -> Self {
+        self.nodes.push(node);
         self
     }
 }

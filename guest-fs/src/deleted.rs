@@ -436,6 +436,10 @@ impl FileSystem for WithDeleted {
         self.inner.free(visit)
     }
 
+    fn structure(&self, node: NodeId) -> Result<Vec<Extent>> {
+        index(node).map_or_else(|| self.inner.structure(node), |_| Ok(Vec::new()))
+    }
+
     fn check(&self, visit: disk_io::finding::Visit<'_>) -> Result<bool> {
         self.inner.check(visit)
     }

@@ -220,28 +220,32 @@ impl ExFat {
         best
     }
 
+    /// The clusters of a directory, and why they are perhaps not all.
+    fn dir_chain(&self, node: NodeId) -> Result<(Arc<Chain>, Option<DiskError>)> {
+        if node.record == ROOT {
+            let most = self.clusters_of(MAX_DIR);
+            let chain = self.walk(self.geometry.root_cluster, Wanted::ToEnd(most));
+            return Ok((chain, None));
+        }
+        let set = self.set(node)?;
+        if !set.is_dir() {
+            return Err(DiskError::not_found("listing a directory")
+                .found(format!("node {} is a file", node.record)));
+        }
+        if set.len > MAX_DIR {
+            return Err(DiskError::refused("listing a directory")
+                .expected(format!("at most {MAX_DIR} bytes of entries"))
+                .found(set.len.to_string()));
+        }
+        let chain = self.chain(set.first_cluster, set.len, set.contiguous);
+        Ok((chain, set.damage.clone()))
+    }
+
     fn dir(&self, node: NodeId) -> Result<Arc<Dir>> {
         if let Some(found) = self.dirs.get(&node.record) {
             return Ok(found);
         }
-        let mut damage = None;
-        let chain = if node.record == ROOT {
-            let most = self.clusters_of(MAX_DIR);
-            self.walk(self.geometry.root_cluster, Wanted::ToEnd(most))
-        } else {
-            let set = self.set(node)?;
-            if !set.is_dir() {
-                return Err(DiskError::not_found("listing a directory")
-                    .found(format!("node {} is a file", node.record)));
-            }
-            damage = set.damage.clone();
-            if set.len > MAX_DIR {
-                return Err(DiskError::refused("listing a directory")
-                    .expected(format!("at most {MAX_DIR} bytes of entries"))
-                    .found(set.len.to_string()));
-            }
-            self.chain(set.first_cluster, set.len, set.contiguous)
-        };
+        let (chain, damage) = self.dir_chain(node)?;
         let mut dir = Dir::read(&self.area, &chain)?;
         // What is in a directory has checksums of its own, so it is listed even where the
         // directory's own set is damaged; but some of it may be missing.
@@ -465,5 +469,9 @@ impl FileSystem for ExFat {
     fn extents(&self, node: NodeId, stream: Option<&Name>) -> Result<Vec<Extent>> {
         no_streams(stream)?;
         Ok(self.contents(node)?.extents())
+    }
+
+    fn structure(&self, node: NodeId) -> Result<Vec<Extent>> {
+        Ok(self.area.extents(&self.dir_chain(node)?.0))
     }
 }

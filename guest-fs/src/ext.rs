@@ -169,6 +169,13 @@ impl Ext {
         Ok(data)
     }
 
+    /// Where the blocks of an inode lie.
+    fn places(&self, inode: &Inode) -> Result<Vec<Extent>> {
+        let runs = mapping::runs(&self.sb, &self.volume, inode)?;
+        let name = format!("inode {}", inode.number.0);
+        Ok(FileDisk::new(self.volume.clone(), &self.sb, runs, inode.size, name).extents())
+    }
+
     fn refusal(inode: &Inode) -> Option<DiskError> {
         let what = if inode.has(InodeFlags::ENCRYPTED) {
             "a file encrypted by the guest (fscrypt)"
@@ -478,8 +485,14 @@ impl FileSystem for Ext {
                 place: None,
             }]);
         }
-        let runs = mapping::runs(&self.sb, &self.volume, &inode)?;
-        let name = format!("inode {}", inode.number.0);
-        Ok(FileDisk::new(self.volume.clone(), &self.sb, runs, inode.size, name).extents())
+        self.places(&inode)
+    }
+
+    fn structure(&self, node: NodeId) -> Result<Vec<Extent>> {
+        let inode = self.inode(node)?;
+        if inode.kind() != Some(NodeKind::Directory) || inode.has(InodeFlags::INLINE_DATA) {
+            return Ok(Vec::new());
+        }
+        self.places(&inode)
     }
 }

@@ -445,6 +445,12 @@ impl FileSystem for Fat {
         no_streams(stream)?;
         Ok(self.contents(node)?.extents())
     }
+
+    fn structure(&self, node: NodeId) -> Result<Vec<Extent>> {
+        Ok(self
+            .dir_chain(node)?
+            .map_or_else(Vec::new, |chain| self.area.extents(&chain)))
+    }
 }
 
 /// FAT and exFAT have no named streams.

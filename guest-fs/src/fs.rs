@@ -336,6 +336,13 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
         Ok(Vec::new())
     }
 
+    /// Where an object's own structures lie beside its record: the blocks of a directory, or of
+    /// its index. Offsets count from the first of them.
+    fn structure(&self, node: NodeId) -> Result<Vec<Extent>> {
+        let _ = node;
+        Ok(Vec::new())
+    }
+
     /// Who may do what with an object, where the file system keeps Windows' descriptors.
     fn security(&self, node: NodeId) -> Result<Option<Security>> {
         let _ = node;

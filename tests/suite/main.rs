@@ -19,12 +19,14 @@
 //! | `hooks` | the examples of docs/hooks |
 //! | `resume`, `replicas` | what is killed at any moment is gone on with |
 //! | `shared_blocks` | copies on file systems that share blocks |
+//! | `damages` | planted damage of every format is found, named, placed and mapped to guest files |
 //! | `volumes` | planted damage in volumes is found, and none in sound ones |
 //! | `repairs` | mended images, read by qemu-img |
 //! | `chains` | deep and mixed chains, against qemu-img |
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod chains;
+mod damages;
 mod devices;
 mod drill;
 mod find;

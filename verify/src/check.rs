@@ -2,12 +2,13 @@
 
 use crate::{
     layer::{self, Held, Walk},
-    owners::{Owner, owners},
+    owners::{Owner, Wanted, owners_of},
+    volumes,
 };
 use disk_image::{CheckedDisk, Format};
 use disk_io::{DiskError, ErrorKind, Finding, Result, RunKind, Severity, finding::Visit};
 use guest_fs::FsKind;
-use proxy::{Machine, Source, SourceSpec, Tree, TreeOptions};
+use proxy::{Machine, Source, SourceSpec, Tree, TreeOptions, Volume};
 use std::{collections::HashSet, ops::Range, path::PathBuf, sync::Arc};
 
 /// Findings that are kept; beyond, only counted.
@@ -20,6 +21,8 @@ pub struct Options {
     pub decode: bool,
     /// Tell which guest files a finding touches.
     pub files: bool,
+    /// Hold the structures of the guests' volumes against each other.
+    pub guests: bool,
     /// Threads; 0 is one for each processor.
     pub jobs: usize,
 }
@@ -199,7 +202,11 @@ fn one(spec: &SourceSpec, options: &Options, step: &mut dyn FnMut(Step<'_>)) -> 
     let source = opened(spec, format, &disks, &found, &mut remarks)?;
     if let Some(source) = &source {
         datastores(source, &mut |f| found.put(f))?;
-        if format == Format::Raw && source.volumes().iter().all(|v| !is_vmfs(v)) {
+        if options.guests {
+            volumes::visit(source, &mut |volume, f| found.of_guest(source, volume, f))?;
+        }
+        if !options.guests && format == Format::Raw && source.volumes().iter().all(|v| !is_vmfs(v))
+        {
             remarks.push(
                 "a raw disk has no structure of its own: only its partition table was looked at"
                     .into(),
@@ -211,7 +218,7 @@ fn one(spec: &SourceSpec, options: &Options, step: &mut dyn FnMut(Step<'_>)) -> 
         _ => found
             .all
             .into_iter()
-            .map(|(finding, _)| plain(finding))
+            .map(|kept| plain(kept.finding))
             .collect(),
     };
     Ok(Report {
@@ -223,18 +230,64 @@ fn one(spec: &SourceSpec, options: &Options, step: &mut dyn FnMut(Step<'_>)) -> 
     })
 }
 
-/// Findings, each with the depth of the layer that it is about.
+/// A finding with what it is about.
+struct Kept {
+    finding: Finding,
+    /// Depth of the layer.
+    depth: Option<usize>,
+    /// What owners are asked for, where it is about a guest's volume.
+    guest: Option<Wanted>,
+}
+
+/// Findings as they come.
 #[derive(Default)]
 struct Found {
-    all: Vec<(Finding, Option<usize>)>,
+    all: Vec<Kept>,
     depth: Option<usize>,
     dropped: u64,
 }
 
 impl Found {
     fn put(&mut self, finding: Finding) {
+        self.keep(Kept {
+            finding,
+            depth: self.depth,
+            guest: None,
+        });
+    }
+
+    /// One of a guest's volume: its ranges become ranges of the disk, where they lie on it.
+    fn of_guest(&mut self, source: &Source, volume: &Arc<Volume>, mut finding: Finding) {
+        let guest = Some(volumes::wanted(volume, &finding));
+        match volumes::start(source, volume) {
+            Some(start) => {
+                for range in &mut finding.ranges {
+                    *range = start.saturating_add(range.start)..start.saturating_add(range.end);
+                }
+            }
+            None => finding.ranges.clear(),
+        }
+        // Where the image itself is what is damaged that was found already, and its files are told.
+        let e = &finding.error;
+        let said = |kept: &Kept| {
+            let old = &kept.finding;
+            (old.code, old.error.file_name(), old.error.at())
+                == (finding.code, e.file_name(), e.at())
+        };
+        if e.code_text().is_some() && self.all.iter().any(said) {
+            return;
+        }
+        finding.error = finding.error.context(format!("/{}", volume.name()));
+        self.keep(Kept {
+            finding,
+            depth: None,
+            guest,
+        });
+    }
+
+    fn keep(&mut self, kept: Kept) {
         if self.all.len() < MOST {
-            self.all.push((finding, self.depth));
+            self.all.push(kept);
         } else {
             self.dropped += 1;
         }
@@ -310,7 +363,7 @@ fn opened(
             if !found
                 .all
                 .iter()
-                .any(|(f, _)| f.severity == Severity::Damage)
+                .any(|kept| kept.finding.severity == Severity::Damage)
             {
                 remarks.push(format!("the volumes cannot be looked at: {e}"));
             }
@@ -339,39 +392,40 @@ fn datastores(source: &Arc<Source>, visit: Visit<'_>) -> Result<()> {
 /// Adds the guest files that each finding touches.
 fn with_files(
     source: &Arc<Source>,
-    all: Vec<(Finding, Option<usize>)>,
+    all: Vec<Kept>,
     remarks: &mut Vec<String>,
 ) -> Result<Vec<Reported>> {
-    let mut ranges: Vec<Range<u64>> = Vec::new();
-    let mut of: Vec<usize> = Vec::new();
-    for (index, (finding, depth)) in all.iter().enumerate() {
-        if finding.severity == Severity::Note {
-            continue;
-        }
-        for range in &finding.ranges {
-            for visible in visible(source, range, *depth) {
-                ranges.push(visible);
-                of.push(index);
-            }
-        }
+    let mut reported: Vec<Reported> = Vec::with_capacity(all.len());
+    let mut wanted: Vec<Wanted> = Vec::with_capacity(all.len());
+    for kept in all {
+        let note = kept.finding.severity == Severity::Note;
+        wanted.push(match kept.guest {
+            _ if note => Wanted::default(),
+            Some(guest) => guest,
+            None => Wanted {
+                ranges: kept
+                    .finding
+                    .ranges
+                    .iter()
+                    .flat_map(|range| visible(source, range, kept.depth))
+                    .collect(),
+                ..Wanted::default()
+            },
+        });
+        reported.push(plain(kept.finding));
     }
-    let mut reported: Vec<Reported> = all.into_iter().map(|(f, _)| plain(f)).collect();
-    if ranges.is_empty() {
+    if wanted
+        .iter()
+        .all(|w| w.ranges.is_empty() && w.nodes.is_empty())
+    {
         return Ok(reported);
     }
     let tree = Tree::new(source.clone(), TreeOptions::default())?;
-    let found = owners(&tree, &ranges);
+    let found = owners_of(&tree, &wanted);
     remarks.extend(found.remarks);
     for owner in found.files {
-        let mut findings: Vec<usize> = owner
-            .ranges
-            .iter()
-            .filter_map(|r| of.get(*r).copied())
-            .collect();
-        findings.sort_unstable();
-        findings.dedup();
-        for index in findings {
-            if let Some(reported) = reported.get_mut(index) {
+        for index in &owner.ranges {
+            if let Some(reported) = reported.get_mut(*index) {
                 reported.files.push(owner.clone());
             }
         }

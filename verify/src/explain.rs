@@ -20,6 +20,7 @@ macro_rules! table {
 /// Every kind, sorted.
 pub const ALL: &[Explanation] = table! {
 "block-count-differs" "the header counts other blocks than the map has; every block can be read" "let the disk's own program repair it before it is written to";
+"block-in-metadata" "a block is said to be where header or tables are" "restore the range from another copy";
 "block-outside-file" "a block is said to be behind the end of the file: the file was cut short" "fetch the file again; what is inside can be restored";
 "capacity-differs" "the package's descriptor gives the disk another length than it has" "trust the disk; correct the descriptor before importing";
 "chain-endless" "the chain of parents leads back into itself or does not end" "restore the descriptors from a backup";

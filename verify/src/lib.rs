@@ -13,6 +13,7 @@
 //! | [`places`] | which stored ranges overlap |
 //! | [`owners`] | which guest files lie in given ranges of a disk |
 //! | [`repair`] | a mended copy of an image |
+//! | [`volumes`] | the structures of the guests' file systems |
 //! | [`explain`] | what each kind of finding means and what to do about it |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -25,6 +26,7 @@ pub mod layer;
 pub mod owners;
 pub mod places;
 pub mod repair;
+pub mod volumes;
 
 pub use check::{Options, Report, Reported, check};
 pub use owners::Owner;

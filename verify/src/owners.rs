@@ -6,8 +6,9 @@
 
 use disk_io::Result;
 use guest_fs::{Extent, FileSystem, Name, NodeId, NodeKind};
-use proxy::{Node, Tree};
+use proxy::{Node, Tree, Volume};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     ops::{ControlFlow, Range},
     sync::Arc,
 };
@@ -28,6 +29,17 @@ pub struct Owner {
     pub ranges: Vec<usize>,
 }
 
+/// What owners are looked for.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// The volume that ranges and objects are of; `None`: ranges of the disk.
+    pub volume: Option<Arc<Volume>>,
+    /// Ranges of bytes.
+    pub ranges: Vec<Range<u64>>,
+    /// Objects of the volume, by their records.
+    pub nodes: Vec<u64>,
+}
+
 /// What was found, and what was not looked at.
 #[derive(Clone, Debug, Default)]
 pub struct Owners {
@@ -39,16 +51,19 @@ pub struct Owners {
 
 /// Finds the files that have bytes in `ranges` of the disk that `tree` was made of.
 pub fn owners(tree: &Tree, ranges: &[Range<u64>]) -> Owners {
+    let one = |range: &Range<u64>| Wanted {
+        ranges: vec![range.clone()],
+        ..Wanted::default()
+    };
+    owners_of(tree, &ranges.iter().map(one).collect::<Vec<_>>())
+}
+
+/// The same for ranges and objects of volumes; [`Owner::ranges`] are places in `wanted`.
+pub fn owners_of(tree: &Tree, wanted: &[Wanted]) -> Owners {
     let mut found = Owners::default();
     for (number, volume, door) in tree.doors() {
-        // Logical volumes lie on several ranges of several disks.
-        let start = match volume.partition() {
-            Some(partition) => partition.start,
-            None if volume.name().as_bytes() == b"p0" => 0,
-            None => continue,
-        };
-        let wanted = cut(ranges, start, volume.disk().len());
-        if wanted.is_empty() {
+        let (ranges, nodes) = of_volume(volume, wanted);
+        if ranges.is_empty() && nodes.is_empty() {
             continue;
         }
         let path = tree.path_of(door);
@@ -64,8 +79,11 @@ pub fn owners(tree: &Tree, ranges: &[Range<u64>]) -> Owners {
         let mut search = Search {
             tree,
             number,
+            door: &path,
             fs,
-            wanted,
+            wanted: ranges,
+            unseen: nodes.keys().copied().collect(),
+            nodes,
             found: &mut found,
             lost: 0,
         };
@@ -86,23 +104,52 @@ pub fn owners(tree: &Tree, ranges: &[Range<u64>]) -> Owners {
     found
 }
 
-/// The parts of `ranges` inside a volume, in bytes of the volume, each with its index.
-fn cut(ranges: &[Range<u64>], start: u64, len: u64) -> Vec<(Range<u64>, usize)> {
-    let end = start.saturating_add(len);
-    let inside = ranges.iter().enumerate().filter_map(|(index, r)| {
-        let (from, to) = (r.start.max(start), r.end.min(end));
-        (from < to).then(|| (from - start..to - start, index))
-    });
-    let mut inside: Vec<_> = inside.collect();
-    inside.sort_by_key(|(r, _)| (r.start, r.end));
-    inside
+type Parts = (Vec<(Range<u64>, usize)>, BTreeMap<u64, Vec<usize>>);
+
+/// What of `wanted` lies in a volume: ranges in bytes of it, in order, and objects, each with
+/// its index.
+fn of_volume(volume: &Arc<Volume>, wanted: &[Wanted]) -> Parts {
+    // Logical volumes lie on several ranges of several disks.
+    let start = match volume.partition() {
+        Some(partition) => Some(partition.start),
+        None if volume.name().as_bytes() == b"p0" => Some(0),
+        None => None,
+    };
+    let len = volume.disk().len();
+    let (mut ranges, mut nodes) = (Vec::new(), BTreeMap::<u64, Vec<usize>>::new());
+    for (index, one) in wanted.iter().enumerate() {
+        let start = match &one.volume {
+            Some(of) if !Arc::ptr_eq(of, volume) => continue,
+            Some(_) => 0,
+            None => match start {
+                Some(start) => start,
+                None => continue,
+            },
+        };
+        let end = start.saturating_add(len);
+        ranges.extend(one.ranges.iter().filter_map(|r| {
+            let (from, to) = (r.start.max(start), r.end.min(end));
+            (from < to).then(|| (from - start..to - start, index))
+        }));
+        if one.volume.is_some() {
+            for node in &one.nodes {
+                nodes.entry(*node).or_default().push(index);
+            }
+        }
+    }
+    ranges.sort_by_key(|(r, _): &(Range<u64>, usize)| (r.start, r.end));
+    (ranges, nodes)
 }
 
 struct Search<'a> {
     tree: &'a Tree,
     number: u16,
+    door: &'a Name,
     fs: &'a Arc<dyn FileSystem>,
     wanted: Vec<(Range<u64>, usize)>,
+    /// Objects that are asked for, and those of them that were not met yet.
+    nodes: BTreeMap<u64, Vec<usize>>,
+    unseen: BTreeSet<u64>,
     found: &'a mut Owners,
     lost: u64,
 }
@@ -128,15 +175,34 @@ impl Search<'_> {
             for (node, kind) in nodes {
                 self.object(node, kind, None);
             }
-            return;
+            let root = self.fs.root();
+            if self.unseen.contains(&root.record) {
+                self.object(root, NodeKind::Directory, None);
+            }
+            // A record that cannot be read still has a name in its directory.
+            if !self.unseen.is_empty() {
+                self.walk(true);
+            }
+        } else {
+            self.walk(false);
         }
+        // What no directory has.
+        for node in std::mem::take(&mut self.unseen) {
+            let path = format!("/(record {node})");
+            let path = [self.door.as_bytes(), path.as_bytes()].concat();
+            self.take(NodeId::plain(node), Some(&path), None, &[]);
+        }
+    }
+
+    /// Follows every directory; `names`: only for the objects that are asked for and were not
+    /// met yet.
+    fn walk(&mut self, names: bool) {
         let root = self.fs.root();
         // Not every file system can tell the names of a record, so they are kept on the way.
-        let door = match self.node(root) {
-            Ok(node) => self.tree.path_of(node).as_bytes().to_vec(),
-            Err(_) => Vec::new(),
-        };
-        self.object(root, NodeKind::Directory, Some(&door));
+        let door = self.door.as_bytes().to_vec();
+        if !names {
+            self.object(root, NodeKind::Directory, Some(&door));
+        }
         let mut dirs = vec![(root, 0usize, door)];
         let mut seen = std::collections::HashSet::from([root]);
         while let Some((dir, level, path)) = dirs.pop() {
@@ -156,7 +222,14 @@ impl Search<'_> {
                 let mut path = path.clone();
                 path.push(b'/');
                 path.extend_from_slice(proxy::names::shown(name).as_bytes());
-                self.object(node, kind, Some(&path));
+                if !names {
+                    self.object(node, kind, Some(&path));
+                } else if self.unseen.contains(&node.record) {
+                    self.take(node, Some(&path), None, &[]);
+                }
+                if names && self.unseen.is_empty() {
+                    return;
+                }
                 if kind == NodeKind::Directory && level < DEEPEST {
                     dirs.push((node, level + 1, path));
                 }
@@ -168,12 +241,16 @@ impl Search<'_> {
         if kind == NodeKind::Special {
             return;
         }
-        match self.fs.extents(node, None) {
-            Ok(extents) => self.take(node, path, None, &extents),
-            // A directory of NTFS has no contents of its own.
-            Err(_) if kind != NodeKind::File => {}
-            Err(_) => self.lost += 1,
+        let extents = self.fs.extents(node, None);
+        // A directory of NTFS has no contents of its own.
+        self.lost += u64::from(extents.is_err() && kind == NodeKind::File);
+        let mut extents = extents.unwrap_or_default();
+        if kind == NodeKind::Directory {
+            let own = self.fs.structure(node);
+            self.lost += u64::from(own.is_err());
+            extents.extend(own.unwrap_or_default());
         }
+        self.take(node, path, None, &extents);
         let streams = self.fs.streams(node);
         self.lost += u64::from(streams.is_err());
         for stream in streams.unwrap_or_default() {
@@ -197,6 +274,10 @@ impl Search<'_> {
         }
         let mut bytes = 0;
         let mut ranges = Vec::new();
+        if stream.is_none() {
+            self.unseen.remove(&node.record);
+            ranges.extend(self.nodes.get(&node.record).into_iter().flatten());
+        }
         for extent in extents {
             let Some(place) = extent.place else { continue };
             let end = place.saturating_add(extent.len);

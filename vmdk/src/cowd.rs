@@ -143,23 +143,31 @@ impl Cowd {
         )
         .ok_or_else(bad_directory)?;
         if header.unclean_shutdown {
-            seat.remarks.add("unclean-shutdown", || {
-                format!(
-                    "{}: was not closed by its last writer (uncleanShutdown is set)",
-                    seat.name
-                )
-            });
+            seat.remarks.add(
+                "unclean-shutdown",
+                || seat.at(1648),
+                || {
+                    format!(
+                        "{}: was not closed by its last writer (uncleanShutdown is set)",
+                        seat.name
+                    )
+                },
+            );
         }
         let free = u64::from(header.free_sector).saturating_mul(crate::SECTOR);
         if free > file.len() {
-            seat.remarks.add("free-sector-outside-file", || {
-                format!(
-                    "{}: is {} bytes long, its header says that {free} are in use: it may be \
+            seat.remarks.add(
+                "free-sector-outside-file",
+                || seat.at(28),
+                || {
+                    format!(
+                        "{}: is {} bytes long, its header says that {free} are in use: it may be \
                      cut short",
-                    seat.name,
-                    file.len()
-                )
-            });
+                        seat.name,
+                        file.len()
+                    )
+                },
+            );
         }
         Ok(Self {
             metadata: gd.range().end,

@@ -110,13 +110,26 @@ impl Link {
         for part in &self.map.parts {
             part.map.check(part.start, visit)?;
         }
-        for (text, code) in self.map.remarks.typed() {
-            let name = format!("{}: ", self.path.display());
-            let text = text.strip_prefix(&name).unwrap_or(&text).to_owned();
-            let e = DiskError::corrupt("reading the link")
-                .file(self.path.display())
+        for remark in self.map.remarks.typed() {
+            let file = match remark.place.file.as_str() {
+                "" => self.path.display().to_string(),
+                file => file.to_owned(),
+            };
+            let name = format!("{file}: ");
+            let text = remark.text.strip_prefix(&name).unwrap_or(&remark.text);
+            let mut e = DiskError::corrupt("reading the link")
+                .file(&file)
                 .found(text);
-            visit(Finding::warning(code, e));
+            if let Some(offset) = remark.place.offset {
+                e = e.offset(offset);
+            }
+            let touched = remark.place.touched.and_then(|(number, start, len)| {
+                let part = self.map.part(number.into()).ok()?;
+                let start = start.saturating_add(part.start);
+                let end = part.start.saturating_add(part.len);
+                Some(start..start.saturating_add(len).min(end))
+            });
+            visit(Finding::warning(remark.code, e).touching(touched));
         }
         for text in self.descriptor.iter().flat_map(Descriptor::warnings) {
             let e = DiskError::corrupt("reading the descriptor")

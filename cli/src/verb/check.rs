@@ -27,6 +27,7 @@ const SHOWN: usize = 8;
 Examples:
   vmdkit check web01-000002.vmdk          every link down to the base
   vmdkit check export.ova                 the manifest, then every disk in it
+  vmdkit check --guests web01.vmdk        and the file systems in it
   vmdkit check -D lun.img web01/web01.vmdk
   vmdkit check --json web01.vmdk | jq -r '.findings[].guest_files[].path'
   vmdkit check --repair mended.vmdk broken.vmdk     exit code 0: mended, 3: something is lost
@@ -43,6 +44,9 @@ pub(crate) struct Check {
     /// Do not look for the guest files that a finding touches
     #[arg(long)]
     no_files: bool,
+    /// Also hold the structures of the guests' file systems against each other, as verify does
+    #[arg(long)]
+    guests: bool,
     /// Threads; 0 is one for each processor
     #[arg(long, short = 'j', value_name = "N", default_value_t = 0)]
     jobs: usize,
@@ -126,6 +130,7 @@ impl Check {
         let options = Options {
             decode: !self.no_decode,
             files: !self.no_files,
+            guests: self.guests,
             jobs: self.jobs,
         };
         let bar = Bar::new(global, 0);

@@ -117,6 +117,8 @@ impl Verify {
                 // Of a sample not everything is decoded either.
                 decode: self.sample.is_none(),
                 files: true,
+                // Told apart from the image's structure.
+                guests: false,
                 jobs: self.jobs,
             },
             guest_files: !self.no_guest_files,

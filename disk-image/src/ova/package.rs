@@ -1,7 +1,7 @@
 //! A package: its descriptor, its disks, its manifest.
 
 use super::{Archive, Checked, Descriptor, Entry, VirtualDisk, gzip, manifest, verify_manifest};
-use crate::Format;
+use crate::{Format, probe::probe};
 use disk_io::{Disk, DiskError, ErrorKind, Locate, Opened, Purpose, Result, pieces};
 use std::{
     path::{Path, PathBuf},
@@ -150,7 +150,7 @@ impl Package {
         if opened.disk.len() >= 3 {
             opened.disk.read_exact_at(&mut magic, 0)?;
         }
-        match file.compression.as_deref() {
+        let opened = match file.compression.as_deref() {
             // Some writers forget to say.
             None if magic == *b"\x1f\x8b\x08" => gzip::unpack(opened, unpack_limit),
             None => Ok(opened),
@@ -159,7 +159,17 @@ impl Package {
                 .file(opened.path.display())
                 .expected("no compression, or gzip")
                 .found(other.to_string())),
+        }?;
+        // Without this a VMDK that lost its beginning would be a raw disk.
+        let vmdk = |format: &str| format.to_ascii_lowercase().contains("vmdk");
+        if disk.format.as_deref().is_some_and(vmdk) && probe(&*opened.disk)?.is_none() {
+            return Err(DiskError::corrupt(doing())
+                .file(opened.path.display())
+                .offset(0)
+                .expected("a VMDK, as the descriptor says")
+                .found("something else"));
         }
+        Ok(opened)
     }
 
     /// The lines of the manifest: the one that has the descriptor's name, else the only one.

@@ -8,6 +8,7 @@ use super::{
 use crate::map::{emit_stored, in_file};
 use disk_io::{BlockMap, Disk, DiskError, FileIndex, Mapping, Opened, Place, Result, UnitId};
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -36,6 +37,8 @@ pub(super) struct Qcow2Map {
     pub(super) compression: Compression,
     pub(super) len: u64,
     pub(super) l1_table_offset: u64,
+    /// What no cluster may lie over: header and L1 table.
+    reserved: [Range<u64>; 2],
 }
 
 impl Qcow2Map {
@@ -58,6 +61,10 @@ impl Qcow2Map {
             compression: header.compression,
             len,
             l1_table_offset: l1.0,
+            reserved: [
+                0..1 << header.cluster_bits,
+                l1.0..l1.0.saturating_add(u64::from(l1.1).saturating_mul(8)),
+            ],
         };
         let needed = len.div_ceil(1 << map.group_bits());
         let fail = || DiskError::corrupt("reading the L1 table").offset(40);
@@ -188,7 +195,7 @@ impl Qcow2Map {
         } else if zero {
             Place::Zero
         } else if self.is_allocated(entry) {
-            return self.stored(entry, skip, len, emit);
+            return self.stored((at, entry), skip, len, emit);
         } else {
             Place::Below
         };
@@ -232,7 +239,7 @@ impl Qcow2Map {
             let next = sub.saturating_add(1).saturating_mul(sub_size).min(end);
             let n = next.saturating_sub(from);
             if allocated >> sub & 1 == 1 {
-                self.stored(entry, from, n, emit);
+                self.stored((at, entry), from, n, emit);
             } else {
                 let place = match zero >> sub & 1 {
                     1 => Place::Zero,
@@ -249,8 +256,22 @@ impl Qcow2Map {
         entry & OFFSET != 0 || (self.data.is_some() && entry & COPIED != 0)
     }
 
-    fn stored(&self, entry: u64, skip: u64, len: u64, emit: &mut dyn FnMut(Mapping)) {
-        let offset = (entry & OFFSET).saturating_add(skip);
+    fn stored(&self, l2: (u64, u64), skip: u64, len: u64, emit: &mut dyn FnMut(Mapping)) {
+        let (at, entry) = l2;
+        let cluster = entry & OFFSET;
+        let end = cluster.saturating_add(self.cluster_size());
+        let taken = |r: &Range<u64>| cluster < r.end && end > r.start;
+        if self.data.is_none() && self.reserved.iter().any(taken) {
+            let e = DiskError::corrupt("reading an L2 entry")
+                .code("block-in-metadata")
+                .file(self.path.display())
+                .offset(at)
+                .expected("a cluster behind header and L1 table")
+                .found(format!("one at {cluster}"));
+            let place = Place::Bad(e);
+            return emit(Mapping { len, place });
+        }
+        let offset = cluster.saturating_add(skip);
         let file: (FileIndex, u64, &Path) = match &self.data {
             Some(data) => (FileIndex(1), data.disk.len(), &data.path),
             None => (FileIndex(0), self.file.len(), &self.path),

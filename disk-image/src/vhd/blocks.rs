@@ -2,7 +2,7 @@
 
 use crate::map::{emit_stored, in_file};
 use disk_io::{BlockMap, Disk, DiskError, Fields, FileIndex, Mapping, Place, Result};
-use std::{path::PathBuf, sync::Arc};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 /// A block that has no place in the file.
 const UNUSED: u32 = 0xffff_ffff;
@@ -30,6 +30,8 @@ pub(super) struct VhdMap {
     pub(super) path: PathBuf,
     pub(super) len: u64,
     pub(super) layout: Layout,
+    /// What no block may lie over.
+    pub(super) reserved: Vec<Range<u64>>,
 }
 
 impl VhdMap {
@@ -93,6 +95,16 @@ impl VhdMap {
                 .code("block-outside-file")
                 .offset(entry_at)
                 .expected(format!("a block inside {} bytes", self.file.len()))
+                .found(format!("one at {offset}")));
+        }
+        if self.reserved.iter().any(|r| {
+            let end = data.saturating_add(block_size);
+            offset < r.end && end > r.start
+        }) {
+            return bad(DiskError::corrupt("reading the block allocation table")
+                .code("block-in-metadata")
+                .offset(entry_at)
+                .expected("a block behind headers and table")
                 .found(format!("one at {offset}")));
         }
         let stored_at = data.saturating_add(inside);

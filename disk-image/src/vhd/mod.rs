@@ -49,6 +49,20 @@ pub(crate) fn open(source: &Opened, chain: &mut Chain<'_>) -> Result<Option<Belo
         path: source.path.clone(),
         len: footer.len,
         layout,
+        reserved: header
+            .iter()
+            .flat_map(|header| {
+                let (table, at) = (header.table_offset, footer.data_offset);
+                let block = u64::from(header.block_size).max(1);
+                let entries = footer.len.div_ceil(block).saturating_mul(4);
+                // The footer's copy, the header, the table.
+                [
+                    0..512,
+                    at..at.saturating_add(1024),
+                    table..table.saturating_add(entries),
+                ]
+            })
+            .collect(),
     };
     chain.push(Arc::new(map), link(source, &footer, header.as_ref()));
     let Some(header) = header.filter(|_| footer.kind == Kind::Differencing) else {

@@ -3,7 +3,7 @@
 use super::{header::Region, metadata::Metadata};
 use crate::map::{emit_stored, in_file};
 use disk_io::{BlockMap, Disk, DiskError, Fields, FileIndex, Mapping, Place, Result};
-use std::{path::PathBuf, sync::Arc};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 // States of payload blocks.
 const NOT_PRESENT: u64 = 0;
@@ -29,15 +29,20 @@ pub(super) struct VhdxMap {
     pub(super) sector_size: u32,
     pub(super) block_size: u64,
     pub(super) has_parent: bool,
+    /// What no block may lie over.
+    pub(super) reserved: Vec<Range<u64>>,
 }
 
 impl VhdxMap {
     pub(super) fn new(
         file: Arc<dyn Disk>,
         path: PathBuf,
-        bat: Region,
+        regions: &[Region],
         metadata: &Metadata,
     ) -> Result<Self> {
+        let Some(bat) = regions.first().copied() else {
+            return Err(DiskError::corrupt("reading the block allocation table").found("none"));
+        };
         let map = Self {
             file,
             path,
@@ -46,6 +51,10 @@ impl VhdxMap {
             sector_size: metadata.sector_size,
             block_size: metadata.block_size,
             has_parent: metadata.has_parent,
+            reserved: regions
+                .iter()
+                .map(|r| r.offset..r.offset.saturating_add(r.len))
+                .collect(),
         };
         let blocks = map.len.div_ceil(map.block_size);
         let needed = match blocks.checked_sub(1) {
@@ -112,6 +121,11 @@ impl VhdxMap {
             FULLY_PRESENT | PARTIALLY_PRESENT if offset < 1 << 20 => {
                 return Err(self.bad_entry(at, "an offset after the first MiB", offset));
             }
+            FULLY_PRESENT | PARTIALLY_PRESENT if self.is_reserved(offset) => {
+                return Err(self
+                    .bad_entry(at, "a place beside log, tables and metadata", offset)
+                    .code("block-in-metadata"));
+            }
             FULLY_PRESENT => {
                 emit_stored(file, offset.saturating_add(inside), len, "a block", emit);
                 return Ok(());
@@ -125,6 +139,13 @@ impl VhdxMap {
         };
         emit(Mapping { len, place });
         Ok(())
+    }
+
+    fn is_reserved(&self, offset: u64) -> bool {
+        let end = offset.saturating_add(self.block_size);
+        self.reserved
+            .iter()
+            .any(|r| offset < r.end && end > r.start)
     }
 
     fn bad_entry(&self, at: u64, expected: &str, found: u64) -> DiskError {

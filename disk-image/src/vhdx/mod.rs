@@ -17,7 +17,7 @@ use crate::{
 };
 use blocks::VhdxMap;
 use disk_io::{DiskError, Finding, Opened, Result, finding::Visit};
-use header::{Header, Regions};
+use header::{Header, Region, Regions};
 use metadata::Metadata;
 use std::sync::Arc;
 
@@ -45,7 +45,15 @@ pub(crate) fn open(source: &Opened, chain: &mut Chain<'_>) -> Result<Option<Belo
     }
     let regions = Regions::read(&*file)?;
     let metadata = Metadata::read(&*file, regions.metadata)?;
-    let map = VhdxMap::new(file, source.path.clone(), regions.bat, &metadata)?;
+    let mut reserved = vec![regions.bat, regions.metadata];
+    let log = Region {
+        offset: header.log_offset,
+        len: header.log_length.into(),
+    };
+    if log.offset >= 1 << 20 && log.offset.saturating_add(log.len) <= file.len() {
+        reserved.push(log);
+    }
+    let map = VhdxMap::new(file, source.path.clone(), &reserved, &metadata)?;
     chain.push(Arc::new(map), link(source, &header, &metadata, replayed));
     if !metadata.has_parent {
         return Ok(None);

@@ -27,6 +27,12 @@ impl Area {
             .checked_mul(self.cluster)?
             .checked_add(self.data_start)
     }
+
+    /// Where the clusters of a chain lie, to their ends.
+    pub fn extents(self: &Arc<Self>, chain: &Arc<Chain>) -> Vec<Extent> {
+        let len = u64::from(chain.clusters()).saturating_mul(self.cluster);
+        Contents::new(self.clone(), chain.clone(), len, len).extents()
+    }
 }
 
 /// A file's contents. Bytes from `valid` on are zeros; bytes that the chain does not reach

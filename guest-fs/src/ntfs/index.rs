@@ -11,7 +11,7 @@ use disk_io::{DiskError, Fields, Result};
 use std::{cmp::Ordering, collections::HashSet, ops::ControlFlow, sync::Arc};
 
 /// "$I30" in UTF-16LE: the name of every directory's index.
-const I30: &[u8] = b"$\0I\x003\x000\0";
+pub(crate) const I30: &[u8] = b"$\0I\x003\x000\0";
 /// The longest $BITMAP of an index that we read: some 128 million blocks.
 const MAX_BITMAP: u64 = 16 << 20;
 /// Listings read index allocations up to this length in one go.

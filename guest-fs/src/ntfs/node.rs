@@ -3,7 +3,7 @@
 use super::{
     ea,
     file::{Content, File},
-    index::{FileName, namespace},
+    index::{self, FileName, namespace},
     record::{Attribute, Form, kind},
     reparse::{self, Meaning, Reparse, tag},
     runs::Where,
@@ -230,6 +230,14 @@ impl FileSystem for Ntfs {
             Some(_) => self.named(&file, stream)?,
         };
         Ok(content.map_or_else(Vec::new, |c| {
+            stream::extents(&c, self.volume.boot.cluster())
+        }))
+    }
+
+    fn structure(&self, node: NodeId) -> Result<Vec<Extent>> {
+        let file = self.volume.file(node)?;
+        let index = file.content(kind::INDEX_ALLOCATION, index::I30)?;
+        Ok(index.map_or_else(Vec::new, |c| {
             stream::extents(&c, self.volume.boot.cluster())
         }))
     }

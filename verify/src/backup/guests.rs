@@ -8,16 +8,12 @@ use super::{
 };
 use crate::{
     check::Step,
-    owners::{Owner, owners},
+    volumes::{self, VolumeFinding},
 };
-use disk_io::{Disk, DiskError, ErrorKind, Finding, Result, Severity};
-use guest_fs::{FsKind, NodeKind};
+use disk_io::{Disk, DiskError, ErrorKind, Result, Severity};
+use guest_fs::NodeKind;
 use proxy::{Source, Tree, TreeOptions, Volume, find::Below};
-use std::{
-    collections::HashMap,
-    ops::{ControlFlow, Range},
-    sync::Arc,
-};
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
 
 /// What is read of a guest file at a time.
 const CHUNK: u64 = 4 << 20;
@@ -49,17 +45,6 @@ pub struct Guests {
     pub second: Option<Second>,
 }
 
-/// What was found in the structures of a guest's volume.
-#[derive(Clone, Debug)]
-pub struct VolumeFinding {
-    /// The volume: `/p1`.
-    pub volume: String,
-    /// What; its ranges are in bytes of the volume.
-    pub finding: Finding,
-    /// Guest files that it touches.
-    pub touched: Vec<Owner>,
-}
-
 /// Holds the structures of every volume against each other, where its file system can.
 pub(super) fn check_volumes(
     name: &str,
@@ -67,54 +52,13 @@ pub(super) fn check_volumes(
     several: bool,
     guests: &mut Guests,
 ) -> Result<()> {
-    for volume in source.volumes() {
-        let kind = volume.recognised().as_ref().ok().and_then(Option::as_ref);
-        if kind.is_some_and(|k| k.kind == FsKind::Vmfs) {
-            // Part of the structure.
-            continue;
-        }
-        let Ok(fs) = volume.file_system() else {
-            // Why not is told by whoever reads its files.
-            continue;
-        };
-        let called = match several {
-            true => format!("{name} /{}", volume.name()),
-            false => format!("/{}", volume.name()),
-        };
-        let mut found: Vec<Finding> = Vec::new();
-        let mut more = 0u64;
-        fs.check(&mut |finding| match found.len() < MOST {
-            true => found.push(finding),
-            false => more = more.saturating_add(1),
-        })?;
-        guests.more = guests.more.saturating_add(more);
-        // Ranges of a partition are ranges of the disk; those of volumes on top of several are
-        // not told.
-        let start = match volume.partition() {
-            Some(p) => Some(p.start),
-            None => (volume.disk().len() == source.disk().len()).then_some(0),
-        };
-        let tree = match (start, found.iter().any(|f| !f.ranges.is_empty())) {
-            (Some(_), true) => Some(Tree::new(source.clone(), TreeOptions::default())?),
-            _ => None,
-        };
-        for finding in found {
-            let touched = match (&tree, start) {
-                (Some(tree), Some(start)) if !finding.ranges.is_empty() => {
-                    let shift =
-                        |r: &Range<u64>| start.saturating_add(r.start)..start.saturating_add(r.end);
-                    let ranges: Vec<_> = finding.ranges.iter().map(shift).collect();
-                    owners(tree, &ranges).files
-                }
-                _ => Vec::new(),
-            };
-            guests.structure.push(VolumeFinding {
-                volume: called.clone(),
-                finding,
-                touched,
-            });
-        }
-    }
+    let called = |volume: &Volume| match several {
+        true => format!("{name} /{}", volume.name()),
+        false => format!("/{}", volume.name()),
+    };
+    let (found, more) = volumes::check(source, MOST, &called)?;
+    guests.more = guests.more.saturating_add(more);
+    guests.structure.extend(found);
     Ok(())
 }
 

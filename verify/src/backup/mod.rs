@@ -11,9 +11,10 @@ mod picture;
 mod restorable;
 mod second;
 
+pub use crate::volumes::VolumeFinding;
 pub use baseline::Baseline;
 pub use effort::Limits;
-pub use guests::{Guests, VolumeFinding};
+pub use guests::Guests;
 pub use picture::{Area, Picture};
 pub use second::Second;
 

@@ -64,6 +64,7 @@ pub(crate) fn try_check(path: &Path) -> disk_io::Result<Report> {
     let options = Options {
         decode: true,
         files: true,
+        guests: true,
         jobs: 2,
     };
     check(&spec, &options, &mut |_| {})

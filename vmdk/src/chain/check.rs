@@ -34,7 +34,9 @@ pub(crate) fn check(source: Opened, options: &OpenOptions, visit: Visit<'_>) -> 
         };
         let mut strict = of(options, &source, &seen);
         let mut lenient = of(&going_on, &source, &seen);
+        let mut unknown = false;
         let wanted = strict.wanted(&opened, &head).or_else(|e| {
+            unknown = true;
             visit(Finding::damage("parent-unknown", e));
             lenient.wanted(&opened, &head)
         });
@@ -42,11 +44,17 @@ pub(crate) fn check(source: Opened, options: &OpenOptions, visit: Visit<'_>) -> 
             let capacity = head.capacity();
             strict.warnings.clear();
             let found = strict.find_parent(&opened, capacity, &wanted).or_else(|e| {
-                visit(Finding::damage("parent-unusable", e));
+                // That it is not known to be the right one was said.
+                if !(unknown && e.code_text() == Some("parent-cid-differs")) {
+                    visit(Finding::damage("parent-unusable", e));
+                }
                 lenient.find_parent(&opened, capacity, &wanted)
             });
             for text in &strict.warnings {
-                let e = DiskError::corrupt("looking for the parent disk").found(text.clone());
+                let name = format!("{}: ", opened.path.display());
+                let e = DiskError::corrupt("looking for the parent disk")
+                    .file(opened.path.display())
+                    .found(text.strip_prefix(&name).unwrap_or(text));
                 visit(Finding::warning("parent-misnamed", e));
             }
             if let Ok((parent, _)) = found {

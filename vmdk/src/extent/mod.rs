@@ -90,11 +90,29 @@ impl ExtentMap for ForbiddenExtent {
     }
 }
 
-/// What was noticed while reading tables, each thing once: a sentence, and its kind for
-/// reports.
+/// One thing that was noticed: a sentence, its kind for reports, and its place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Remark {
+    pub(crate) text: String,
+    pub(crate) code: &'static str,
+    pub(crate) place: Spot,
+}
+
+/// Where something was noticed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Spot {
+    /// The extent's file; empty: the link's own.
+    pub(crate) file: String,
+    /// Where in it.
+    pub(crate) offset: Option<u64>,
+    /// Which extent, and which bytes of it are touched, as offset and length.
+    pub(crate) touched: Option<(u32, u64, u64)>,
+}
+
+/// What was noticed while reading tables, each thing once.
 #[derive(Debug, Default)]
 pub(crate) struct Remarks {
-    all: Mutex<BTreeSet<(String, &'static str)>>,
+    all: Mutex<BTreeSet<Remark>>,
     /// From now on what is noticed is logged too: whoever opened the disk has been told the rest.
     logged: AtomicBool,
 }
@@ -103,13 +121,19 @@ impl Remarks {
     /// So that a damaged image does not fill the memory with complaints.
     const MOST: usize = 64;
 
-    pub(crate) fn add(&self, code: &'static str, remark: impl FnOnce() -> String) {
+    pub(crate) fn add(
+        &self,
+        code: &'static str,
+        place: impl FnOnce() -> Spot,
+        remark: impl FnOnce() -> String,
+    ) {
         if let Ok(mut all) = self.all.lock()
             && all.len() < Self::MOST
         {
-            let remark = (remark(), code);
+            let (text, place) = (remark(), place());
+            let remark = Remark { text, code, place };
             if self.logged.load(Ordering::Relaxed) && !all.contains(&remark) {
-                tracing::warn!(target: crate::REMARKS, "{}", remark.0);
+                tracing::warn!(target: crate::REMARKS, "{}", remark.text);
             }
             all.insert(remark);
         }
@@ -121,10 +145,10 @@ impl Remarks {
     }
 
     pub(crate) fn all(&self) -> Vec<String> {
-        self.typed().into_iter().map(|(text, _)| text).collect()
+        self.typed().into_iter().map(|r| r.text).collect()
     }
 
-    pub(crate) fn typed(&self) -> Vec<(String, &'static str)> {
+    pub(crate) fn typed(&self) -> Vec<Remark> {
         self.all
             .lock()
             .map(|all| all.iter().cloned().collect())
@@ -148,5 +172,14 @@ pub(crate) struct Seat {
 impl Seat {
     pub(crate) fn file_index(&self) -> FileIndex {
         FileIndex(self.number)
+    }
+
+    /// A place in its file.
+    pub(crate) fn at(&self, offset: u64) -> Spot {
+        Spot {
+            file: self.name.clone(),
+            offset: Some(offset),
+            touched: None,
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Opening the extents of a link.
 
 use super::{
-    ExtentMap, ForbiddenExtent, Remarks, Seat, ZeroExtent,
+    ExtentMap, ForbiddenExtent, Remarks, Seat, Spot, ZeroExtent,
     flat::FlatExtent,
     head::Head,
     redo::{Bare, Redo},
@@ -305,7 +305,7 @@ impl<'a> Extents<'a> {
                 && info.offset < end(i)
         };
         if let (Some(_), Some(file)) = (self.infos.iter().find(same), &info.file) {
-            self.remarks.add("extents-overlap", || {
+            self.remarks.add("extents-overlap", Spot::default, || {
                 format!(
                     "{}: two extents have the same bytes of {}",
                     self.name,
@@ -378,6 +378,7 @@ impl<'a> Extents<'a> {
                     let e = DiskError::unsupported("opening an seSparse extent")
                         .code("journal-dirty")
                         .file(&name)
+                        .offset(crate::bytes(header.volatile_header).unwrap_or(0))
                         .expected("a replayed journal")
                         .found("a dirty one: changes in it are not in the tables")
                         .hint("--ignore-dirty-journal reads what the tables say");
@@ -404,6 +405,7 @@ impl<'a> Extents<'a> {
             other => {
                 return Err(DiskError::corrupt("opening a sparse extent")
                     .file(&name)
+                    .offset(0)
                     .expected("KDMV, COWD or seSparse at its beginning")
                     .found(other.map_or("something else", Kind::describe)));
             }
@@ -444,7 +446,11 @@ impl<'a> Extents<'a> {
                     .found(format!("a header that says {}", sparse.capacity)),
             );
         }
-        self.remarks.add("extent-capacity-differs", || {
+        let place = || Spot {
+            file: name.to_owned(),
+            ..Spot::default()
+        };
+        self.remarks.add("extent-capacity-differs", place, || {
             format!(
                 "{name}: its header says {} bytes, the descriptor {len}; the descriptor is \
                  followed",

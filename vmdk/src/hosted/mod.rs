@@ -73,17 +73,24 @@ impl Hosted {
             let (found, remark) = footer::find(&*file, &header, &seat.name)?;
             header = found;
             if let Some(remark) = remark {
-                seat.remarks
-                    .add("footer-misplaced", || format!("{}: {remark}", seat.name));
+                seat.remarks.add(
+                    "footer-misplaced",
+                    || seat.at(file.len()),
+                    || format!("{}: {remark}", seat.name),
+                );
             }
         }
         if header.unclean_shutdown {
-            seat.remarks.add("unclean-shutdown", || {
-                format!(
-                    "{}: was not closed by its last writer (uncleanShutdown is set)",
-                    seat.name
-                )
-            });
+            seat.remarks.add(
+                "unclean-shutdown",
+                || seat.at(72),
+                || {
+                    format!(
+                        "{}: was not closed by its last writer (uncleanShutdown is set)",
+                        seat.name
+                    )
+                },
+            );
         }
         let descriptor = crate::bytes(header.descriptor_offset).filter(|o| *o > 0);
         let descriptor = descriptor.and_then(|start| {
@@ -126,14 +133,14 @@ impl Hosted {
                 .hint("the file is cut short, or not what its header says"));
         }
         if gd.is_none() {
-            seat.remarks.add("grain-directory-unusable", || {
+            seat.remarks.add("grain-directory-unusable", || seat.at(56), || {
                 format!(
                     "{}: the grain directory is not inside the file; its redundant copy is used",
                     seat.name
                 )
             });
         } else if rgd.is_none() && header.has(flags::REDUNDANT) && !header.compressed() {
-            seat.remarks.add("grain-directory-unusable", || {
+            seat.remarks.add("grain-directory-unusable", || seat.at(48), || {
                 format!(
                     "{}: its header says that there is a redundant grain directory, and where it \
                      should be there is none: nothing tells whether the first one is right",
@@ -145,7 +152,8 @@ impl Hosted {
             && copy.is_zero(LOOKED_AT) == Some(false)
         {
             // Each table would be decided in the same way; said once, and at once.
-            seat.remarks.add("grain-directory-unusable", || {
+            let place = || seat.at(gd.as_ref().map_or(0, |d| d.range().start));
+            seat.remarks.add("grain-directory-unusable", place, || {
                 format!(
                     "{}: the grain directory is all zeros; its redundant copy is used",
                     seat.name
@@ -155,7 +163,9 @@ impl Hosted {
         }
         let over_head = crate::bytes(header.over_head).unwrap_or(u64::MAX);
         let mut metadata: Vec<Range<u64>> = Vec::new();
+        // Tables lie in it; what follows are the parts of it that they may not lie over.
         metadata.push(0..over_head.max(crate::SECTOR));
+        metadata.push(0..crate::SECTOR);
         metadata.extend(descriptor);
         metadata.extend(gd.iter().chain(&rgd).map(Directory::range));
         Ok(Self {

@@ -8,9 +8,11 @@
 use super::{BLOCK_ENTRIES, Hosted};
 use crate::{
     directory::Directory,
+    extent::Spot,
     tables::{self, Tables},
 };
 use disk_io::{DiskError, Result};
+use std::ops::Range;
 
 /// A table, or a part of it, in one copy or two that differ.
 #[derive(Debug)]
@@ -60,6 +62,14 @@ fn entry(table: &[u8], index: usize) -> Option<u32> {
         .map(|bytes| u32::from_le_bytes(*bytes))
 }
 
+/// From the first entry in which two copies differ to behind the last.
+fn differing(a: &[u8], b: &[u8]) -> Option<Range<u64>> {
+    let pairs = || a.chunks(4).zip(b.chunks(4));
+    let first = pairs().position(|(a, b)| a != b)? as u64;
+    let last = pairs().rposition(|(a, b)| a != b)? as u64;
+    Some(first..last.saturating_add(1))
+}
+
 /// What one copy says of a block.
 enum Copy {
     Absent,
@@ -99,18 +109,31 @@ impl Hosted {
                 one(a)
             }
             (Copy::Table(a), Some(Copy::Table(b))) => {
+                let differ = differing(&a, &b);
                 match (self.possible(number, &a), self.possible(number, &b)) {
                     (true, false) => {
-                        self.say(number, "the redundant copy is damaged; the first is used");
+                        self.say(
+                            number,
+                            false,
+                            differ,
+                            "the redundant copy is damaged; the first is used",
+                        );
                         Ok(Some(self.doubted(number, a, &b)))
                     }
                     (false, true) => {
-                        self.say(number, "is damaged; its redundant copy is used");
+                        self.say(
+                            number,
+                            true,
+                            differ,
+                            "is damaged; its redundant copy is used",
+                        );
                         Ok(Some(self.doubted(number, b, &a)))
                     }
                     _ => {
                         self.say(
                             number,
+                            true,
+                            differ,
                             "and its redundant copy differ and neither is known to be right; \
                              what they do not agree on cannot be read",
                         );
@@ -174,6 +197,8 @@ impl Hosted {
         }
         self.say(
             number,
+            bad == "first",
+            None,
             &format!("is used in one copy only: the {bad} one cannot be used"),
         );
         Ok(Some(Block {
@@ -182,9 +207,36 @@ impl Hosted {
         }))
     }
 
-    fn say(&self, number: u64, what: &str) {
-        let (table, _) = crate::split(number, self.blocks_per_table());
-        self.seat.remarks.add("grain-tables-differ", || {
+    /// Notes what is wrong with the first copy of a block, or the second; in which entries they
+    /// differ, where that is known.
+    fn say(&self, number: u64, first: bool, entries: Option<Range<u64>>, what: &str) {
+        let (table, part) = crate::split(number, self.blocks_per_table());
+        let place = || {
+            let directory = if first { &self.gd } else { &self.rgd };
+            let all = self.block_entries();
+            let begin = number.saturating_mul(all);
+            let at = directory.as_ref().map_or(0, |d| match &entries {
+                None => d.place(table),
+                Some(entries) => {
+                    let before = part.saturating_mul(BLOCK_ENTRIES);
+                    let before = before.saturating_add(entries.start).saturating_mul(4);
+                    let sector = d.get(table).unwrap_or(0);
+                    sector.saturating_mul(crate::SECTOR).saturating_add(before)
+                }
+            });
+            let entries = entries.clone().unwrap_or(0..all);
+            let start = begin.saturating_add(entries.start);
+            let count = entries.end.saturating_sub(entries.start);
+            Spot {
+                touched: Some((
+                    self.seat.number,
+                    start.saturating_mul(self.grain),
+                    count.saturating_mul(self.grain),
+                )),
+                ..self.seat.at(at)
+            }
+        };
+        self.seat.remarks.add("grain-tables-differ", place, || {
             format!("{}: grain table {table} {what}", self.seat.name)
         });
     }
@@ -208,6 +260,18 @@ impl Hosted {
                     .file(&self.seat.name)
                     .offset(directory.place(table))
                     .expected(format!("a table inside {} bytes", self.file.len()))
+                    .found(format!("sector {sector}")),
+            );
+        }
+        // The first range is everything before the grains, where tables belong.
+        let mut taken = self.metadata.iter().skip(1);
+        if taken.any(|m| start < m.end && end > m.start) {
+            return Copy::Bad(
+                DiskError::corrupt(format!("finding grain table {table}"))
+                    .code("grain-table-in-metadata")
+                    .file(&self.seat.name)
+                    .offset(directory.place(table))
+                    .expected("a table beside header, descriptor and directories")
                     .found(format!("sector {sector}")),
             );
         }

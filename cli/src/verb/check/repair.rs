@@ -72,6 +72,7 @@ impl Check {
         let options = Options {
             decode: true,
             files: false,
+            guests: false,
             jobs: self.jobs,
         };
         let report = verify::check(&copy, &options, &mut |_| {})?;

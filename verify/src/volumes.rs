@@ -1,0 +1,93 @@
+//! The guests' volumes: the structures of each file system held against each other.
+
+use crate::owners::{Owner, Wanted, owners_of};
+use disk_io::{Finding, Result};
+use guest_fs::FsKind;
+use proxy::{Source, Tree, TreeOptions, Volume};
+use std::sync::Arc;
+
+/// What was found in the structures of a guest's volume.
+#[derive(Clone, Debug)]
+pub struct VolumeFinding {
+    /// The volume: `/p1`.
+    pub volume: String,
+    /// What; its ranges are in bytes of the volume.
+    pub finding: Finding,
+    /// Guest files that it touches.
+    pub touched: Vec<Owner>,
+}
+
+/// Visits what is wrong with the structures of every volume whose file system can tell. VMFS is
+/// left out: it is where disks lie, and is checked with them.
+///
+/// # Errors
+/// Where the device fails.
+pub fn visit(source: &Source, visit: &mut dyn FnMut(&Arc<Volume>, Finding)) -> Result<()> {
+    for volume in source.volumes() {
+        let kind = volume.recognised().as_ref().ok().and_then(Option::as_ref);
+        if kind.is_some_and(|k| k.kind == FsKind::Vmfs) {
+            continue;
+        }
+        // Why one cannot be opened is told by whoever reads its files.
+        if let Ok(fs) = volume.file_system() {
+            fs.check(&mut |finding| visit(volume, finding))?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a volume begins on the disk; `None` where it lies on several ranges.
+pub fn start(source: &Source, volume: &Volume) -> Option<u64> {
+    match volume.partition() {
+        Some(p) => Some(p.start),
+        None => (volume.disk().len() == source.disk().len()).then_some(0),
+    }
+}
+
+/// What is asked of [`owners_of`] about a finding of a volume.
+pub(crate) fn wanted(volume: &Arc<Volume>, finding: &Finding) -> Wanted {
+    Wanted {
+        volume: Some(volume.clone()),
+        ranges: finding.ranges.clone(),
+        nodes: finding.nodes.clone(),
+    }
+}
+
+/// Everything that is found in the volumes, with the guest files that it touches: at most `most`
+/// findings, and how many more there are. `called` names a volume.
+pub(crate) fn check(
+    source: &Arc<Source>,
+    most: usize,
+    called: &dyn Fn(&Volume) -> String,
+) -> Result<(Vec<VolumeFinding>, u64)> {
+    let mut found: Vec<VolumeFinding> = Vec::new();
+    let mut asked: Vec<Wanted> = Vec::new();
+    let mut more = 0u64;
+    visit(source, &mut |volume, finding| {
+        if found.len() >= most {
+            more = more.saturating_add(1);
+            return;
+        }
+        asked.push(wanted(volume, &finding));
+        found.push(VolumeFinding {
+            volume: called(volume),
+            finding,
+            touched: Vec::new(),
+        });
+    })?;
+    if asked
+        .iter()
+        .all(|w| w.ranges.is_empty() && w.nodes.is_empty())
+    {
+        return Ok((found, more));
+    }
+    let tree = Tree::new(source.clone(), TreeOptions::default())?;
+    for owner in owners_of(&tree, &asked).files {
+        for index in &owner.ranges {
+            if let Some(one) = found.get_mut(*index) {
+                one.touched.push(owner.clone());
+            }
+        }
+    }
+    Ok((found, more))
+}
