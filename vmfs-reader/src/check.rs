@@ -67,6 +67,8 @@ struct Check<'a> {
     core: &'a Core,
     used: Used,
     checked: Checked,
+    /// Headers of clusters that could not be read.
+    lost: u64,
     visit: &'a mut dyn FnMut(Finding),
 }
 
@@ -81,6 +83,7 @@ impl Volume {
             core: &self.core,
             used: Used::default(),
             checked: Checked::default(),
+            lost: 0,
             visit,
         };
         check.tree(self)?;
