@@ -91,7 +91,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             )?;
         }
     }
-    let text = page(&score)?;
+    let text = page(&score, options)?;
     println!("{text}");
     if options.write {
         let page = tools::project().join("docs/reliability.md");
@@ -422,13 +422,50 @@ fn tree(vmdkit: &Path, volume: &Volume, number: u64, dir: &Path) -> Result2 {
     Ok(Some((image, tried)))
 }
 
-fn page(score: &Score) -> Result<String> {
+/// Sources that fail at one operation after another, for every reader, in this process.
+fn faults(text: &mut String) -> Result<()> {
+    use vmdkit_fuzz::faults::{Fault, READERS};
+    text.push_str(
+        "## Sources that fail\n\nEach reader opens and reads everything of a sound image whose \
+         n-th operation fails, for n = 0, 1, 2, …. A fault may pass (that\noperation alone \
+         fails), last (all behind it do), or be that from there on other bytes come. Right bytes \
+         or a named error are\nwhat must come, and after a fault that passes the right bytes \
+         when asked again; anything else ends the run.\n\n\
+         | reader | faults | named errors | right all the same | right when asked again |\n\
+         |---|---|---|---|---|\n",
+    );
+    for reader in READERS {
+        let mut sum = [0; 4];
+        for fault in [Fault::Passing, Fault::Lasting, Fault::Changing] {
+            let s = reader.torture(fault, 400, 100);
+            for (all, n) in sum.iter_mut().zip([s.injected, s.errors, s.right, s.again]) {
+                *all += n;
+            }
+        }
+        let [injected, errors, right, again] = sum;
+        writeln!(
+            text,
+            "| {} | {injected} | {errors} | {right} | {again} |",
+            reader.name
+        )?;
+    }
+    text.push('\n');
+    Ok(())
+}
+
+fn page(score: &Score, options: &Options) -> Result<String> {
     let mut text = String::from(
         "# Reliability\n\nWritten by `cargo xtask torture --write`. Sound images of every format and volumes of every file system have \
          some of\ntheir bytes changed, most of them in headers and tables, or are cut short. Each mutant is read by `vmdkit` and by the \
          tools\nthat others use, each as a whole process: `convert --to raw` and its like for images, every file copied out for \
          volumes.\n\n",
     );
+    writeln!(
+        text,
+        "\"Right\" allows as many other bytes as were changed: contents, which nothing guards. Mutants {} to {} of each kind.\n",
+        options.seed,
+        options.seed + options.mutants.saturating_sub(1)
+    )?;
     for (name, programs) in &score.counts {
         let mutants: u64 = programs.first().map_or(0, |(_, c)| c.values().sum());
         writeln!(
@@ -444,6 +481,7 @@ fn page(score: &Score) -> Result<String> {
         }
         text.push('\n');
     }
+    faults(&mut text)?;
     writeln!(
         text,
         "## What was seen at most\n\n| program | seconds for a mutant | MiB resident |\n|---|---|---|"
