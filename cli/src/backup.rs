@@ -275,19 +275,6 @@ fn stem(machine: &Machine) -> String {
 }
 
 impl Taken {
-    /// Takes disks out that the backup of another machine has.
-    pub(crate) fn leave_to_others(&mut self, elsewhere: &[(Slot, String)]) {
-        for (slot, other) in elsewhere {
-            let at = self.parts.disks.iter().position(|d| d.slot == Some(*slot));
-            let Some(at) = at else { continue };
-            self.parts.disks.remove(at);
-            self.sources.remove(at);
-            self.warnings.push(format!(
-                "{slot}: is shared with {other}, in whose backup it is: it is not in this one"
-            ));
-        }
-    }
-
     /// Says what the user should know; whether something is missing.
     pub(crate) fn tell(&self) -> bool {
         for warning in &self.warnings {

@@ -7,11 +7,12 @@
 use crate::exit::{Exit, Failure};
 use clap::Args;
 use disk_io::{DiskError, ErrorKind, Result};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::{
     io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{ChildStdin, ChildStdout, Command, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -70,9 +71,14 @@ impl KeepMount {
     pub(crate) fn run(self) -> std::result::Result<Exit, Failure> {
         // Signals of the terminal are for the process that serves.
         let _ = rustix::process::setsid();
+        // Nor is what ends a whole service for this: the end of the pipe is.
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            let _ = signal_hook::flag::register(signal, Arc::default());
+        }
         let _ = std::env::set_current_dir("/");
         for line in io::stdin().lines() {
-            let lazy = match line?.as_str() {
+            // What is no word ends it as the end of the pipe does.
+            let lazy = match line.unwrap_or_default().as_str() {
                 "lazy" => true,
                 "now" => false,
                 _ => break,

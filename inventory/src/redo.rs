@@ -30,6 +30,15 @@ pub(crate) fn attach(disks: &mut [ConfigDisk], listing: &Listing, warnings: &mut
             .collect();
         logs.sort_by_key(|n| n.len());
         let Some(newest) = logs.last() else { continue };
+        let mode = disk.mode.as_deref().unwrap_or_default();
+        if mode.to_ascii_lowercase().contains("nonpersistent") {
+            warnings.push(format!(
+                "{}: {newest} is what the guest wrote to {} and loses when it is switched off \
+                 (the disk is {mode}): the state WITHOUT it is shown",
+                disk.slot, disk.file
+            ));
+            continue;
+        }
         // A log on a log has the longer name: any two that are not so are rivals.
         let one_line = logs.iter().all(|n| newest.starts_with(n));
         match one_line {
@@ -57,8 +66,15 @@ mod tests {
     use crate::{config::Config, dictionary::Dictionary};
 
     fn disks(files: &[&str]) -> (String, usize) {
-        let text = b"config.version = \"6\"\nscsi0:0.name = \"vmhba0:0:0:1:web.vmdk\"\n";
-        let mut config = Config::new(Dictionary::parse(text).unwrap());
+        of_mode("persistent", files)
+    }
+
+    fn of_mode(mode: &str, files: &[&str]) -> (String, usize) {
+        let text = format!(
+            "config.version = \"6\"\nscsi0:0.name = \"vmhba0:0:0:1:web.vmdk\"\n\
+             scsi0:0.mode = \"{mode}\"\n"
+        );
+        let mut config = Config::new(Dictionary::parse(text.as_bytes()).unwrap());
         let listing = Listing {
             files: files.iter().map(|f| (f.into(), 1)).collect(),
             ..Listing::default()
@@ -86,5 +102,10 @@ mod tests {
             (name("web.vmdk"), 1)
         );
         assert_eq!(disks(&["web.vmdk.REDOUBT"]), (name("web.vmdk"), 0));
+        // What the guest loses is not its state.
+        for mode in ["nonpersistent", "independent-nonpersistent"] {
+            let got = of_mode(mode, &["web.vmdk", "web.vmdk.REDO"]);
+            assert_eq!(got, (name("web.vmdk"), 1), "{mode}");
+        }
     }
 }

@@ -431,7 +431,10 @@ impl Chain<'_> {
 /// What lies below a redo log: another one of the generation that it was made on, a disk with a
 /// descriptor, or bytes as they are.
 fn below_redo(candidate: &Opened, redo: &Redo) -> Result<Head> {
-    if crate::probe(&*candidate.disk)?.is_none() {
+    // A file as long as the log's disk is that disk, whatever its guest wrote into the first sector,
+    // unless it is called a log itself.
+    let is_disk = candidate.disk.len() == redo.len && !redo::is_redo_name(candidate.base_name());
+    if is_disk || crate::probe(&*candidate.disk)?.is_none() {
         return redo::flat(candidate, redo.len).map(Head::of);
     }
     let head = Head::read(candidate)?;

@@ -91,13 +91,14 @@ pub(crate) struct Export {
     used_only: bool,
     /// Take the machine's saved memory along (.vmss, .vmsn, .vmem), so that it goes on where it
     /// was: for a snapshot that was taken with memory, or a machine that was suspended
-    #[arg(help_heading = "What is written", long)]
+    // What a running guest has not written yet can lie where its disk says that nothing is.
+    #[arg(help_heading = "What is written", long, conflicts_with = "used_only")]
     with_memory: bool,
     #[command(flatten)]
     hooks: HookArgs,
     /// Every machine of SOURCE (a directory, a datastore; with -D, . is all of it) that fits, each
     /// into a directory of its name below DEST (repeatable): name:TEXT, uuid:TEXT, any:, or a name.
-    /// A disk that two of them share is exported with the first
+    /// A disk that two of them share is in both backups
     #[arg(help_heading = "Several machines", long, value_name = "SELECTOR")]
     select: Vec<String>,
     /// So many machines at a time
@@ -110,9 +111,6 @@ pub(crate) struct Export {
         requires = "select"
     )]
     at_once: usize,
-    /// Disks that another machine of the same export has.
-    #[arg(skip)]
-    elsewhere: Vec<(inventory::Slot, String)>,
     /// Call disks as VMware Consolidated Backup did: scsi0-0-0-web01.vmdk
     #[arg(help_heading = "What is written", long)]
     vcb_names: bool,
@@ -399,7 +397,6 @@ impl Export {
             package::check(source, global)?;
         }
         let mut taken = taken;
-        taken.leave_to_others(&self.elsewhere);
         if self.used_only {
             for (part, source) in taken.parts.disks.iter_mut().zip(&taken.sources) {
                 let (disk, out) = used_only(source, false);

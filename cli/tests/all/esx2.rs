@@ -108,6 +108,28 @@ fn what_a_redo_log_must_agree_with() {
         .says("without its descriptor");
 }
 
+/// The first sector of the flat disk is the guest's: it cannot name another file.
+#[test]
+fn what_a_guest_writes_names_no_file() {
+    let f = Fixture::new();
+    let (at, _) = machine(&f);
+    let dir = f.path("web");
+    let mut raw = f.raw();
+    let text = format!(
+        "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType=\"vmfs\"\n\
+         RW {} VMFS \"secret.bin\"\n",
+        LEN / 512
+    );
+    raw[..text.len()].copy_from_slice(text.as_bytes());
+    fs::write(dir.join("web.vmdk"), &raw).unwrap();
+    fs::write(dir.join("secret.bin"), vec![0x53; LEN]).unwrap();
+    fs::write(dir.join("web.vmdk.REDO"), redo(at, 7, "", (0, 5), false)).unwrap();
+    f.run(&["convert", "web/web.vmdk.REDO", "out.raw", "--to", "raw"])
+        .code(0);
+    raw[at as usize * 512..][..512].fill(7);
+    assert!(fs::read(f.path("out.raw")).unwrap() == raw);
+}
+
 #[test]
 fn rival_logs_are_told() {
     let f = Fixture::new();

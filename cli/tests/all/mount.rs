@@ -151,6 +151,15 @@ fn what_serves_is_locked_down_and_its_death_leaves_no_mount() {
     // Everything can be read, by all threads that read ahead too.
     let read = fs::read(at.join("p0/dir/sub/c.bin"));
     let confined = filtered(pid);
+    // What ends a service ends all of its processes; the keeper stays for its work.
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        if line.contains("keep-mount") && line.contains(&name) {
+            let keeper = entry.file_name().to_str().unwrap().parse().unwrap();
+            let keeper = rustix::process::Pid::from_raw(keeper).unwrap();
+            rustix::process::kill_process(keeper, rustix::process::Signal::TERM).unwrap();
+        }
+    }
     let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     let begin = std::time::Instant::now();

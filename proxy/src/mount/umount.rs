@@ -113,6 +113,10 @@ pub fn umount_dead(dir: &Path) -> Result<bool> {
 /// # Errors
 /// `Refused` where it is in use, unless `lazy`.
 pub fn umount_served(dir: &Path, lazy: bool) -> Result<()> {
+    // Somebody else may have been quicker, and something else be mounted there now.
+    if !table::at(dir).is_some_and(|line| line.is_ours()) {
+        return Ok(());
+    }
     detach(dir, lazy)
 }
 

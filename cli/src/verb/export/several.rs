@@ -8,7 +8,7 @@ use crate::{
     source::spec_of,
 };
 use disk_io::{DiskError, error::escape};
-use inventory::{Slot, Vm, scan::in_place};
+use inventory::Vm;
 use proxy::machine::{Scanned, scan};
 use std::{
     collections::BTreeSet,
@@ -112,7 +112,6 @@ impl Export {
                     dest: self.destination(&name),
                     jobs: self.jobs.max(1),
                     select: Vec::new(),
-                    elsewhere: shared(&scanned, &chosen, *n),
                     ..self.clone()
                 };
                 jobs.push(Job { name, export });
@@ -182,23 +181,6 @@ impl Job {
             }
         }
     }
-}
-
-/// Disks of the `n`-th machine that one before it, which is exported too, has as well.
-fn shared(scanned: &Scanned, chosen: &[usize], n: usize) -> Vec<(Slot, String)> {
-    let Some(vm) = scanned.inventory.vms.get(n) else {
-        return Vec::new();
-    };
-    let users = scanned.inventory.shared_disks();
-    let disks = vm.config.disks.iter();
-    disks
-        .filter_map(|disk| {
-            let machines = users.get(&in_place(&vm.dir, &disk.file))?;
-            let first = machines.iter().find(|m| chosen.contains(m))?;
-            let other = scanned.inventory.vms.get(*first)?;
-            (*first != n).then(|| (disk.slot, other.name()))
-        })
-        .collect()
 }
 
 /// A name as one component of a path.
