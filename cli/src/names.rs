@@ -1,4 +1,4 @@
-//! Guest names in JSON.
+//! Guest names in JSON, and as names of the host.
 
 use crate::exit::Failure;
 use serde::Serialize;
@@ -13,6 +13,18 @@ pub(crate) fn check_path(path: &OsStr) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// A name as one component of a path of the host.
+pub(crate) fn component(name: &str) -> String {
+    let name: String = name
+        .chars()
+        .map(|c| if c == '/' || c.is_control() { '_' } else { c })
+        .collect();
+    match name.as_str() {
+        "" | "." | ".." => "machine".to_owned(),
+        _ => name,
+    }
 }
 
 /// A name or path: escaped where it is not all text, and then in hexadecimal beside.

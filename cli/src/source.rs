@@ -9,7 +9,17 @@ use crate::{
 use disk_io::{Disk, Result};
 use guest_fs::{Link, Metadata, Name, Stream};
 use proxy::{Node, Source, SourceSpec, Tree, TreeOptions, Warn};
-use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A path of the host as it is from anywhere: a mount opens disks when they are entered, and serves
+/// from another directory.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
 
 /// What `proxy` wants to know.
 fn spec(args: &SourceArgs, global: &Global) -> Result<SourceSpec> {
@@ -17,11 +27,15 @@ fn spec(args: &SourceArgs, global: &Global) -> Result<SourceSpec> {
     Ok(SourceSpec {
         path: args.source.clone(),
         format: how.format.as_deref().map(str::parse).transpose()?,
-        allow_dirs: how.allow_dir.clone(),
-        allow_devices: how.allow_device.clone(),
+        allow_dirs: how.allow_dir.iter().map(|p| absolute(p)).collect(),
+        allow_devices: how.allow_device.iter().map(|p| absolute(p)).collect(),
         ignore_cid: how.ignore_cid,
         ignore_dirty_journal: how.ignore_dirty_journal,
-        parent: how.parent.clone(),
+        // It may also be a name inside a datastore.
+        parent: how.parent.as_ref().map(|p| match p.exists() {
+            true => absolute(p),
+            false => p.clone(),
+        }),
         snapshot: how.snapshot.clone(),
         disk: how.disk.clone(),
         datastores: how.datastore.clone(),

@@ -6,28 +6,26 @@ use std::path::Path;
 
 /// Whether a name is that of a redo log.
 pub(crate) fn is_redo(name: &Path) -> bool {
-    let lower = name.to_string_lossy().to_ascii_lowercase();
-    let at = lower.rfind(".redo");
-    at.is_some_and(|at| at > 0 && is_end(lower.get(at..).unwrap_or_default()))
+    vmdk::redo_base(name).is_some()
 }
 
-/// `.redo`, `.redo_a1B2c3`, `.redo.…`
-fn is_end(end: &str) -> bool {
-    let rest = end.strip_prefix(".redo");
-    rest.is_some_and(|r| r.is_empty() || r.starts_with('_') || r.starts_with('.'))
+/// Whether a file is a redo log on a disk, or a log on such a log.
+fn lies_on(name: &str, disk: &str) -> bool {
+    let mut at = name.to_owned();
+    while let Some(base) = vmdk::redo_base(Path::new(&at)) {
+        if base.eq_ignore_ascii_case(disk) {
+            return true;
+        }
+        at = base;
+    }
+    false
 }
 
 /// Takes the newest redo log of each disk that has one for the disk. What was done is said.
 pub(crate) fn attach(disks: &mut [ConfigDisk], listing: &Listing, warnings: &mut Vec<String>) {
     for disk in disks {
-        let lower = disk.file.to_ascii_lowercase();
         let names = listing.files.iter().filter_map(|(n, _)| n.to_str());
-        let mut logs: Vec<&str> = names
-            .filter(|n| {
-                let n = n.to_ascii_lowercase();
-                n.strip_prefix(&lower).is_some_and(is_end)
-            })
-            .collect();
+        let mut logs: Vec<&str> = names.filter(|n| lies_on(n, &disk.file)).collect();
         logs.sort_by_key(|n| n.len());
         let Some(newest) = logs.last() else { continue };
         let mode = disk.mode.as_deref().unwrap_or_default();

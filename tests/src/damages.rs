@@ -1,4 +1,4 @@
-//! Planted damage: one fault each, made by code, over every format and file system. Each says
+//! Planted damage: one fault each, made by code, over every disk format. Each says
 //! what must be found: the kind, the place, and exactly the guest files that it touches.
 //!
 //! | module | holds |
@@ -216,7 +216,7 @@ impl Damage {
     }
 }
 
-/// Every planted fault, by the format or file system that has it.
+/// Every planted fault, by the format that has it.
 pub const ALL: &[(&str, &[Damage])] = &[
     ("VMDK: hosted sparse", hosted::DAMAGES),
     ("VMDK: streamOptimized", stream::DAMAGES),

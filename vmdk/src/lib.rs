@@ -43,6 +43,7 @@ pub mod writer;
 
 pub use children::{Child, newer_children};
 pub use descriptor::Descriptor;
+pub use extent::redo::redo_base;
 pub use hosted::Salvaged;
 pub use image::{Image, OpenOptions};
 pub use link::{Counts, ExtentInfo, Link, SparseInfo};

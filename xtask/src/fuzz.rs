@@ -198,6 +198,9 @@ inside, reads as zeros where it says so, and gives the same bytes at once and in
 inside their volume; 768 MiB and 20 seconds are enough for every input, with checks of overflow on. `cargo test` replays what
 was found (`fuzz/corpus`) and mutates for a moment.
 
+Found so far, and mended: an $MFT of holes and a VMFS resource file of holes, 2^40 records and 2^32 clusters long, whose walks did
+not end.
+
 Processor seconds and executions add up over campaigns; edges, inputs that reach them and memory are of the last one.
 
 | target | fed with | seconds | executions | edges | inputs | peak MiB |

@@ -428,24 +428,28 @@ fn faults(text: &mut String) -> Result<()> {
     text.push_str(
         "## Sources that fail\n\nEach reader opens and reads everything of a sound image whose \
          n-th operation fails, for n = 0, 1, 2, …. A fault may pass (that\noperation alone \
-         fails), last (all behind it do), or be that from there on other bytes come. Right bytes \
-         or a named error are\nwhat must come, and after a fault that passes the right bytes \
-         when asked again; anything else ends the run.\n\n\
-         | reader | faults | named errors | right all the same | right when asked again |\n\
-         |---|---|---|---|---|\n",
+         fails), last (all behind it do), or be that from there on other bytes come, which \
+         nobody can tell from right ones.\nElse right bytes or a named error are what must come, \
+         and after a fault that passes the right bytes when asked again;\nanything else ends the \
+         run.\n\n\
+         | reader | faults | named errors | right all the same | what a changed source held | \
+         right when asked again |\n|---|---|---|---|---|---|\n",
     );
     for reader in READERS {
-        let mut sum = [0; 4];
+        let mut sum = [0; 5];
         for fault in [Fault::Passing, Fault::Lasting, Fault::Changing] {
             let s = reader.torture(fault, 400, 100);
-            for (all, n) in sum.iter_mut().zip([s.injected, s.errors, s.right, s.again]) {
+            for (all, n) in sum
+                .iter_mut()
+                .zip([s.injected, s.errors, s.right, s.changed, s.again])
+            {
                 *all += n;
             }
         }
-        let [injected, errors, right, again] = sum;
+        let [injected, errors, right, changed, again] = sum;
         writeln!(
             text,
-            "| {} | {injected} | {errors} | {right} | {again} |",
+            "| {} | {injected} | {errors} | {right} | {changed} | {again} |",
             reader.name
         )?;
     }

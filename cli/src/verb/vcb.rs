@@ -7,6 +7,7 @@
 use crate::{
     args::{self, Cli, Global, HowArgs, SourceArgs},
     exit::{Exit, Failure},
+    names::component,
     output::{self, Out},
     source::spec_of,
 };
@@ -392,7 +393,7 @@ fn restore(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
         .map_err(|e| DiskError::io("making the directory", &e).file(below.display()))?;
     let mut line = words(["restore"]);
     line.push(backup.to_owned());
-    line.push(below.join(file_name(&machine.name)).into());
+    line.push(below.join(component(&machine.name)).into());
     run(line, global)
 }
 
@@ -434,7 +435,7 @@ fn snapall(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
         .map_err(|e| DiskError::io("making the directory", &e).file(dest.display()))?;
     let mut failed = 0;
     for machine in &found {
-        let dir = dest.join(file_name(&machine.name));
+        let dir = dest.join(component(&machine.name));
         output::say(format_args!("{} to {}", machine.name, dir.display()));
         match full(machine.source(), &dir, flags, global) {
             Ok(Exit::Done) => {}
@@ -452,15 +453,6 @@ fn snapall(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
         (_, n) if n == found.len() => Exit::Failed,
         _ => Exit::partial_if(true),
     })
-}
-
-/// A name as one component of a path.
-fn file_name(name: &str) -> String {
-    let name = name.replace(['/', '\0'], "_");
-    match name.as_str() {
-        "" | "." | ".." => "machine".to_owned(),
-        _ => name,
-    }
 }
 
 fn mountvm(rest: &[OsString], global: &Global) -> Result<Exit, Failure> {

@@ -259,3 +259,33 @@ fn versions_of_a_file() {
         .says("none of 3");
     f.run(&["history", "disk.vmdk", "/a.txt"]).code(2);
 }
+
+/// A mount serves from another directory than it was started in.
+#[test]
+fn a_relative_directory_is_allowed_in_a_mount() {
+    if no_fuse() {
+        return;
+    }
+    let f = Fixture::new();
+    machine(&f, "vms/web");
+    fs::create_dir(f.path("vms/shared")).unwrap();
+    for name in ["disk.vmdk", "disk-flat.vmdk"] {
+        fs::copy(f.path(name), f.path("vms/shared").join(name)).unwrap();
+    }
+    let config = f.path("vms/web/web.vmx");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(
+        &config,
+        text + "scsi0:1.fileName = \"../shared/disk.vmdk\"\n",
+    )
+    .unwrap();
+    fs::create_dir(f.path("mnt")).unwrap();
+    let mount = ["mount", "vms/web", "mnt", "--allow-dir", "vms/shared"];
+    f.run(&mount).code(0);
+    let read = |slot: &str| fs::read(f.path(&format!("mnt/current/{slot}/p0/a.txt")));
+    let both = [read("scsi0-0"), read("scsi0-1")];
+    f.run(&["umount", "mnt"]).code(0);
+    for one in both {
+        assert_eq!(one.unwrap(), b"hello\n");
+    }
+}

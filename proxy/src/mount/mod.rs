@@ -387,11 +387,6 @@ impl Mounted {
         }
     }
 
-    /// How many files and directories are open.
-    pub fn open_count(&self) -> u64 {
-        self.activity.held.load(Ordering::Relaxed)
-    }
-
     /// Whether it is still served.
     pub fn is_alive(&self) -> bool {
         !self.session.over.load(Ordering::Acquire)

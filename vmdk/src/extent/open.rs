@@ -17,8 +17,12 @@ use crate::{
     probe::{Kind, probe},
     sesparse,
 };
-use disk_io::{Disk, DiskError, Opened, Result};
-use std::{path::PathBuf, sync::Arc};
+use disk_io::{Disk, DiskError, FileId, Opened, Result};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+};
 
 /// Longest disk in bytes. One that claims more is a trap for whatever walks it.
 const MAX_LEN: u64 = 1 << 50;
@@ -34,6 +38,8 @@ pub(crate) struct Extents<'a> {
     parts: Vec<Part>,
     infos: Vec<ExtentInfo>,
     end: u64,
+    /// Which bytes of their files flat extents have: their ends, by their beginnings.
+    flat: HashMap<FileId, BTreeMap<u64, u64>>,
 }
 
 impl<'a> Extents<'a> {
@@ -55,6 +61,7 @@ impl<'a> Extents<'a> {
             parts: Vec::new(),
             infos: Vec::new(),
             end: 0,
+            flat: HashMap::new(),
         };
         match &head.bare {
             Some(Bare::Redo(redo)) => this.redo(redo)?,
@@ -275,7 +282,7 @@ impl<'a> Extents<'a> {
         }
         info.file = Some(file.path.clone());
         info.file_size = Some(file.disk.len());
-        self.told_apart(&info);
+        self.told_apart(&file, offset, len);
         let seat = self.seat(&file);
         let map = FlatExtent {
             index: seat.file_index(),
@@ -296,20 +303,23 @@ impl<'a> Extents<'a> {
     }
 
     /// Says where a flat extent has bytes of its file that another one has too: no writer makes that.
-    fn told_apart(&self, info: &ExtentInfo) {
-        let end = |i: &ExtentInfo| i.offset.saturating_add(i.len);
-        let same = |i: &&ExtentInfo| {
-            i.sparse.is_none()
-                && i.file == info.file
-                && i.offset < end(info)
-                && info.offset < end(i)
-        };
-        if let (Some(_), Some(file)) = (self.infos.iter().find(same), &info.file) {
+    fn told_apart(&mut self, file: &Opened, offset: u64, len: u64) {
+        let end = offset.saturating_add(len);
+        let taken = self.flat.entry(file.id).or_default();
+        // Ranges that lie apart are in order, so the last that begins before `end` tells; where
+        // two overlap that was said.
+        let overlaps = taken
+            .range(..end)
+            .next_back()
+            .is_some_and(|(_, e)| *e > offset);
+        let reach = taken.entry(offset).or_insert(end);
+        *reach = end.max(*reach);
+        if overlaps {
+            let name = &self.name;
             self.remarks.add("extents-overlap", Spot::default, || {
                 format!(
-                    "{}: two extents have the same bytes of {}",
-                    self.name,
-                    file.display()
+                    "{name}: two extents have the same bytes of {}",
+                    file.path.display()
                 )
             });
         }

@@ -42,7 +42,7 @@ impl Redo {
         let mut bytes = [0; crate::cowd::HEADER_LEN];
         opened.disk.read_exact_at(&mut bytes, 0)?;
         let f = Fields::new(&bytes, 0, "COWD header");
-        let Some(parent) = written(&bytes).or_else(|| base_of(opened.base_name())) else {
+        let Some(parent) = written(&bytes).or_else(|| redo_base(opened.base_name())) else {
             return Ok(None);
         };
         Ok(Some(Self {
@@ -78,8 +78,9 @@ fn written(bytes: &[u8]) -> Option<String> {
     is_name.then(|| text.to_owned())
 }
 
-/// `web.vmdk.REDO` and `web.vmdk.REDO_a1B2c3` lie on `web.vmdk`.
-fn base_of(name: &Path) -> Option<String> {
+/// The disk that a redo log's name says it lies on: `web.vmdk.REDO` and `web.vmdk.REDO_a1B2c3` lie
+/// on `web.vmdk`; `None` for other names.
+pub fn redo_base(name: &Path) -> Option<String> {
     let name = name.to_str()?;
     let at = name.to_ascii_lowercase().rfind(".redo")?;
     let rest = name.get(at.checked_add(".redo".len())?..)?;
@@ -90,7 +91,7 @@ fn base_of(name: &Path) -> Option<String> {
 
 /// Whether a file's name is one of a redo log.
 pub(crate) fn is_redo_name(name: &Path) -> bool {
-    base_of(name).is_some()
+    redo_base(name).is_some()
 }
 
 #[cfg(test)]
@@ -107,7 +108,7 @@ mod tests {
             (".REDO", None),
             ("web.redoubt", None),
         ] {
-            assert_eq!(base_of(Path::new(name)).as_deref(), base, "{name}");
+            assert_eq!(redo_base(Path::new(name)).as_deref(), base, "{name}");
         }
     }
 }

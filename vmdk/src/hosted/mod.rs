@@ -100,18 +100,18 @@ impl Hosted {
         let directory = |sector: u64| {
             // Sector 0 is the header.
             let offset = crate::bytes(sector).filter(|o| *o > 0)?;
-            // Text that ends in zeros would be a disk of nothing.
-            if descriptor.as_ref().is_some_and(|d| d.contains(&offset)) {
-                return None;
-            }
-            Directory::new(
+            let found = Directory::new(
                 file.clone(),
                 seat.number,
                 offset,
                 header.tables(),
                 4,
                 seat.pieces.clone(),
-            )
+            )?;
+            // Text that ends in zeros would be a disk of nothing.
+            let own = found.range();
+            let over = |d: &Range<u64>| own.start < d.end && own.end > d.start;
+            (!descriptor.as_ref().is_some_and(over)).then_some(found)
         };
         let mut gd = directory(header.gd_offset);
         // A compressed extent need not have the copy, and qemu's do (fact sheet, VMDK 6.2).

@@ -156,7 +156,11 @@ impl Hosted {
         let pairs = other.chunks_exact_mut(4).zip(damaged.chunks_exact(4));
         for (index, (own, theirs)) in (first..).zip(pairs) {
             let theirs = theirs.first_chunk().map(|b| u32::from_le_bytes(*b));
-            if own == [0; 4]
+            // Nothing here, or zeros by the flag: neither is believed of one copy alone.
+            let nothing = own
+                .first_chunk()
+                .is_some_and(|b| u32::from_le_bytes(*b) <= 1);
+            if nothing
                 && let Some(place) = theirs.filter(|e| *e > 1)
                 && self.could_be(index, place)
             {

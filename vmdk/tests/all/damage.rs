@@ -135,14 +135,16 @@ fn a_directory_in_the_descriptor_is_none() {
 #[test]
 fn the_good_copy_is_not_believed_to_have_nothing() {
     let chain = sparse();
-    for damaged_first in [true, false] {
+    // Nothing, and zeros by the flag.
+    for (damaged_first, nothing) in [(true, 0), (false, 0), (true, 1), (false, 1)] {
         let image = changed(&chain, |b, p| {
             let (damaged, lost) = match damaged_first {
                 true => (p.gt, p.rgt),
                 false => (p.rgt, p.gt),
             };
             set(b, damaged, 0xff_ffff);
-            set(b, lost + 4, 0);
+            set(b, lost + 4, nothing);
+            set(b, 8, 7);
         });
         let got = grains(&image.unwrap(), &chain.bytes);
         assert_eq!(got, [None, BAD, None, None]);

@@ -4,6 +4,7 @@ use super::Export;
 use crate::{
     args::{Global, SourceArgs},
     exit::{Exit, Failure},
+    names::component,
     output, signals,
     source::spec_of,
 };
@@ -31,10 +32,11 @@ impl Export {
         let one_only = self.since.is_some()
             || self.source.how.disk.is_some()
             || self.dest.as_os_str() == "-"
+            || self.json
             || !self.changed_blocks.is_empty();
         if one_only {
             return Err(Failure::usage_with(
-                "--since, --changed-blocks, --disk and - are for one machine",
+                "--since, --changed-blocks, --disk, --json and - are for one machine",
                 "leave out --select, and name the machine's configuration",
             ));
         }
@@ -71,6 +73,9 @@ impl Export {
                 });
             }
         });
+        if let Some(n) = signals::caught() {
+            return Ok(Exit::Signal(n));
+        }
         let ends = ends.into_inner().unwrap_or_else(PoisonError::into_inner);
         let done = ends.iter().filter(|e| **e == Exit::Done).count();
         let some = ends.iter().any(|e| matches!(e, Exit::Done | Exit::Partial));
@@ -106,7 +111,7 @@ impl Export {
                 .collect();
             for n in &chosen {
                 let Some(vm) = all.get(*n) else { continue };
-                let name = unused(&mut names, &directory(&vm.name()));
+                let name = unused(&mut names, &component(&vm.name()));
                 let export = Self {
                     source: self.source_of(&scanned, vm),
                     dest: self.destination(&name),
@@ -183,18 +188,6 @@ impl Job {
     }
 }
 
-/// A name as one component of a path.
-fn directory(name: &str) -> String {
-    let name: String = name
-        .chars()
-        .map(|c| if c == '/' || c.is_control() { '_' } else { c })
-        .collect();
-    match name.as_str() {
-        "" | "." | ".." => "machine".to_owned(),
-        _ => name,
-    }
-}
-
 /// The name, or where another machine has it the first with a number that none has.
 fn unused(names: &mut BTreeSet<String>, name: &str) -> String {
     let mut all = std::iter::once(name.to_owned()).chain((2u32..).map(|n| format!("{name} ({n})")));
@@ -211,7 +204,7 @@ mod tests {
     #[test]
     fn names_stay_in_the_directory_and_apart() {
         for name in ["web", "..", "a/b", "/etc", "", "x\0y"] {
-            let path = Path::new("/d").join(directory(name));
+            let path = Path::new("/d").join(component(name));
             assert_eq!(path.parent(), Some(Path::new("/d")), "{name}");
         }
         let mut names = BTreeSet::new();
