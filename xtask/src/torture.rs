@@ -500,8 +500,8 @@ fn page(score: &Score, options: &Options) -> Result<String> {
     }
     writeln!(
         text,
-        "\nOf {} mutants that `vmdkit` read to other bytes without an error, `check` (of volumes `verify`) finds {}.\nThe others are \
-         changes that nothing in the format contradicts.",
+        "\nOf {} mutants that `vmdkit` read to other bytes without an error, `check` (of volumes `verify`) finds {}.\nOf the others \
+         some have notes only (space that nothing refers to); they were not looked into one by one.",
         score.quiet, score.checked
     )?;
     Ok(text)
