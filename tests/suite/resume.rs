@@ -62,6 +62,11 @@ fn finish(args: &[&str], source: &Path, dest: &Path) -> Value {
     serde_json::from_slice(&out.stdout).unwrap()
 }
 
+fn has_checkpoint(dir: &Path) -> bool {
+    let mut names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name());
+    names.any(|n| n.as_encoded_bytes().ends_with(b".resume"))
+}
+
 #[test]
 fn killed_at_random_moments() {
     let dir = tempfile::tempdir().unwrap();
@@ -100,7 +105,16 @@ fn killed_at_random_moments() {
         for round in 0..3 {
             let mut child = command(&args, &from, &dest).spawn().unwrap();
             moment = moment.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            sleep(Duration::from_millis(30 + u64::from(moment >> 23)));
+            // Every other trial when there is something to go on from, however long that takes.
+            match trials % 2 == 0 {
+                true => {
+                    while !has_checkpoint(&to) && child.try_wait().unwrap().is_none() {
+                        sleep(Duration::from_micros(500));
+                    }
+                    sleep(Duration::from_millis(u64::from(moment >> 25)));
+                }
+                false => sleep(Duration::from_millis(30 + u64::from(moment >> 23))),
+            }
             if child.try_wait().unwrap().is_some() {
                 break;
             }
