@@ -5,6 +5,7 @@
 //! | [`boot`] | the boot region, its checksum and its backup |
 //! | [`set`] | a file's entry set: checksum, sizes, times, name |
 //! | [`dir`] | a directory as entry sets, and the root's special entries |
+//! | `check` | structures held against each other |
 //! | [`upcase`] | the volume's own table of upper-case letters |
 
 #![cfg_attr(
@@ -13,6 +14,7 @@
 )]
 
 pub mod boot;
+mod check;
 pub mod dir;
 pub mod set;
 pub mod upcase;
@@ -464,6 +466,11 @@ impl FileSystem for ExFat {
     fn open(&self, node: NodeId, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {
         no_streams(stream)?;
         Ok(Arc::new(self.contents(node)?))
+    }
+
+    fn check(&self, visit: disk_io::finding::Visit<'_>) -> Result<bool> {
+        self.check_volume(visit)?;
+        Ok(true)
     }
 
     fn extents(&self, node: NodeId, stream: Option<&Name>) -> Result<Vec<Extent>> {

@@ -21,7 +21,7 @@
 
 pub mod boot;
 pub mod chain;
-mod check;
+pub(crate) mod check;
 pub mod contents;
 pub mod deleted;
 pub mod dir;

@@ -1,6 +1,6 @@
 //! The boot region: eleven sectors, their checksum, and a second copy of all that.
 
-use disk_io::{Disk, DiskError, Fields, Result};
+use disk_io::{Disk, DiskError, ErrorKind, Fields, Result};
 use std::sync::Arc;
 
 /// What the boot sector says, in bytes and checked.
@@ -36,6 +36,29 @@ pub struct Geometry {
     pub size: u64,
     /// Damage and oddities.
     pub remarks: Vec<String>,
+}
+
+/// What is wrong with the boot region or its backup; the first of it.
+pub fn copies_differ(disk: &Arc<dyn Disk>, geometry: &Geometry) -> Result<Option<DiskError>> {
+    let place = u64::from(geometry.sector).saturating_mul(SECTORS);
+    for (at, size) in [(0, None), (place, Some(geometry.sector))] {
+        match region(disk, at, size) {
+            Err(e) | Ok((_, Some(e))) if e.kind() == ErrorKind::Io => return Err(e),
+            Err(e) | Ok((_, Some(e))) => return Ok(Some(e)),
+            Ok((_, None)) => {}
+        }
+    }
+    let (mut own, mut copy) = ([0; 512], [0; 512]);
+    disk.read_exact_at(&mut own, 0)?;
+    disk.read_exact_at(&mut copy, place)?;
+    // Flags and percentage change while mounted.
+    let rest = |s: &[u8; 512]| [s.get(64..106), s.get(108..112)].map(|p| p.map(<[u8]>::to_vec));
+    Ok((rest(&own) != rest(&copy)).then(|| {
+        DiskError::corrupt("comparing the exFAT boot sector with its backup")
+            .offset(place)
+            .expected("the same sizes and places")
+            .found("others: the first is used")
+    }))
 }
 
 /// Sectors of a boot region, the one of checksums included.

@@ -43,6 +43,8 @@ pub struct Geometry {
     pub dirty: bool,
     /// Where the FSInfo sector of FAT32 is.
     pub fs_info: Option<u64>,
+    /// What is wrong with the boot sector or its backup, where one of the two is.
+    pub copy_differs: Option<String>,
     /// Damage and oddities.
     pub remarks: Vec<String>,
 }
@@ -70,9 +72,9 @@ pub fn read(disk: &Arc<dyn Disk>) -> Result<Geometry> {
         }
         Err(e) => match backup(disk) {
             Some(mut geometry) => {
-                geometry
-                    .remarks
-                    .push(format!("the boot sector is bad ({e}); its backup is used"));
+                let remark = format!("the boot sector is bad ({e}); its backup is used");
+                geometry.copy_differs = Some(remark.clone());
+                geometry.remarks.push(remark);
                 Ok(geometry)
             }
             None => Err(e.context("opening a FAT volume")),
@@ -107,9 +109,9 @@ fn compare_backup(disk: &Arc<dyn Disk>, first: &[u8; 512], geometry: &mut Geomet
     // Everything that places something; the byte at 65 is the dirty flag.
     let same = disk.read_exact_at(&mut copy, at).is_ok() && copy.get(11..64) == first.get(11..64);
     if !same {
-        geometry
-            .remarks
-            .push("the backup boot sector differs from the boot sector, which is used".into());
+        let remark = "the backup boot sector differs from the boot sector, which is used";
+        geometry.copy_differs = Some(remark.into());
+        geometry.remarks.push(remark.into());
     }
 }
 
@@ -276,6 +278,7 @@ impl Geometry {
             label: label.map(<[u8]>::to_vec),
             dirty: ext.u8(1)? & 1 != 0,
             fs_info: (info != 0 && info < reserved).then(|| info.saturating_mul(unit)),
+            copy_differs: None,
             remarks,
         })
     }

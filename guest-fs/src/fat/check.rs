@@ -15,12 +15,12 @@ const EACH: usize = 1000;
 const MAX_DIRS: usize = 1 << 22;
 
 /// Which clusters somebody has.
-struct Taken {
+pub(crate) struct Taken {
     bits: Vec<u64>,
 }
 
 impl Taken {
-    fn new(clusters: u32) -> Self {
+    pub(crate) fn new(clusters: u32) -> Self {
         let words = u64::from(clusters).saturating_add(2).div_ceil(64);
         Self {
             bits: vec![0; usize::try_from(words).unwrap_or(0)],
@@ -28,7 +28,7 @@ impl Taken {
     }
 
     /// Notes a cluster; whether somebody had it already.
-    fn take(&mut self, cluster: u32) -> bool {
+    pub(crate) fn take(&mut self, cluster: u32) -> bool {
         let bit = 1u64.wrapping_shl(cluster % 64);
         match self.bits.get_mut((cluster / 64) as usize) {
             Some(word) => {
@@ -40,7 +40,8 @@ impl Taken {
         }
     }
 
-    fn has(&self, cluster: u32) -> bool {
+    /// Whether somebody has it.
+    pub(crate) fn has(&self, cluster: u32) -> bool {
         let word = self.bits.get((cluster / 64) as usize).copied();
         word.unwrap_or(0).wrapping_shr(cluster % 64) & 1 != 0
     }
@@ -59,6 +60,12 @@ impl Fat {
 
     /// Visits what is not as it should be.
     pub(crate) fn check_volume(&self, visit: Visit<'_>) -> Result<()> {
+        if let Some(remark) = &self.geometry.copy_differs {
+            let e = DiskError::corrupt("comparing the boot sector with its backup")
+                .expected("the same sizes and places")
+                .found(remark);
+            visit(Finding::warning("fat-boot-copy-differs", e));
+        }
         self.check_copies(visit)?;
         let mut taken = Taken::new(self.geometry.clusters);
         let mut told = 0;
@@ -82,7 +89,9 @@ impl Fat {
             match listed {
                 Err(e) if e.kind() == ErrorKind::Io => return Err(e),
                 Err(e) => {
-                    visit(Finding::damage("fat-directory-damaged", e.file(&path)));
+                    visit(
+                        Finding::damage("fat-directory-damaged", e.file(&path)).about(dir.record),
+                    );
                     continue;
                 }
                 Ok(()) => {}
@@ -92,7 +101,10 @@ impl Fat {
                     Ok(entry) => entry,
                     Err(e) if e.kind() == ErrorKind::Io => return Err(e),
                     Err(e) => {
-                        visit(Finding::damage("fat-directory-damaged", e.file(&path)));
+                        visit(
+                            Finding::damage("fat-directory-damaged", e.file(&path))
+                                .about(dir.record),
+                        );
                         continue;
                     }
                 };
@@ -105,7 +117,8 @@ impl Fat {
                     open.push((entry.node, name.clone()));
                 }
                 let Some(chain) = chain else { continue };
-                self.check_chain(&chain, &name, &mut taken, &mut told, visit);
+                let mut say = |finding: Finding| visit(finding.about(entry.node.record));
+                self.check_chain(&chain, &name, &mut taken, &mut told, &mut say);
             }
         }
         self.check_lost(&taken, visit)

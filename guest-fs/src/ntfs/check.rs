@@ -1,11 +1,16 @@
 //! Structures of a volume held against each other: clusters that two files have, clusters that
-//! $Bitmap calls free, copies that differ.
+//! $Bitmap calls free, names that directories and files do not agree on, copies that differ.
+
+mod names;
+mod records;
 
 use super::{claims::Claim, file::File, record::kind, volume::Volume};
 use disk_io::{
-    Disk, DiskError, Finding, Result,
+    Disk, DiskError, ErrorKind, Finding, Result,
     finding::{Visit, join},
 };
+use names::Names;
+use records::InUse;
 use std::ops::Range;
 
 /// Runs that are held at once; real volumes have some million.
@@ -15,21 +20,50 @@ const EACH: usize = 1000;
 /// Records that the $MFTMirr repeats.
 const MIRRORED: u64 = 4;
 
+/// What is said where the volume may be out of date.
+fn because(open: Option<&str>) -> String {
+    match open {
+        Some(why) => format!(" (the volume was not closed: {why})"),
+        None => String::new(),
+    }
+}
+
 impl Volume {
     /// Visits what is not as it should be.
     pub(crate) fn check(&self, visit: Visit<'_>) -> Result<()> {
         self.check_boot(visit)?;
         self.check_mirror(visit)?;
+        let open = self.why_open()?;
         let mut claims: Vec<Claim> = Vec::new();
-        self.visit_claims(&mut |claim| {
-            match claim {
-                Ok(claim) if claims.len() < MAX_CLAIMS => claims.push(claim),
-                Ok(_) => {}
-                Err(e) if e.kind() == disk_io::ErrorKind::Io => return Err(e),
-                Err(e) => visit(Finding::damage("ntfs-record-damaged", e)),
+        let mut names = Names::new(self);
+        let mut in_use = InUse::default();
+        self.visit_in_use(&mut |number, record| {
+            let damaged = |e| Finding::damage("ntfs-record-damaged", e);
+            let record = match record {
+                Ok(record) => record,
+                Err(e) if e.kind() == ErrorKind::Io => return Err(e),
+                Err(e) => {
+                    visit(damaged(e).about(number));
+                    return Ok(());
+                }
+            };
+            in_use.add(number);
+            let owner = record.base().map_or(number, |base| base.record);
+            self.claims_of(record, &mut |claim| {
+                match claim {
+                    Ok(claim) if claims.len() < MAX_CLAIMS => claims.push(claim),
+                    Ok(_) => {}
+                    Err(e) => visit(damaged(e).about(owner)),
+                }
+                Ok(())
+            })?;
+            if let Some(e) = self.lost_extension(record)? {
+                visit(damaged(e).about(number));
             }
-            Ok(())
+            names.record(record, visit)
         })?;
+        names.finish(open.as_deref(), visit)?;
+        self.check_record_bitmap(&in_use, open.as_deref(), visit)?;
         if claims.len() >= MAX_CLAIMS {
             let e = DiskError::refused("holding runs against each other")
                 .expected(format!("less than {MAX_CLAIMS} runs"));
@@ -38,7 +72,7 @@ impl Volume {
         }
         claims.sort_unstable_by_key(|c| (c.clusters.start, c.clusters.end));
         self.check_shared(&claims, visit);
-        self.check_bitmap(&claims, visit)
+        self.check_bitmap(&claims, open.as_deref(), visit)
     }
 
     fn bytes(&self, clusters: &Range<u64>) -> Range<u64> {
@@ -79,11 +113,10 @@ impl Volume {
 
     /// What files have must be in use in $Bitmap: else it is given to the next file. On a volume
     /// that was not closed the two may differ for a while.
-    fn check_bitmap(&self, claims: &[Claim], visit: Visit<'_>) -> Result<()> {
-        let open = self.why_open()?;
+    fn check_bitmap(&self, claims: &[Claim], open: Option<&str>, visit: Visit<'_>) -> Result<()> {
         let free = match self.free_in_bitmap() {
             Ok(free) => free,
-            Err(e) if e.kind() == disk_io::ErrorKind::Io => return Err(e),
+            Err(e) if e.kind() == ErrorKind::Io => return Err(e),
             Err(e) => {
                 visit(Finding::warning("ntfs-bitmap-damaged", e));
                 return Ok(());
@@ -111,10 +144,7 @@ impl Volume {
             .expected("every file's clusters to be in use")
             .found(format!(
                 "{lost} bytes that are called free, the first of record {record}{}",
-                match open {
-                    Some(why) => format!(" (the volume was not closed: {why})"),
-                    None => String::new(),
-                }
+                because(open)
             ));
         wrong.truncate(EACH);
         visit(Finding::warning("ntfs-bitmap-free", e).touching(wrong));
@@ -129,7 +159,7 @@ impl Volume {
         let mirror = match mirror {
             Ok(Some(mirror)) => mirror,
             Ok(None) => return Ok(()),
-            Err(e) if e.kind() == disk_io::ErrorKind::Io => return Err(e),
+            Err(e) if e.kind() == ErrorKind::Io => return Err(e),
             Err(e) => {
                 visit(Finding::warning("ntfs-mirror-damaged", e));
                 return Ok(());

@@ -19,14 +19,14 @@ pub(crate) struct Claim {
 }
 
 impl Volume {
-    /// Visits every claim on clusters, record by record. A record that cannot be read, and runs
-    /// that cannot be decoded, are errors to visit; the others still come.
+    /// Visits every record in use, by its number; one that cannot be read is an error to visit,
+    /// and the others still come.
     ///
     /// # Errors
     /// What `visit` returns.
-    pub(crate) fn visit_claims(
+    pub(crate) fn visit_in_use(
         &self,
-        visit: &mut dyn FnMut(Result<Claim>) -> Result<()>,
+        visit: &mut dyn FnMut(u64, Result<&Record>) -> Result<()>,
     ) -> Result<()> {
         let count = self.record_count();
         let step = STEP
@@ -37,8 +37,13 @@ impl Volume {
             let chunk = Arc::new(self.read_chunk(first, step));
             for number in first..count.min(first.saturating_add(step)) {
                 match slot(&chunk, number) {
-                    Some(Slot::Good) => self.claims_of(&chunk.get(number)?, visit)?,
-                    Some(Slot::Bad(e)) => visit(Err(e.clone()))?,
+                    Some(Slot::Good) => {
+                        let record = chunk.get(number)?;
+                        if record.in_use() {
+                            visit(number, Ok(&record))?;
+                        }
+                    }
+                    Some(Slot::Bad(e)) => visit(number, Err(e.clone()))?,
                     Some(Slot::Empty) | None => {}
                 }
             }
@@ -47,14 +52,27 @@ impl Volume {
         Ok(())
     }
 
-    fn claims_of(
+    /// Visits every claim on clusters, record by record. A record that cannot be read, and runs
+    /// that cannot be decoded, are errors to visit; the others still come.
+    ///
+    /// # Errors
+    /// What `visit` returns.
+    pub(crate) fn visit_claims(
+        &self,
+        visit: &mut dyn FnMut(Result<Claim>) -> Result<()>,
+    ) -> Result<()> {
+        self.visit_in_use(&mut |_, record| match record {
+            Ok(record) => self.claims_of(record, visit),
+            Err(e) => visit(Err(e)),
+        })
+    }
+
+    /// The claims of one record in use.
+    pub(crate) fn claims_of(
         &self,
         record: &Record,
         visit: &mut dyn FnMut(Result<Claim>) -> Result<()>,
     ) -> Result<()> {
-        if !record.in_use() {
-            return Ok(());
-        }
         let owner = record.base().map_or(record.number, |base| base.record);
         for attribute in record.attributes() {
             let attribute = match attribute {
@@ -73,6 +91,16 @@ impl Volume {
                     continue;
                 }
             };
+            let end = runs
+                .iter()
+                .try_fold(form.lowest, |end, run| end.checked_add(run.0));
+            if end != Some(form.end) {
+                visit(Err(DiskError::corrupt(doing())
+                    .expected(format!("clusters {} to {}", form.lowest, form.end))
+                    .found(end.map_or("too many".into(), |end| {
+                        format!("runs up to {end}")
+                    }))))?;
+            }
             for (clusters, place) in runs {
                 let Some(lcn) = place else { continue };
                 let end = lcn.checked_add(clusters);

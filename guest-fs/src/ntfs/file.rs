@@ -237,6 +237,24 @@ impl<'v> File<'v> {
         (found, damage)
     }
 
+    /// Why something of it cannot be found: its list of attributes, or a record that the list
+    /// names.
+    pub(crate) fn lost_holder(&self) -> Option<DiskError> {
+        let mut seen = None;
+        let lost = || {
+            for entry in self.list.iter().flatten() {
+                // Entries of one record stand together.
+                if seen.replace(entry.holder) != Some(entry.holder)
+                    && let Err(e) = self.holder(entry.holder)
+                {
+                    return Some(e);
+                }
+            }
+            None
+        };
+        self.damage.clone().or_else(lost)
+    }
+
     /// A record that the attribute list names.
     fn holder(&self, reference: Reference) -> Result<Record> {
         if reference.record == self.base.number {
