@@ -8,14 +8,16 @@
 //! | `file` | runs as a disk |
 //! | `directory`, `xattr` | their blocks |
 //! | `journal` | committed transactions of a volume not closed cleanly, laid over it |
+//! | `check` | structures and checksums held against each other |
 //!
-//! Checksums of metadata are not verified: a block that a checksum would reject is caught
-//! by its structure or read as it is.
+//! Checksums of metadata are looked at by the check only: elsewhere a block that a checksum
+//! would reject is caught by its structure or read as it is.
 #![cfg_attr(
     not(test),
     deny(clippy::arithmetic_side_effects, clippy::indexing_slicing)
 )]
 
+mod check;
 mod directory;
 mod file;
 mod inode;
@@ -334,6 +336,11 @@ impl FileSystem for Ext {
                 (Name::from_bytes(name), value)
             })
             .collect())
+    }
+
+    fn check(&self, visit: disk_io::finding::Visit<'_>) -> Result<bool> {
+        self.check_volume(visit)?;
+        Ok(true)
     }
 
     fn free(&self, visit: crate::free::Visit<'_>) -> Result<bool> {

@@ -12,8 +12,12 @@
 pub mod bytes;
 mod chains;
 mod cowd;
+mod exfat;
+mod ext;
+mod fat;
 pub mod guest;
 mod hosted;
+mod ntfs;
 mod ova;
 mod qcow2;
 pub mod run;
@@ -228,6 +232,13 @@ pub const ALL: &[(&str, &[Damage])] = &[
     ("VHDX", vhdx::DAMAGES),
     ("VDI", vdi::DAMAGES),
     ("OVA and OVF", ova::DAMAGES),
+    ("NTFS", ntfs::DAMAGES),
+    ("FAT32", fat::DAMAGES[0]),
+    ("FAT16", fat::DAMAGES[1]),
+    ("FAT12", fat::DAMAGES[2]),
+    ("FAT32: boot sectors", fat::OF_FAT32),
+    ("exFAT", exfat::DAMAGES),
+    ("ext4", ext::DAMAGES),
 ];
 
 /// All of them.

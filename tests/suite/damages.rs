@@ -83,5 +83,38 @@ fn what_they_are_planted_in_is_sound() {
 fn there_are_many_and_each_is_another() {
     let names: BTreeSet<_> = damages::all().map(|(group, d)| (group, d.name)).collect();
     assert_eq!(names.len(), damages::all().count(), "two have one name");
-    assert!(names.len() >= 80, "{}", names.len());
+    assert!(names.len() >= 180, "{}", names.len());
+}
+
+/// `docs/damages.md` lists them; `VMDKIT_WRITE=1` writes it.
+#[test]
+fn the_docs_list_them() {
+    let mut text = String::from(
+        "# Planted damage\n\n\
+         Each of these faults is planted by code (`tests/src/damages`) in a sound image, one at a \
+         time, and `check --guests` must find it: under this code, at the right place, and with \
+         exactly the guest files that it touches. On the sound images nothing may be found. The \
+         file systems of the images are made by their own tools.\n",
+    );
+    for (group, all) in damages::ALL {
+        text += &format!(
+            "\n## {group}\n\n| fault | found as | severity | guest files |\n|---|---|---|---|\n"
+        );
+        for d in *all {
+            let files = d.files.iter().map(|f| format!("`{f}`"));
+            let files = files.collect::<Vec<_>>().join(", ");
+            text += &format!(
+                "| {} | `{}` | {} | {files} |\n",
+                d.name,
+                d.code,
+                d.severity.as_str()
+            );
+        }
+    }
+    let path = tools::project().join("docs/damages.md");
+    if std::env::var_os("VMDKIT_WRITE").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let docs = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(docs == text, "run it again with VMDKIT_WRITE=1");
 }

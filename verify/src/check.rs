@@ -204,6 +204,7 @@ fn one(spec: &SourceSpec, options: &Options, step: &mut dyn FnMut(Step<'_>)) -> 
         datastores(source, &mut |f| found.put(f))?;
         if options.guests {
             volumes::visit(source, &mut |volume, f| found.of_guest(source, volume, f))?;
+            volumes::unusable(source, &mut |volume, f| found.of_guest(source, volume, f))?;
         }
         if !options.guests && format == Format::Raw && source.volumes().iter().all(|v| !is_vmfs(v))
         {

@@ -42,6 +42,19 @@ pub const ALL: &[Explanation] = table! {
 "exfat-entry-damaged" "what a directory says of a file is damaged: where its contents are cannot be believed" "restore the file from another copy";
 "exfat-name-hash-wrong" "a file's name and the hash of it do not fit: Windows may not find it; here it is found" "compare the name with another copy";
 "exfat-upcase-damaged" "the table of letters is damaged: names are compared by Unicode's" "let chkdsk repair the volume in a copy";
+"ext-bitmap-damaged" "a bitmap of blocks or inodes cannot be read, or its checksum is wrong" "let e2fsck repair the volume in a copy";
+"ext-bitmap-free" "blocks of files are called free: the guest would write over them" "let e2fsck repair the volume before the guest writes to it";
+"ext-blocks-shared" "two files, or a file and the volume's own structures, have the same blocks: at most one of them is right" "restore both from another copy";
+"ext-directory-damaged" "a directory cannot be read whole, or the checksum of a block of it is wrong" "restore its files from another copy";
+"ext-entry-stray" "a directory has a name that no file has" "restore the file from another copy";
+"ext-group-damaged" "a block group's descriptor is damaged: its files may not be found" "let e2fsck repair the volume in a copy";
+"ext-inode-called-free" "a file's inode is called free: the guest would give it to another file" "let e2fsck repair the volume before the guest writes to it";
+"ext-inode-damaged" "a file's inode, or the list of its blocks, is damaged" "restore the file from another copy";
+"ext-links-wrong" "a file has other names than its inode counts" "let e2fsck repair the volume in a copy";
+"ext-name-lost" "a file has no name: no path leads to it" "let e2fsck repair the volume in a copy, and look in lost+found";
+"ext-superblock-copy-differs" "the copy of the superblock is damaged or another volume's" "let e2fsck repair the volume in a copy";
+"ext-superblock-damaged" "the superblock is damaged; a copy of it may be used" "let e2fsck repair the volume in a copy";
+"ext-too-large" "the volume is too large for its blocks to be held against each other" "e2fsck -n";
 "extent-capacity-differs" "the descriptor and an extent's header give different lengths" "find out which is right before writing to the disk";
 "extent-cut-short" "a flat extent ends before the disk does" "fetch the file again; what is there can be restored";
 "extent-unusable" "an extent of the link cannot be opened" "read what it says; the other links were checked";
@@ -124,6 +137,8 @@ pub const ALL: &[Explanation] = table! {
 "unclean-shutdown" "the image was not closed by its last writer: it is as a crash left it" "compare it with the source";
 "unit-not-decoded" "something compressed is damaged" "restore the range from another copy";
 "vmfs-inconsistent" "structures of the datastore contradict each other" "copy what can be read; check it on a host with vmkfstools or voma";
+"volume-not-read" "the file system has something that is not read here: nothing is said of its files" "read what it says";
+"volume-unusable" "a guest's volume cannot be opened: none of its files can be restored from here" "restore the disk from another copy";
 };
 
 /// What is known of a kind.

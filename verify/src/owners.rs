@@ -84,6 +84,7 @@ pub fn owners_of(tree: &Tree, wanted: &[Wanted]) -> Owners {
             wanted: ranges,
             unseen: nodes.keys().copied().collect(),
             nodes,
+            nameless: BTreeMap::new(),
             found: &mut found,
             lost: 0,
         };
@@ -150,6 +151,8 @@ struct Search<'a> {
     /// Objects that are asked for, and those of them that were not met yet.
     nodes: BTreeMap<u64, Vec<usize>>,
     unseen: BTreeSet<u64>,
+    /// Owners whose records have no name that can be read, by record: places in `found`.
+    nameless: BTreeMap<u64, Vec<(usize, Option<Name>)>>,
     found: &'a mut Owners,
     lost: u64,
 }
@@ -179,8 +182,8 @@ impl Search<'_> {
             if self.unseen.contains(&root.record) {
                 self.object(root, NodeKind::Directory, None);
             }
-            // A record that cannot be read still has a name in its directory.
-            if !self.unseen.is_empty() {
+            // A record that cannot be read, or has lost its name, still has one in its directory.
+            if !self.unseen.is_empty() || !self.nameless.is_empty() {
                 self.walk(true);
             }
         } else {
@@ -227,12 +230,24 @@ impl Search<'_> {
                 } else if self.unseen.contains(&node.record) {
                     self.take(node, Some(&path), None, &[]);
                 }
-                if names && self.unseen.is_empty() {
+                if names {
+                    self.name(node, &path);
+                }
+                if names && self.unseen.is_empty() && self.nameless.is_empty() {
                     return;
                 }
                 if kind == NodeKind::Directory && level < DEEPEST {
                     dirs.push((node, level + 1, path));
                 }
+            }
+        }
+    }
+
+    /// Gives owners the name that their record has lost, where it is found in a directory.
+    fn name(&mut self, node: NodeId, path: &[u8]) {
+        for (index, stream) in self.nameless.remove(&node.record).into_iter().flatten() {
+            if let Some(owner) = self.found.files.get_mut(index) {
+                owner.path = called(path.to_vec(), stream.as_ref());
             }
         }
     }
@@ -296,17 +311,29 @@ impl Search<'_> {
         }
         ranges.sort_unstable();
         ranges.dedup();
-        let mut path = match (path, self.node(node)) {
-            (Some(path), _) => path.to_vec(),
-            (None, Ok(node)) => self.tree.path_of(node).as_bytes().to_vec(),
-            (None, Err(_)) => format!("(record {})", node.record).into_bytes(),
+        let has_name = || {
+            node == self.fs.root()
+                || self.fs.names(node).is_ok_and(|names| !names.is_empty())
+                || self.fs.metafiles().iter().any(|m| m.node == node)
         };
-        if let Some(stream) = stream {
-            path.push(b':');
-            path.extend_from_slice(stream.as_bytes());
-        }
+        let path = match (path, self.node(node)) {
+            (Some(path), _) => path.to_vec(),
+            (None, Ok(node)) if has_name() => self.tree.path_of(node).as_bytes().to_vec(),
+            (None, _) => {
+                let index = self.found.files.len();
+                self.nameless
+                    .entry(node.record)
+                    .or_default()
+                    .push((index, stream.cloned()));
+                [
+                    self.door.as_bytes(),
+                    format!("/(record {})", node.record).as_bytes(),
+                ]
+                .concat()
+            }
+        };
         self.found.files.push(Owner {
-            path,
+            path: called(path, stream),
             bytes,
             ranges,
         });
@@ -315,4 +342,13 @@ impl Search<'_> {
     fn node(&self, id: NodeId) -> Result<Node> {
         self.tree.guest_node(self.number, id)
     }
+}
+
+/// The path of a stream.
+fn called(mut path: Vec<u8>, stream: Option<&Name>) -> Vec<u8> {
+    if let Some(stream) = stream {
+        path.push(b':');
+        path.extend_from_slice(stream.as_bytes());
+    }
+    path
 }

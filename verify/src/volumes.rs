@@ -1,7 +1,7 @@
 //! The guests' volumes: the structures of each file system held against each other.
 
 use crate::owners::{Owner, Wanted, owners_of};
-use disk_io::{Finding, Result};
+use disk_io::{ErrorKind, Finding, Result};
 use guest_fs::FsKind;
 use proxy::{Source, Tree, TreeOptions, Volume};
 use std::sync::Arc;
@@ -31,6 +31,30 @@ pub fn visit(source: &Source, visit: &mut dyn FnMut(&Arc<Volume>, Finding)) -> R
         // Why one cannot be opened is told by whoever reads its files.
         if let Ok(fs) = volume.file_system() {
             fs.check(&mut |finding| visit(volume, finding))?;
+        }
+    }
+    Ok(())
+}
+
+/// Visits volumes of a kind that is read here and that cannot be opened all the same.
+///
+/// # Errors
+/// Where the device fails.
+pub fn unusable(source: &Source, visit: &mut dyn FnMut(&Arc<Volume>, Finding)) -> Result<()> {
+    for volume in source.volumes() {
+        let Ok(Some(kind)) = volume.recognised() else {
+            continue;
+        };
+        if !kind.readable || kind.kind == FsKind::Vmfs {
+            continue;
+        }
+        match volume.file_system() {
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::Io => return Err(e),
+            Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::Refused) => {
+                visit(volume, Finding::note("volume-not-read", e));
+            }
+            Err(e) => visit(volume, Finding::damage("volume-unusable", e)),
         }
     }
     Ok(())

@@ -41,7 +41,17 @@ impl Inode {
         let mut bytes = vec![0; sb.inode_size.into()];
         disk.read_exact_at(&mut bytes, place)
             .map_err(|e| e.context(format!("reading inode {}", number.0)))?;
-        let f = Fields::new(&bytes, place, "inode");
+        Self::parse(sb, &bytes, place, number)
+    }
+
+    /// The inode in `bytes`, which are at `place` on the volume.
+    pub(super) fn parse(
+        sb: &Superblock,
+        bytes: &[u8],
+        place: u64,
+        number: InodeNumber,
+    ) -> Result<Self> {
+        let f = Fields::new(bytes, place, "inode");
         // Fields beyond the first 128 bytes exist only as far as extra_isize says.
         let extra_len = if bytes.len() > 128 {
             usize::from(f.u16_le(0x80)?)

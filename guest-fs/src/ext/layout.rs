@@ -19,6 +19,8 @@ pub(super) const ROOT: InodeNumber = InodeNumber(2);
 pub(super) struct CompatFeatures;
 impl CompatFeatures {
     pub(super) const HAS_JOURNAL: u32 = 0x4;
+    /// The copies of the superblock are in other places.
+    pub(super) const SPARSE_SUPER2: u32 = 0x200;
 }
 
 /// Features that a writer must know.
@@ -26,6 +28,12 @@ pub(super) struct RoCompatFeatures;
 impl RoCompatFeatures {
     pub(super) const SPARSE_SUPER: u32 = 0x1;
     pub(super) const HUGE_FILE: u32 = 0x8;
+    /// Bitmaps count clusters of several blocks.
+    pub(super) const BIGALLOC: u32 = 0x200;
+    /// Metadata has CRC-32C sums.
+    pub(super) const METADATA_CSUM: u32 = 0x400;
+    /// Files share blocks.
+    pub(super) const SHARED_BLOCKS: u32 = 0x4000;
     /// What ext3 may have: sparse_super, large_file, btree_dir.
     pub(super) const EXT3: u32 = 0x7;
 }
@@ -41,7 +49,7 @@ impl IncompatFeatures {
     const MMP: u32 = 0x100;
     const FLEX_BG: u32 = 0x200;
     pub(super) const EA_INODE: u32 = 0x400;
-    const CSUM_SEED: u32 = 0x2000;
+    pub(super) const CSUM_SEED: u32 = 0x2000;
     const LARGEDIR: u32 = 0x4000;
     const INLINE_DATA: u32 = 0x8000;
     const ENCRYPT: u32 = 0x1_0000;
@@ -79,6 +87,10 @@ impl IncompatFeatures {
 pub(super) struct InodeFlags;
 impl InodeFlags {
     pub(super) const COMPRESSED: u32 = 0x4;
+    /// A directory with an index.
+    pub(super) const INDEX: u32 = 0x1000;
+    /// Holds an extended attribute of another inode.
+    pub(super) const EA_INODE: u32 = 0x20_0000;
     pub(super) const ENCRYPTED: u32 = 0x800;
     pub(super) const HUGE_FILE: u32 = 0x4_0000;
     pub(super) const EXTENTS: u32 = 0x8_0000;

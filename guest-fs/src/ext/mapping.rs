@@ -26,9 +26,21 @@ const MAX_WRITTEN: u16 = 32_768;
 
 /// The runs of a file, ascending and disjoint.
 pub(super) fn runs(sb: &Superblock, disk: &dyn Disk, inode: &Inode) -> Result<Vec<BlockRun>> {
+    runs_and_nodes(sb, disk, inode, &mut |_, _, _| {})
+}
+
+/// The same; `node` is shown each block of the tree, by its number, its contents and whether it
+/// is one of an extent tree.
+pub(super) fn runs_and_nodes(
+    sb: &Superblock,
+    disk: &dyn Disk,
+    inode: &Inode,
+    node: &mut dyn FnMut(BlockNumber, &[u8], bool),
+) -> Result<Vec<BlockRun>> {
     let mut walk = Walk {
         sb,
         disk,
+        node,
         runs: Vec::new(),
         blocks: inode.size.div_ceil(sb.block_size.into()),
     };
@@ -44,6 +56,7 @@ pub(super) fn runs(sb: &Superblock, disk: &dyn Disk, inode: &Inode) -> Result<Ve
 struct Walk<'a> {
     sb: &'a Superblock,
     disk: &'a dyn Disk,
+    node: &'a mut dyn FnMut(BlockNumber, &[u8], bool),
     runs: Vec<BlockRun>,
     /// Length of the file in blocks: what lies beyond is not asked for.
     blocks: u64,
@@ -123,6 +136,7 @@ impl Walk<'_> {
             } else {
                 let child = u64::from(f.u32_le(field(4))?) | u64::from(f.u16_le(field(8))?) << 32;
                 let (bytes, place) = self.block(BlockNumber(child))?;
+                (self.node)(BlockNumber(child), &bytes, true);
                 self.extent_node(&bytes, place, own.checked_sub(1))?;
             }
         }
@@ -167,6 +181,7 @@ impl Walk<'_> {
             return self.push(run, place);
         }
         let (bytes, place) = self.block(BlockNumber(pointer.into()))?;
+        (self.node)(BlockNumber(pointer.into()), &bytes, false);
         for chunk in bytes.chunks_exact(4) {
             let pointer = Fields::new(chunk, place, "block map").u32_le(0)?;
             self.indirect(pointer, level.saturating_sub(1), next, place)?;

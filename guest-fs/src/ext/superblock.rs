@@ -30,6 +30,31 @@ pub(super) struct Superblock {
     pub(super) label: Name,
     pub(super) journal_inode: InodeNumber,
     pub(super) first_meta_bg: u32,
+    /// Inodes of files that have no name: of project quotas and of orphans.
+    pub(super) nameless: [InodeNumber; 2],
+    /// What every checksum of the volume begins with, if it is stored.
+    pub(super) checksum_seed: Option<u32>,
+}
+
+/// A block group's descriptor.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    pub(super) block_bitmap: BlockNumber,
+    pub(super) inode_bitmap: BlockNumber,
+    pub(super) inode_table: BlockNumber,
+    pub(super) flags: u16,
+    /// Inodes at the end of the table that were never used.
+    pub(super) unused_inodes: u32,
+    /// The descriptor itself, and where it is on the volume.
+    pub(super) bytes: Vec<u8>,
+    pub(super) place: u64,
+}
+
+impl Group {
+    /// The inode table and its bitmap were never written.
+    pub(super) const INODE_UNINIT: u16 = 1;
+    /// The block bitmap was never written.
+    pub(super) const BLOCK_UNINIT: u16 = 2;
 }
 
 impl Superblock {
@@ -81,6 +106,11 @@ impl Superblock {
             label: Name::from_bytes(label),
             journal_inode: InodeNumber(f.u32_le(0xe0)?),
             first_meta_bg: f.u32_le(0x104)?,
+            nameless: [InodeNumber(f.u32_le(0x26c)?), InodeNumber(f.u32_le(0x280)?)],
+            checksum_seed: match incompat & IncompatFeatures::CSUM_SEED {
+                0 => None,
+                _ => Some(f.u32_le(0x270)?),
+            },
         };
         sb.validate(&f)?;
         Ok(sb)
@@ -148,7 +178,8 @@ impl Superblock {
         Ok(block.0.saturating_mul(self.block_size.into()))
     }
 
-    fn groups(&self) -> u64 {
+    /// Number of block groups.
+    pub(super) fn groups(&self) -> u64 {
         self.blocks_count
             .saturating_sub(self.first_data_block.into())
             .div_ceil(self.blocks_per_group.into())
@@ -186,7 +217,41 @@ impl Superblock {
             .saturating_add(inside.saturating_mul(size))
     }
 
-    fn has_superblock(&self, group: u64) -> bool {
+    /// First block of a group.
+    pub(super) fn first_block(&self, group: u64) -> u64 {
+        group
+            .saturating_mul(self.blocks_per_group.into())
+            .saturating_add(self.first_data_block.into())
+    }
+
+    /// The descriptor of a group.
+    pub(super) fn group(&self, disk: &dyn Disk, group: u64) -> Result<Group> {
+        let place = self.descriptor_offset(group);
+        let mut bytes = vec![0; self.desc_size.into()];
+        disk.read_exact_at(&mut bytes, place)
+            .map_err(|e| e.context(format!("reading the descriptor of block group {group}")))?;
+        let f = Fields::new(&bytes, place, "block group descriptor");
+        let wide = self.desc_size >= 64;
+        let join = |low: usize, high: usize| -> Result<BlockNumber> {
+            let high = if wide { f.u32_le(high)? } else { 0 };
+            Ok(BlockNumber(
+                u64::from(f.u32_le(low)?) | u64::from(high) << 32,
+            ))
+        };
+        let unused = if wide { f.u16_le(0x32)? } else { 0 };
+        Ok(Group {
+            block_bitmap: join(0, 0x20)?,
+            inode_bitmap: join(4, 0x24)?,
+            inode_table: join(8, 0x28)?,
+            flags: f.u16_le(0x12)?,
+            unused_inodes: u32::from(f.u16_le(0x1c)?) | u32::from(unused) << 16,
+            place,
+            bytes,
+        })
+    }
+
+    /// Whether a group begins with a copy of the superblock.
+    pub(super) fn has_superblock(&self, group: u64) -> bool {
         if group == 0 || self.ro_compat & RoCompatFeatures::SPARSE_SUPER == 0 {
             return true;
         }
@@ -203,11 +268,10 @@ impl Superblock {
     /// Visits the blocks that the groups' bitmaps mark as free; `false` where bitmaps count
     /// clusters of several blocks (bigalloc).
     pub(super) fn free(&self, disk: &dyn Disk, visit: crate::free::Visit<'_>) -> Result<bool> {
-        const BIGALLOC: u32 = 0x200;
         const BLOCK_UNINIT: u16 = 2;
         const CLEANLY_UNMOUNTED: u16 = 1;
         const HAS_ERRORS: u16 = 2;
-        if self.ro_compat & BIGALLOC != 0 {
+        if self.ro_compat & RoCompatFeatures::BIGALLOC != 0 {
             return Ok(false);
         }
         // The bitmaps of a volume that was not closed may call a file's blocks free. A journal's

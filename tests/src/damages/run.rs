@@ -127,9 +127,10 @@ fn judge(damage: &Damage, spot: &Spot, report: &Report) -> Vec<String> {
         wrong.push(format!("{} is not explained", f.code));
     }
     if !wrong.is_empty() {
-        let all = report.findings.iter().map(Finding::line);
+        let all = report.findings.iter().take(8).map(Finding::line);
         wrong.push(format!(
-            "found: {}",
+            "found {}: {}",
+            report.findings.len(),
             all.collect::<Vec<_>>().join("\n         ")
         ));
     }

@@ -216,30 +216,7 @@ impl<'v> Names<'v> {
             visit(Finding::warning("ntfs-name-lost", e));
             return Ok(());
         }
-        let volume = self.volume;
-        volume.visit_in_use(&mut |_, record| {
-            let Ok(record) = record else { return Ok(()) };
-            let (owner, names) = names_of(record);
-            for name in names.iter().filter(|n| odd.contains(&n.parent.record)) {
-                if entries
-                    .remove(&number(name.parent, owner, &name.units))
-                    .is_some()
-                {
-                    continue;
-                }
-                let e = DiskError::corrupt("holding directories against files")
-                    .expected(format!(
-                        "{:?} of record {} in directory {}",
-                        shown(&name.units),
-                        owner.record,
-                        name.parent.record
-                    ))
-                    .found(format!("{}{}", why_not(volume, name.parent), because(open)));
-                let finding = Finding::warning("ntfs-name-lost", e);
-                self.tell(finding.about(owner.record), visit);
-            }
-            Ok(())
-        })?;
+        self.tell_lost(&odd, &mut entries, open, visit)?;
         let mut stray: Vec<_> = entries.into_values().collect();
         stray.sort_by(|a, b| (a.0, &a.1, a.2.record).cmp(&(b.0, &b.1, b.2.record)));
         for (directory, units, target) in stray {
@@ -249,11 +226,71 @@ impl<'v> Names<'v> {
                     "{:?} for record {}, {}{}",
                     shown(&units),
                     target.record,
-                    why_stray(volume, target),
+                    why_stray(self.volume, target),
                     because(open)
                 ));
             let finding = Finding::new("ntfs-index-entry-stray", stray_is, e);
             self.tell(finding.about(directory), visit);
+        }
+        Ok(())
+    }
+}
+
+/// Names that one directory does not have.
+struct Lost {
+    count: u64,
+    first: String,
+    records: Vec<u64>,
+}
+
+impl Names<'_> {
+    /// Tells of names of files that are not in `entries`, and takes away those that are: one
+    /// finding for each directory, since a lost block of an index loses many.
+    fn tell_lost(
+        &mut self,
+        odd: &HashSet<u64>,
+        entries: &mut HashMap<u64, (u64, Box<[u16]>, Reference)>,
+        open: Option<&str>,
+        visit: Visit<'_>,
+    ) -> Result<()> {
+        let mut lost: HashMap<Reference, Lost> = HashMap::new();
+        self.volume.visit_in_use(&mut |_, record| {
+            let Ok(record) = record else { return Ok(()) };
+            let (owner, names) = names_of(record);
+            for name in names.iter().filter(|n| odd.contains(&n.parent.record)) {
+                let number = number(name.parent, owner, &name.units);
+                if entries.remove(&number).is_some() {
+                    continue;
+                }
+                let one = lost.entry(name.parent).or_insert_with(|| Lost {
+                    count: 0,
+                    first: format!("{:?} of record {}", shown(&name.units), owner.record),
+                    records: Vec::new(),
+                });
+                one.count = one.count.saturating_add(1);
+                if one.records.len() < EACH && one.records.last() != Some(&owner.record) {
+                    one.records.push(owner.record);
+                }
+            }
+            Ok(())
+        })?;
+        let mut lost: Vec<_> = lost.into_iter().collect();
+        lost.sort_by_key(|(parent, _)| (parent.record, parent.sequence));
+        for (parent, one) in lost {
+            let e = DiskError::corrupt("holding directories against files")
+                .expected(format!("{} in directory {}", one.first, parent.record))
+                .found(format!(
+                    "{}{}{}",
+                    why_not(self.volume, parent),
+                    match one.count {
+                        1 => String::new(),
+                        n => format!(", nor {} others", n.saturating_sub(1)),
+                    },
+                    because(open)
+                ));
+            let mut finding = Finding::warning("ntfs-name-lost", e);
+            finding.nodes = one.records;
+            self.tell(finding, visit);
         }
         Ok(())
     }

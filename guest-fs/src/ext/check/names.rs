@@ -1,0 +1,138 @@
+//! Directories: sums of their blocks, entries that lead nowhere, files that no entry leads to.
+
+use super::{
+    super::{
+        directory,
+        inode::Inode,
+        layout::{InodeFlags, ROOT},
+    },
+    Check, EACH,
+    sums::InodeSums,
+    wrong,
+};
+use crate::NodeId;
+use disk_io::{Disk, DiskError, Finding, Result, RunKind};
+use std::{collections::HashMap, ops::ControlFlow};
+
+/// Entries that lead nowhere and are kept to be told.
+const MAX_STRAY: usize = 1 << 16;
+
+/// What inodes and directories say of each other.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Inodes in use: how many links each counts, and whether it is a directory.
+    inodes: HashMap<u32, (u16, bool)>,
+    /// How many entries lead to an inode, and the directory of the last.
+    entries: HashMap<u32, (u32, u32)>,
+    /// Entries of directories that could not be read whole may be missing.
+    partly: bool,
+}
+
+impl Names {
+    /// An inode in use.
+    pub(super) fn inode(&mut self, number: u32, links: u16, directory: bool) {
+        self.inodes.insert(number, (links, directory));
+    }
+}
+
+impl Check<'_> {
+    /// The entries of a directory, and the sums of its blocks.
+    pub(super) fn directory(&mut self, inode: &Inode, sums: Option<InodeSums>) -> Result<()> {
+        let number = inode.number.0;
+        let damaged = |e| Finding::damage("ext-directory-damaged", e).about(number.into());
+        if let Some(sums) = sums
+            && let Ok(contents) = self.fs.contents(inode)
+        {
+            let indexed = inode.has(InodeFlags::INDEX);
+            let mut block = vec![0; self.sb().block_size as usize];
+            let mut at = 0u64;
+            while at.saturating_add(block.len() as u64) <= contents.len() {
+                if contents.run_at(at)?.kind == RunKind::Data {
+                    contents.read_exact_at(&mut block, at)?;
+                    if let Some(bad) = sums.directory_block(&block, indexed) {
+                        let what = format!("a block of directory inode {number}");
+                        self.tell(damaged(wrong(what, at, bad)));
+                    }
+                }
+                at = at.saturating_add(block.len() as u64);
+            }
+        }
+        let mut errors: Vec<DiskError> = Vec::new();
+        let entries = &mut self.names.entries;
+        let mut take = |entry: Result<directory::Entry>| {
+            match entry {
+                Ok(entry) => {
+                    let known = entries.entry(entry.inode.0).or_insert((0, number));
+                    *known = (known.0.saturating_add(1), number);
+                }
+                Err(e) => errors.push(e),
+            }
+            ControlFlow::Continue(())
+        };
+        let listed = self
+            .fs
+            .visit_entries(NodeId::plain(number.into()), &mut take);
+        errors.extend(listed.err());
+        for e in errors {
+            self.names.partly = true;
+            self.tell_or_fail(e, damaged)?;
+        }
+        Ok(())
+    }
+
+    /// Holds entries against inodes.
+    pub(super) fn finish_names(&mut self) {
+        let names = std::mem::take(&mut self.names);
+        let mut stray: Vec<(u32, u32)> = names
+            .entries
+            .iter()
+            .filter(|(inode, _)| !names.inodes.contains_key(inode))
+            .map(|(inode, (_, directory))| (*directory, *inode))
+            .take(MAX_STRAY)
+            .collect();
+        stray.sort_unstable();
+        for (directory, inode) in stray {
+            let e = DiskError::corrupt(format!("reading directory inode {directory}"))
+                .expected("entries that lead to files")
+                .found(format!("one to inode {inode}, which no file has"));
+            let finding = Finding::damage("ext-entry-stray", e);
+            self.tell(finding.about(directory.into()).about(inode.into()));
+        }
+        let mut odd: Vec<(u32, u16, u32)> = names
+            .inodes
+            .iter()
+            .filter(|(inode, _)| **inode != ROOT.0)
+            .map(|(inode, known)| {
+                let count = names.entries.get(inode).map_or(0, |e| e.0);
+                (*inode, *known, count)
+            })
+            // Each directory in a directory counts as a link of it too.
+            .filter(|(_, (links, directory), count)| match directory {
+                true => *count != 1,
+                false => u32::from(*links) != *count,
+            })
+            .map(|(inode, (links, _), count)| (inode, links, count))
+            .collect();
+        odd.sort_unstable();
+        for (inode, links, count) in odd.into_iter().take(EACH) {
+            let e = DiskError::corrupt("holding directories against inodes");
+            let finding = match count {
+                0 => Finding::warning(
+                    "ext-name-lost",
+                    e.expected(format!("a name of inode {inode}"))
+                        .found(if names.partly {
+                            "none in what can be read"
+                        } else {
+                            "none"
+                        }),
+                ),
+                _ => Finding::warning(
+                    "ext-links-wrong",
+                    e.expected(format!("{links} names of inode {inode}"))
+                        .found(count.to_string()),
+                ),
+            };
+            self.tell(finding.about(inode.into()));
+        }
+    }
+}
