@@ -34,6 +34,7 @@ Examples:
   vmdkit verify web01/web01.vmx                without a manifest: what can be read
   vmdkit verify BACKUP --report evidence.html --report evidence.json
   vmdkit verify BACKUP --sample 5 --seed $(date +%j) --budget 1h
+  vmdkit verify BACKUP --budget 1h --state BACKUP.verified      an hour a night, until it is done
   vmdkit verify BACKUP --baseline known-files.sha256
   vmdkit verify --json BACKUP | jq -r .result
 
@@ -67,6 +68,10 @@ pub(crate) struct Verify {
     /// Begin nothing after this time (90s, 30m, 4h); the rest is told as unproven
     #[arg(long, value_name = "TIME", value_parser = times::span)]
     budget: Option<Duration>,
+    /// Keep what is proven in FILE, and go on from there in the next run: for backups that take
+    /// longer than there is time. It goes when everything has been looked at
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sample", "quick", "against"])]
+    state: Option<PathBuf>,
     /// See whether there is room for a restore in DIR, and the name free
     #[arg(long, value_name = "DIR")]
     target: Option<PathBuf>,
@@ -127,6 +132,7 @@ impl Verify {
                 budget: self.budget,
             },
             target: self.target.clone(),
+            state: self.state.clone(),
             against: self.against.as_ref().map(|path| SourceSpec {
                 path: path.clone(),
                 snapshot: None,

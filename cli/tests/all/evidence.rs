@@ -270,3 +270,55 @@ fn signed() {
         .code(1);
     f.run(&["verify", "bk", "--sign", "key"]).code(2);
 }
+
+/// A verification in pieces: what was proven is not read again, what is bad is always found.
+#[test]
+fn a_verification_in_pieces() {
+    let f = Fixture::new();
+    f.noise();
+    f.run(&["export", "disk.vmdk", "bk", "--subformat", "monolithicFlat"])
+        .code(0);
+    let args = ["bk", "--state", "state", "--budget"];
+    let said = verify(&f, 3, &[&args[..], &["0s"]].concat());
+    assert!(said["unproven"].to_string().contains("the time was up"));
+    let kept: Value = serde_json::from_slice(&fs::read(f.path("state")).unwrap()).unwrap();
+    assert_eq!(kept["units"], serde_json::json!({}));
+    // As if a run had come half of the way.
+    let half = serde_json::json!({
+        "key": kept["key"], "runs": 2, "files": {"disk-flat.vmdk": true},
+        "units": {"disk.vmdk": 4}, "guests": {"disk.vmdk": 6},
+    });
+    let put = || fs::write(f.path("state"), half.to_string()).unwrap();
+    let remarks = |said: &Value| said["guests"]["remarks"].to_string();
+    put();
+    let said = verify(&f, 0, &["bk", "--state", "state"]);
+    // Of five files and their directories.
+    assert!(said["guests"]["files"].as_u64().unwrap() < 5, "{said}");
+    assert!(remarks(&said).contains("2 earlier runs proved a part"));
+    assert!(!f.path("state").exists());
+    // What is asked for is another thing.
+    put();
+    let said = verify(&f, 0, &["bk", "--state", "state", "--cross-check"]);
+    assert!(said["guests"]["files"].as_u64().unwrap() >= 5, "{said}");
+    assert!(remarks(&said).contains("does not count"), "{said}");
+    // A file has changed, and its length and time of change are what they were.
+    let flat = f.path("bk/disk-flat.vmdk");
+    let good = fs::read(&flat).unwrap();
+    let modified = fs::metadata(&flat).unwrap().modified().unwrap();
+    let mut bad = good.clone();
+    bad[1 << 20] ^= 1;
+    fs::write(&flat, bad).unwrap();
+    let file = fs::File::options().write(true).open(&flat).unwrap();
+    file.set_modified(modified).unwrap();
+    put();
+    let said = verify(&f, 4, &["bk", "--state", "state"]);
+    assert!(remarks(&said).contains("does not count"), "{said}");
+    fs::write(&flat, &good).unwrap();
+    // Not a file of ours, and no backup.
+    fs::write(f.path("letter"), "dear").unwrap();
+    f.run(&["verify", "bk", "--state", "letter"]).code(1);
+    assert_eq!(fs::read(f.path("letter")).unwrap(), b"dear");
+    f.run(&["verify", "disk.vmdk", "--state", "new"])
+        .code(1)
+        .says("a backup with a manifest");
+}

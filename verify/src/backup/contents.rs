@@ -2,13 +2,14 @@
 
 use super::{
     Item, MOST,
+    earlier::Earlier,
     effort::{Effort, Timed},
 };
 use crate::{check::Step, diff};
 use convert::{
     Progress,
     backup::{DiskEntry, compare, digest_of, units::Units},
-    digest::{Hash, UNIT, sha256_each},
+    digest::{DigestKind, Hash, UNIT, sha256_each},
     pipeline::is_cancelled,
 };
 use disk_io::{Disk, DiskError, ErrorKind, Result, zero::is_zero};
@@ -30,6 +31,7 @@ pub(super) fn digest(
     entry: &DiskEntry,
     dir: Option<&Path>,
     (effort, progress): (Effort, &dyn Progress),
+    earlier: Option<&mut Earlier>,
 ) -> Result<Option<Item>> {
     let what = format!("contents of {name}");
     let Some(kind) = entry.digest.kind() else {
@@ -46,6 +48,13 @@ pub(super) fn digest(
     });
     if let (true, Some(units)) = (effort.is_sample(), &units) {
         return sample(what, source, units, (effort, progress)).map(Some);
+    }
+    if let (Some(earlier), Some(units)) = (earlier, &units)
+        && kind == DigestKind::Vmdkit
+        && compare(&units.digest(len)?, &entry.digest, name).is_ok()
+    {
+        let how = (effort, progress);
+        return in_pieces(what, (name, source), units, how, earlier);
     }
     let compared = Compared {
         inner: progress,
@@ -83,36 +92,102 @@ fn sample(
         if progress.cancelled() || effort.is_over() {
             break;
         }
-        let mut all = Vec::new();
-        for unit in some {
-            let start = unit.saturating_mul(UNIT);
-            let size = usize::try_from(UNIT.min(len.saturating_sub(start))).unwrap_or(0);
-            let mut bytes = vec![0; size];
-            match source.disk().read_exact_at(&mut bytes, start) {
-                Err(e) if e.kind() == ErrorKind::Io => return Err(e),
-                Err(e) => return Ok(Item::new(what, Some(e))),
-                Ok(()) => all.push(bytes),
-            }
-            progress.advance(size as u64);
-        }
-        let parts: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
-        let hashes = sha256_each(&parts);
-        for ((unit, bytes), hash) in some.iter().zip(&all).zip(hashes) {
-            let found = (!is_zero(bytes)).then_some(hash);
-            if units.get(*unit)? != found {
-                differ.push(*unit);
-            }
+        match some_units(source.disk(), units, some, progress) {
+            Err(e) if e.kind() == ErrorKind::Io => return Err(e),
+            Err(e) => return Ok(Item::new(what, Some(e))),
+            Ok(other) => differ.extend(other),
         }
     }
-    let problem = differ.first().map(|first| {
-        DiskError::corrupt("comparing with the manifest")
-            .code("digest-differs")
-            .file(source.path().display())
-            .offset(first.saturating_mul(UNIT))
-            .expected("the SHA-256 that this MiB had")
-            .found("another one")
-    });
+    let problem = differ.first().map(|first| differs(source, *first));
     Item::new(what, problem).place(source, unit_ranges(differ, len))
+}
+
+/// Every unit against its hash, from where an earlier run ended; `None` if the time was up. Unlike
+/// the digest of the whole, what was done counts.
+fn in_pieces(
+    what: String,
+    (name, source): (&str, &Arc<Source>),
+    units: &Units,
+    (effort, progress): (Effort, &dyn Progress),
+    earlier: &mut Earlier,
+) -> Result<Option<Item>> {
+    let (disk, len) = (source.disk(), source.disk().len());
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut next = earlier.units_of(name).min(units.count());
+    let mut differ: Vec<u64> = Vec::new();
+    while next < units.count() {
+        if progress.cancelled() || effort.is_over() {
+            // What was found to be bad is told.
+            if differ.is_empty() {
+                return Ok(None);
+            }
+            break;
+        }
+        let wave: Vec<u64> = (next..units.count()).take(AT_ONCE * workers).collect();
+        let found: Vec<Result<Vec<u64>>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = wave
+                .chunks(AT_ONCE)
+                .map(|some| scope.spawn(|| some_units(disk, units, some, progress)))
+                .collect();
+            let ends = threads.into_iter().map(|t| {
+                let lost = || DiskError::new(ErrorKind::Io, "reading in a thread").found("a fault");
+                t.join().unwrap_or_else(|_| Err(lost()))
+            });
+            ends.collect()
+        });
+        for other in found {
+            match other {
+                Err(e) if e.kind() == ErrorKind::Io => return Err(e),
+                Err(e) => return Ok(Some(Item::new(what, Some(e)))),
+                Ok(other) => differ.extend(other),
+            }
+        }
+        next = next.saturating_add(wave.len() as u64);
+        // What is bad is found again by the next run.
+        if differ.is_empty() {
+            earlier.units_are_good(name, next)?;
+        }
+    }
+    let problem = differ.first().map(|first| differs(source, *first));
+    let item = Item::new(what, problem).place(source, unit_ranges(differ, len))?;
+    Ok(Some(item))
+}
+
+/// Which of some units have another hash.
+fn some_units(
+    disk: &Arc<dyn Disk>,
+    units: &Units,
+    some: &[u64],
+    progress: &dyn Progress,
+) -> Result<Vec<u64>> {
+    let len = disk.len();
+    let mut all = Vec::new();
+    for unit in some {
+        let start = unit.saturating_mul(UNIT);
+        let size = usize::try_from(UNIT.min(len.saturating_sub(start))).unwrap_or(0);
+        let mut bytes = vec![0; size];
+        disk.read_exact_at(&mut bytes, start)?;
+        all.push(bytes);
+        progress.advance(size as u64);
+    }
+    let parts: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
+    let mut differ = Vec::new();
+    for ((unit, bytes), hash) in some.iter().zip(&all).zip(sha256_each(&parts)) {
+        let found = (!is_zero(bytes)).then_some(hash);
+        if units.get(*unit)? != found {
+            differ.push(*unit);
+        }
+    }
+    Ok(differ)
+}
+
+fn differs(source: &Source, unit: u64) -> DiskError {
+    DiskError::corrupt("comparing with the manifest")
+        .code("digest-differs")
+        .file(source.path().display())
+        .offset(unit.saturating_mul(UNIT))
+        .expected("the SHA-256 that this MiB had")
+        .found("another one")
 }
 
 /// Units, ascending, as ranges.

@@ -2,6 +2,7 @@
 
 use super::{
     Item,
+    earlier::Earlier,
     effort::{Effort, Timed},
 };
 use convert::{
@@ -22,6 +23,7 @@ pub(super) fn files(
     dir: &Path,
     quick: bool,
     (effort, progress): (Effort, &dyn Progress),
+    mut earlier: Option<&mut Earlier>,
     unproven: &mut Vec<String>,
 ) -> Result<Vec<Item>> {
     let mut items = Vec::new();
@@ -31,7 +33,9 @@ pub(super) fn files(
     };
     for file in &manifest.files {
         let path = dir.join(&file.name);
-        let only_length = effort.is_sample() && file.size >= LARGE;
+        let known = earlier.as_ref().is_some_and(|e| e.has_file(&file.name));
+        let sampled = effort.is_sample() && file.size >= LARGE;
+        let only_length = known || sampled;
         let look = || -> Result<()> {
             let opened = HostDir::open_source(&path, &Allowed::default())?;
             if opened.disk.len() != file.size {
@@ -70,7 +74,10 @@ pub(super) fn files(
             Err(e) if e.kind() == ErrorKind::Io => return Err(e),
             other => other.err(),
         };
-        if only_length && problem.is_none() {
+        if let (None, false, Some(earlier)) = (&problem, only_length || quick, &mut earlier) {
+            earlier.file_is_good(&file.name)?;
+        }
+        if sampled && !known && problem.is_none() {
             let name = &file.name;
             unproven.push(format!(
                 "file {name}: of a sample only its length is looked at"

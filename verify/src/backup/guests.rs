@@ -2,6 +2,7 @@
 
 use super::{
     MOST,
+    earlier::Earlier,
     effort::Effort,
     second::{Reader, Second},
 };
@@ -81,7 +82,7 @@ struct Files<'a> {
 pub(super) fn read_guests(
     name: &str,
     (source, several): (&Arc<Source>, bool),
-    effort: Effort,
+    (effort, mut earlier): (Effort, Option<&mut Earlier>),
     step: &mut dyn FnMut(Step<'_>),
     guests: &mut Guests,
 ) -> Result<()> {
@@ -99,13 +100,33 @@ pub(super) fn read_guests(
         done: 0,
     };
     files.volumes();
+    // The order is that of the file systems, which do not change.
+    let skip = earlier.as_ref().map_or(0, |e| e.guests_of(name));
+    let (mut good, mut reached) = (Some(0u64), skip);
     let mut stop: Option<DiskError> = None;
     let _ = tree.find(tree.root(), b"", &|_, _| true, &mut |below| {
         if effort.is_over() {
             files.guests.cut = true;
             return ControlFlow::Break(());
         }
+        let bad = files.guests.bad();
+        if good.is_some_and(|n| n < skip) {
+            good = good.map(|n| n.saturating_add(1));
+            return ControlFlow::Continue(());
+        }
         if let Err(e) = files.one(below) {
+            stop = Some(e);
+            return ControlFlow::Break(());
+        }
+        // From the first that is bad on they are read again.
+        match files.guests.bad() == bad {
+            true => good = good.map(|n| n.saturating_add(1)),
+            false => good = None,
+        }
+        reached = good.unwrap_or(reached);
+        if let Some(earlier) = &mut earlier
+            && let Err(e) = earlier.guests_are_good(name, reached)
+        {
             stop = Some(e);
             return ControlFlow::Break(());
         }
@@ -269,6 +290,14 @@ fn read_all(file: &dyn Disk, buf: &mut [u8]) -> Result<u64> {
 }
 
 impl Guests {
+    /// How much is not as it should be.
+    fn bad(&self) -> u64 {
+        let differ = self.second.as_ref().map_or(0, |s| s.differ.len());
+        self.dropped
+            .saturating_add(self.failed.len() as u64)
+            .saturating_add(differ as u64)
+    }
+
     fn fail(&mut self, path: Vec<u8>, e: DiskError) {
         if self.failed.len() < MOST {
             self.failed.push((path, e));

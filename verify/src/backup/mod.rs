@@ -3,6 +3,7 @@
 
 mod baseline;
 mod contents;
+mod earlier;
 mod effort;
 mod files;
 mod guests;
@@ -27,6 +28,7 @@ use convert::{
 };
 use disk_image::{Format, ova::Package};
 use disk_io::{DiskError, ErrorKind, Result, Severity, error::escape};
+use earlier::Earlier;
 use effort::Effort;
 use proxy::{GuestState, Source, SourceSpec, Tree, TreeOptions};
 use std::{
@@ -57,8 +59,23 @@ pub struct Options {
     pub cross_check: bool,
     /// How much is looked at.
     pub limits: Limits,
+    /// Where what is proven is kept, so that a later run goes on: for backups with a manifest.
+    pub state: Option<PathBuf>,
     /// Where a machine would be restored to: room and names are looked at.
     pub target: Option<PathBuf>,
+}
+
+impl Options {
+    /// What is asked of a source, as far as what was proven in another run depends on it.
+    fn asked(&self, spec: &SourceSpec) -> String {
+        let check::Options { decode, guests, .. } = self.check;
+        let Self {
+            guest_files,
+            cross_check,
+            ..
+        } = self;
+        format!("{spec:?} {decode} {guests} {guest_files} {cross_check}")
+    }
 }
 
 /// A part of the evidence.
@@ -170,10 +187,30 @@ pub fn verify(
     };
     let effort = Effort::begin(&options.limits);
     let mut unproven = Vec::new();
+    let mut earlier = match (&options.state, &manifest, &dir) {
+        (None, _, _) => None,
+        (Some(state), Some(manifest), Some(dir)) => {
+            let asked = options.asked(spec);
+            Some(Earlier::load(state, dir, manifest, &asked)?)
+        }
+        (Some(state), _, _) => {
+            return Err(DiskError::refused("keeping what is proven")
+                .file(state.display())
+                .expected("a backup with a manifest, to which it belongs")
+                .found("none"));
+        }
+    };
     let files = match (&manifest, &dir) {
         (Some(manifest), Some(dir)) => {
             let how = (effort, progress);
-            files::files(manifest, dir, options.quick, how, &mut unproven)?
+            files::files(
+                manifest,
+                dir,
+                options.quick,
+                how,
+                earlier.as_mut(),
+                &mut unproven,
+            )?
         }
         _ => Vec::new(),
     };
@@ -220,8 +257,14 @@ pub fn verify(
             }
             (None, Some(entry)) => {
                 let how = (effort, progress);
-                match contents::digest(name, &source, entry, dir.as_deref(), how)? {
-                    Some(item) => contents.push(item),
+                match contents::digest(name, &source, entry, dir.as_deref(), how, earlier.as_mut())?
+                {
+                    Some(item) => {
+                        if effort.is_over() && item.problem.is_some() {
+                            unproven.push(format!("{name}: the time was up: more may differ"));
+                        }
+                        contents.push(item);
+                    }
                     None => {
                         unproven.push(format!("{name}: the time was up before all of it was read"))
                     }
@@ -246,7 +289,8 @@ pub fn verify(
         if options.guest_files {
             let tree = Tree::new(source.clone(), TreeOptions::default())?;
             guests.remarks.extend(GuestState::of(&tree).warnings());
-            guests::read_guests(name, (&source, several), effort, step, &mut guests)?;
+            let how = (effort, earlier.as_mut());
+            guests::read_guests(name, (&source, several), how, step, &mut guests)?;
         }
         if let Some(baseline) = &options.baseline {
             compared.push(baseline.compare(&Tree::new(source, TreeOptions::default())?, step)?);
@@ -265,6 +309,27 @@ pub fn verify(
     }
     if guests.cut {
         unproven.push("the time was up before every guest file was read".into());
+    }
+    if let Some(earlier) = &earlier {
+        if earlier.runs > 0 {
+            guests.remarks.push(format!(
+                "{} earlier runs proved a part, which was not read again: no file of the backup has \
+                 changed since",
+                earlier.runs
+            ));
+        }
+        if earlier.anew {
+            guests.remarks.push(
+                "what earlier runs proved does not count: a file of the backup, what was asked, or \
+                 this program is another one"
+                    .into(),
+            );
+        }
+        // All of it was looked at: what is bad is found again from the beginning.
+        match unproven.is_empty() {
+            true => earlier.forget()?,
+            false => earlier.save()?,
+        }
     }
     let since = manifest.as_ref().and_then(|m| m.since.as_ref());
     Ok(Verified {

@@ -1,0 +1,200 @@
+//! What earlier runs have proven of a backup, so that a verification of hours can be done in pieces.
+//!
+//! It is kept in a file, and holds only as long as nothing has changed: neither the manifest, nor
+//! length, times and inode of any file of the backup, nor what is asked for, nor this program. Else
+//! everything begins anew, and that is said. What is bad is never kept, so every run finds it again.
+//! The file goes when everything has been looked at.
+
+use convert::{
+    backup::{Manifest, manifest},
+    digest::sha256,
+};
+use disk_io::{DiskError, Result, output::write_error};
+use serde_json::{Map, Value, json};
+use std::{
+    fmt::Write as _,
+    fs,
+    io::Write,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// What was proven.
+#[derive(Debug)]
+pub(super) struct Earlier {
+    path: PathBuf,
+    /// SHA-256 of all that must not have changed.
+    key: String,
+    /// Files of the backup.
+    files: Map<String, Value>,
+    /// By disk, how many MiB from its beginning are as they should be.
+    units: Map<String, Value>,
+    /// By disk, how many guest files were read, in the order in which they are found.
+    guests: Map<String, Value>,
+    /// How many runs there were before.
+    pub(super) runs: u64,
+    /// Whether there were others that no longer count.
+    pub(super) anew: bool,
+    saved: Instant,
+}
+
+/// How much work may be lost.
+const EVERY: Duration = Duration::from_secs(2);
+
+impl Earlier {
+    /// Reads the file, if it is there and nothing has changed since. `asked` is what is asked for.
+    ///
+    /// # Errors
+    /// `Refused` for a backup that builds on another one: whether that has changed is not known here;
+    /// `Corrupt` where it is another kind of file: it would be written over.
+    pub(super) fn load(path: &Path, dir: &Path, manifest: &Manifest, asked: &str) -> Result<Self> {
+        if let Some(since) = &manifest.since {
+            return Err(DiskError::refused("keeping what is proven")
+                .file(path.display())
+                .expected("a backup that holds everything")
+                .found(format!("one of what changed since {}", since.directory))
+                .hint("verify it in one run, without --state"));
+        }
+        let mut new = Self {
+            path: path.to_path_buf(),
+            key: key(dir, manifest, asked)?,
+            files: Map::new(),
+            units: Map::new(),
+            guests: Map::new(),
+            runs: 0,
+            anew: false,
+            saved: Instant::now(),
+        };
+        let text = match fs::read(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(new),
+            Err(e) => {
+                return Err(
+                    DiskError::io("reading what earlier runs proved", &e).file(path.display())
+                );
+            }
+        };
+        let other = || {
+            DiskError::corrupt("reading what earlier runs proved")
+                .file(path.display())
+                .expected("a file that verify --state wrote")
+                .found("another file")
+                .hint("name a file that does not exist yet")
+        };
+        let kept: Value = serde_json::from_slice(&text).map_err(|_| other())?;
+        let map = |key: &str| kept.get(key).and_then(Value::as_object).cloned();
+        let (Some(files), Some(units), Some(guests)) = (map("files"), map("units"), map("guests"))
+        else {
+            return Err(other());
+        };
+        match kept.get("key").and_then(Value::as_str) == Some(&new.key) {
+            true => {
+                (new.files, new.units, new.guests) = (files, units, guests);
+                new.runs = kept.get("runs").and_then(Value::as_u64).unwrap_or(0);
+            }
+            false => new.anew = true,
+        }
+        Ok(new)
+    }
+
+    /// Writes it, whole or not at all.
+    pub(super) fn save(&self) -> Result<()> {
+        let value = json!({
+            "key": self.key,
+            "runs": self.runs.saturating_add(1),
+            "files": self.files,
+            "units": self.units,
+            "guests": self.guests,
+        });
+        let mut temp = self.path.clone().into_os_string();
+        temp.push(".new");
+        let temp = PathBuf::from(temp);
+        let write = || {
+            let mut file = fs::File::create(&temp)?;
+            file.write_all(format!("{value:#}\n").as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&temp, &self.path)
+        };
+        write().map_err(|e| write_error("writing", &self.path, &e))
+    }
+
+    fn now_and_then(&mut self) -> Result<()> {
+        if self.saved.elapsed() < EVERY {
+            return Ok(());
+        }
+        self.saved = Instant::now();
+        self.save()
+    }
+
+    /// Everything was looked at.
+    pub(super) fn forget(&self) -> Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(write_error("removing", &self.path, &e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn has_file(&self, name: &str) -> bool {
+        self.files.contains_key(name)
+    }
+
+    pub(super) fn file_is_good(&mut self, name: &str) -> Result<()> {
+        self.files.insert(name.to_owned(), Value::Bool(true));
+        self.now_and_then()
+    }
+
+    pub(super) fn units_of(&self, disk: &str) -> u64 {
+        self.units.get(disk).and_then(Value::as_u64).unwrap_or(0)
+    }
+
+    pub(super) fn units_are_good(&mut self, disk: &str, count: u64) -> Result<()> {
+        self.units.insert(disk.to_owned(), count.into());
+        self.now_and_then()
+    }
+
+    pub(super) fn guests_of(&self, disk: &str) -> u64 {
+        self.guests.get(disk).and_then(Value::as_u64).unwrap_or(0)
+    }
+
+    pub(super) fn guests_are_good(&mut self, disk: &str, count: u64) -> Result<()> {
+        self.guests.insert(disk.to_owned(), count.into());
+        self.now_and_then()
+    }
+}
+
+/// Everything that what was proven depends on.
+fn key(dir: &Path, manifest: &Manifest, asked: &str) -> Result<String> {
+    let mut text = format!("{} {asked}\n", env!("CARGO_PKG_VERSION"));
+    let units = manifest.disks.iter().filter_map(|d| d.units.as_ref());
+    let files = manifest.files.iter().map(|f| &f.name);
+    let own = manifest::NAME.to_owned();
+    for name in files.chain(units).chain([&own]) {
+        let path = dir.join(name);
+        // One that is missing is told by whoever looks at it.
+        let _ = match fs::metadata(&path) {
+            Ok(m) => writeln!(
+                text,
+                "{name:?} {} {} {} {}.{} {}.{}",
+                m.dev(),
+                m.ino(),
+                m.len(),
+                m.mtime(),
+                m.mtime_nsec(),
+                m.ctime(),
+                m.ctime_nsec()
+            ),
+            Err(_) => writeln!(text, "{name:?} is missing"),
+        };
+    }
+    let bytes = fs::read(dir.join(manifest::NAME))
+        .map_err(|e| DiskError::io("reading the manifest", &e).file(dir.display()))?;
+    let mut all = text.into_bytes();
+    all.extend(bytes);
+    Ok(sha256(&all).iter().fold(String::new(), |mut hex, b| {
+        let _ = write!(hex, "{b:02x}");
+        hex
+    }))
+}
