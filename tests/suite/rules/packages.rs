@@ -412,8 +412,18 @@ fn rule_14_control_characters_are_not_printed() {
         .replace("FLAT", "SPARSE"),
     ] {
         place.put("disk.vmdk", &text);
-        for verb in [&["info"][..], &["check"], &["map"], &["ls"]] {
-            let ran = place.run(&[verb, &["disk.vmdk"]].concat());
+        for verb in [
+            "info",
+            "check",
+            "map",
+            "ls",
+            "info --json",
+            "check --json",
+            "map --json",
+        ] {
+            let mut args: Vec<&str> = verb.split(' ').collect();
+            args.push("disk.vmdk");
+            let ran = place.run(&args);
             plain("output", &ran.out);
             plain("error", &ran.err);
         }
