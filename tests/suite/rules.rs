@@ -7,12 +7,14 @@
 //! | [`findings`] | wrong bytes, hangs and silence seen in current tools |
 //! | [`names`] | rules 1 to 4: what is opened, what it is taken for, how much is believed |
 //! | [`bytes`] | rules 5 to 9 and 13: places, inflation, chains, footers, journals |
-//! | [`packages`] | rules 10 to 12 and 14: packages, what is written, mounts, what is printed |
+//! | [`packages`] | rule 10: packages |
+//! | [`output`] | rules 11, 12 and 14: what is written, mounts, what is printed |
 
 mod advisories;
 mod bytes;
 mod findings;
 mod names;
+mod output;
 mod packages;
 
 use crate::hostile::{Watch, limited};
