@@ -15,6 +15,7 @@ mod guard;
 mod guest;
 mod hooks;
 mod image_format;
+mod json;
 mod keeper;
 mod names;
 mod output;

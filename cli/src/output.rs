@@ -1,6 +1,6 @@
 //! Results on standard output, everything else on standard error.
 
-use crate::{args::Global, exit::Failure};
+use crate::{args::Global, exit::Failure, json};
 use disk_io::error::escape;
 use serde::Serialize;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
@@ -48,13 +48,13 @@ impl Out {
 
     /// A JSON document over several lines.
     pub(crate) fn document(&mut self, value: &impl Serialize) -> Result<(), Failure> {
-        serde_json::to_writer_pretty(&mut self.out, value)?;
+        json::document(&mut self.out, value)?;
         self.line("")
     }
 
     /// A JSON object on a line of its own.
     pub(crate) fn object(&mut self, value: &impl Serialize) -> Result<(), Failure> {
-        serde_json::to_writer(&mut self.out, value)?;
+        json::line(&mut self.out, value)?;
         self.line("")
     }
 

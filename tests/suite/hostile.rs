@@ -24,11 +24,11 @@ struct Case {
     says: &'static [&'static str],
 }
 
-fn descriptor(extents: &str) -> String {
+pub(crate) fn descriptor(extents: &str) -> String {
     with_parent("ffffffff", "", extents)
 }
 
-fn with_parent(parent_cid: &str, hint: &str, extents: &str) -> String {
+pub(crate) fn with_parent(parent_cid: &str, hint: &str, extents: &str) -> String {
     format!(
         "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID={parent_cid}\n{hint}\
          createType=\"custom\"\n\n# Extent description\n{extents}\n\n#DDB\nddb.adapterType = \"ide\"\n"
@@ -46,7 +46,7 @@ fn extent(dir: &Path, line: &str) -> PathBuf {
 }
 
 /// A hosted sparse delta with nothing in it: every byte is its parent's.
-fn delta(dir: &Path, name: &str, parent: &str) -> PathBuf {
+pub(crate) fn delta(dir: &Path, name: &str, parent: &str) -> PathBuf {
     let hint = format!("parentFileNameHint=\"{parent}\"\n");
     let text = with_parent("12345678", &hint, &format!("RW 2048 SPARSE \"{name}\""));
     let path = dir.join(name);
@@ -61,7 +61,7 @@ fn delta(dir: &Path, name: &str, parent: &str) -> PathBuf {
 }
 
 /// A hosted sparse header with the given fields changed.
-fn sparse(dir: &Path, change: impl FnOnce(&mut [u8])) -> PathBuf {
+pub(crate) fn sparse(dir: &Path, change: impl FnOnce(&mut [u8])) -> PathBuf {
     let mut bytes = vec![0u8; 65_536 * 4];
     bytes[..4].copy_from_slice(b"KDMV");
     let mut put = |at: usize, v: &[u8]| bytes[at..at + v.len()].copy_from_slice(v);
@@ -287,17 +287,17 @@ const CASES: &[Case] = &[
 ];
 
 /// Watches a file for being opened.
-struct Watch(rustix::fd::OwnedFd);
+pub(crate) struct Watch(rustix::fd::OwnedFd);
 
 impl Watch {
-    fn new(path: &Path) -> Self {
+    pub(crate) fn new(path: &Path) -> Self {
         use inotify::{CreateFlags, WatchFlags};
         let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap();
         inotify::add_watch(&fd, path, WatchFlags::OPEN).unwrap();
         Self(fd)
     }
 
-    fn was_opened(&self) -> bool {
+    pub(crate) fn was_opened(&self) -> bool {
         let mut buffer = [0u8; 4096];
         rustix::io::read(&self.0, &mut buffer).is_ok_and(|n| n > 0)
     }
@@ -305,10 +305,13 @@ impl Watch {
 
 /// Runs vmdkit with a time limit. Gives (exit code, standard output, standard error, time).
 pub(crate) fn run_limited(args: &[&std::ffi::OsStr]) -> (Option<i32>, String, String, Duration) {
-    let vmdkit = tools::vmdkit().unwrap();
+    limited(Command::new(tools::vmdkit().unwrap()).args(args))
+}
+
+/// Runs a command with a time limit; see [`run_limited`].
+pub(crate) fn limited(command: &mut Command) -> (Option<i32>, String, String, Duration) {
     let begun = Instant::now();
-    let mut child = Command::new(vmdkit)
-        .args(args)
+    let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

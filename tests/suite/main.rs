@@ -22,6 +22,7 @@
 //! | `damages` | planted damage of every format is found, named, placed and mapped to guest files |
 //! | `volumes` | planted damage in volumes is found, and none in sound ones |
 //! | `repairs` | mended images, read by qemu-img |
+//! | `rules` | what went wrong in other programs, and what a safe reader must keep: a test by name for each |
 //! | `chains` | deep and mixed chains, against qemu-img |
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
@@ -42,6 +43,7 @@ mod repairs;
 mod replicas;
 mod restores;
 mod resume;
+mod rules;
 mod shared_blocks;
 mod story;
 mod supply;

@@ -303,7 +303,7 @@ impl Convert {
         if to_stdout {
             // Standard output is the disk itself.
             if self.json {
-                say(serde_json::to_string_pretty(&json)?);
+                say(crate::json::text(&json)?);
             } else if let Some(digest) = report.digest.filter(|_| !global.quiet) {
                 say(format_args!("digest {digest}"));
             }

@@ -317,7 +317,7 @@ impl Export {
         if to_stdout {
             // Standard output is the backup itself.
             if self.json {
-                say(serde_json::to_string_pretty(&json)?);
+                say(crate::json::text(&json)?);
             }
             return Ok(());
         }
