@@ -5,6 +5,7 @@
 //! come as the program makes them, so the log has them in order. It has no extended attributes,
 //! no shared blocks and no holes; `syncfs` is not seen, for the kernel does not pass it on.
 
+pub mod op;
 pub mod states;
 pub mod tree;
 
@@ -12,13 +13,14 @@ mod serve;
 
 use anyhow::Result;
 use fuser::{BackgroundSession, Config, MountOption};
+use op::{Entry, Op};
 use serve::Server;
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
-use tree::{Code, Entry, Ino, Op, ROOT, Tree};
+use tree::{Code, Ino, ROOT, Tree};
 
 /// An operation that fails.
 #[derive(Clone, Copy, Debug)]

@@ -9,95 +9,17 @@
 //! 64 N of them.
 
 mod engine;
+mod place;
 mod sweep;
 
 use engine::{Writer, prove, said, same_disk};
+use place::{GUEST, Place, contents, strings};
 use std::{
     fs,
-    io::{Cursor, Write},
     path::{Path, PathBuf},
     process::Command,
 };
-use tempfile::TempDir;
-use tests::{
-    crash_fs::{CrashFs, states::Noise, tree::Tree},
-    tools,
-};
-
-const LEN: usize = 4 << 20;
-
-/// A place for the sources, and the file system.
-struct Place {
-    fs: CrashFs,
-    dir: TempDir,
-    /// Its disk, and another that differs from it in two places.
-    disk: PathBuf,
-    later: PathBuf,
-}
-
-/// Files of the guest.
-fn contents(n: u64, len: usize) -> Vec<u8> {
-    let mut noise = Noise(n);
-    (0..len).map(|_| noise.below(256) as u8).collect()
-}
-
-const GUEST: [(&str, usize); 3] = [("a.txt", 5000), ("b.bin", 90_001), ("empty", 0)];
-
-fn disk() -> Vec<u8> {
-    let mut bytes = Cursor::new(vec![0; LEN]);
-    fatfs::format_volume(&mut bytes, fatfs::FormatVolumeOptions::new()).unwrap();
-    let fs = fatfs::FileSystem::new(&mut bytes, fatfs::FsOptions::new()).unwrap();
-    for (n, (name, len)) in GUEST.iter().enumerate() {
-        let mut file = fs.root_dir().create_file(name).unwrap();
-        file.write_all(&contents(n as u64, *len)).unwrap();
-    }
-    fs.root_dir().create_dir("sub").unwrap();
-    drop(fs);
-    let mut bytes = bytes.into_inner();
-    bytes[1_500_000..1_560_000].copy_from_slice(&contents(7, 60_000));
-    bytes[2_500_000..2_530_000].copy_from_slice(&contents(8, 30_000));
-    bytes[LEN - (300 << 10)..LEN - 512].copy_from_slice(&contents(9, (300 << 10) - 512));
-    bytes
-}
-
-impl Place {
-    fn new() -> Option<Self> {
-        if !tools::have_fuse() {
-            return None;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let (disk_at, later) = (dir.path().join("disk.raw"), dir.path().join("later.raw"));
-        let mut bytes = disk();
-        fs::write(&disk_at, &bytes).unwrap();
-        let at = LEN - (200 << 10);
-        bytes[at..at + 20_000].copy_from_slice(&contents(20, 20_000));
-        bytes[at + 60_000..at + 130_000].fill(0);
-        bytes[700_000..705_000].copy_from_slice(&contents(21, 5000));
-        fs::write(&later, &bytes).unwrap();
-        let fs = CrashFs::mount(&dir.path().join("mnt")).unwrap();
-        fs::write(fs.path().join("other.txt"), "not yours").unwrap();
-        Some(Self {
-            fs,
-            dir,
-            disk: disk_at,
-            later,
-        })
-    }
-
-    /// Runs something that succeeds.
-    fn make(&self, args: &[&str]) {
-        let out = engine::command(&self.fs, &strings(args)).output().unwrap();
-        assert!(out.status.success(), "{args:?}: {}", said(&out));
-    }
-
-    fn base(&self) -> Tree {
-        self.fs.tree()
-    }
-}
-
-fn strings(args: &[&str]) -> Vec<String> {
-    args.iter().map(|arg| (*arg).to_owned()).collect()
-}
+use tests::{crash_fs::tree::Tree, tools};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -264,22 +186,16 @@ fn backups() {
     let export = ["export", "-q", "--jobs", "1"];
     let first = [&export[..], &[text(&old), "@/first"]].concat();
     directory(&place, &first, "first", &place.disk);
-    place.fs.load(&Place::empty(), None);
+    place.fs.load(&Tree::default(), None);
     place.make(&first);
     let second = [&export[..], &["--since", "@/first", text(&new), "@/second"]].concat();
     directory(&place, &second, "second", &place.later);
     let backup = place.dir.path().join("backup");
     let out = [&export[..], &[text(&old), text(&backup)]].concat();
-    place.fs.load(&Place::empty(), None);
+    place.fs.load(&Tree::default(), None);
     place.make(&out);
     let restore = ["restore", "-q", text(&backup), "@/machine"];
     directory(&place, &restore, "machine", &place.disk);
-}
-
-impl Place {
-    fn empty() -> Tree {
-        Tree::default()
-    }
 }
 
 fn is_replicas(path: &str) -> bool {

@@ -2,7 +2,8 @@
 
 use super::{
     State,
-    tree::{Code, Ino, Kind, Op, Tree},
+    op::Op,
+    tree::{Code, Ino, Kind, Tree},
 };
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,

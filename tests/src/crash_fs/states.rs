@@ -4,7 +4,10 @@
 //! directories know nothing of each other. A file's sync makes its bytes last and no name of it.
 //! What was written since may be there, be missing, or be there in part, in any order.
 
-use super::tree::{Entry, Ino, Op, Tree};
+use super::{
+    op::{Entry, Op},
+    tree::{Ino, Tree},
+};
 use std::collections::{HashMap, HashSet};
 
 /// What survived of what no sync had covered.

@@ -10,8 +10,9 @@ use std::{
 use tests::{
     crash_fs::{
         CrashFs, Fault,
+        op::Entry,
         states::{Survived, after},
-        tree::{Entry, Kind, Tree},
+        tree::{Kind, Tree},
     },
     tools,
 };
