@@ -447,7 +447,11 @@ impl<S: Source> Run<'_, S> {
     /// What has a name keeps it when power is lost.
     fn sync_names(&self) {
         let made = self.directories.lock().unwrap_or_else(|e| e.into_inner());
-        made.iter().for_each(|made| self.wrote_in(&made.path));
+        // Without something that is wanted in it a directory is not made.
+        let is_made = |d: &&DirRecord| d.made.load(Ordering::Relaxed);
+        made.iter()
+            .filter(is_made)
+            .for_each(|d| self.wrote_in(&d.path));
         drop(made);
         let wrote = std::mem::take(&mut *self.wrote.lock().unwrap_or_else(|e| e.into_inner()));
         let sync = || -> Result<()> {
