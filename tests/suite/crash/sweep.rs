@@ -33,14 +33,14 @@ pub(super) fn kinds(at: usize) -> Vec<(i32, bool)> {
 
 /// Operations that are made to fail.
 pub(super) fn faults() -> usize {
-    if is_deep() { usize::MAX } else { 24 }
+    if is_deep() { usize::MAX } else { 18 }
 }
 
 /// States from which the same is run again.
 pub(super) fn again() -> usize {
     match wanted() {
         Some(n) => usize::try_from(n).unwrap_or(1).saturating_mul(64),
-        None => 8,
+        None => 6,
     }
 }
 
