@@ -182,6 +182,7 @@ pub fn copy_along(
             consumed: start,
             active: 0,
             closed: false,
+            kept: start,
         }),
         passed: Condvar::new(),
         written: AtomicU64::new(course.start.map_or(0, |s| s.written)),
@@ -250,6 +251,8 @@ struct Gate {
     /// Workers that have pieces.
     active: usize,
     closed: bool,
+    /// Where the last checkpoint was: there is not another at the same place.
+    kept: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -372,8 +375,9 @@ impl Job<'_> {
                 return None;
             }
             match self.checkpoints {
-                Some(keeper) if gate.next > self.start && keeper.due() => {
+                Some(keeper) if gate.next > gate.kept && keeper.due() => {
                     gate.closed = true;
+                    gate.kept = gate.next;
                     if let Err(e) = self.checkpoint(keeper, gate) {
                         self.fail(u64::MAX, e);
                         return None;

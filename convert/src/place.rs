@@ -154,22 +154,22 @@ impl Partial {
         replaced: Option<Metadata>,
         replace: bool,
     ) -> Result<Self> {
-        // Who may read the old file may read the new one, and nobody else.
         let replaced = replaced.filter(Metadata::is_file);
-        let moded = replaced.is_some();
-        if let Some(old) = replaced {
-            keep_access(&file, old.uid(), old.gid(), old.mode())
-                .map_err(|e| write_error("setting the mode of", dest, &e.into()))?;
-        }
-        Ok(Self {
+        let partial = Self {
             dir,
             temp: Some(temp),
             name: name.to_owned(),
             path: dest.to_path_buf(),
             file,
             replace,
-            moded,
-        })
+            moded: replaced.is_some(),
+        };
+        // Who may read the old file may read the new one, and nobody else.
+        if let Some(old) = replaced {
+            keep_access(&partial.file, old.uid(), old.gid(), old.mode())
+                .map_err(|e| write_error("setting the mode of", dest, &e.into()))?;
+        }
+        Ok(partial)
     }
 
     /// The name it has until it is finished.
@@ -189,11 +189,21 @@ impl Partial {
 
     /// Syncs it and gives it its name.
     pub fn finish(mut self) -> Result<()> {
+        self.sync()?;
+        self.place()
+    }
+
+    /// Makes all that was written last, with the mode that it gets.
+    pub(crate) fn sync(&self) -> Result<()> {
         if !self.moded {
             // A file system without modes may refuse.
             let _ = fchmod(&self.file, default_mode());
         }
-        fsync(&self.file).map_err(|e| write_error("syncing", &self.path, &e.into()))?;
+        fsync(&self.file).map_err(|e| write_error("syncing", &self.path, &e.into()))
+    }
+
+    /// Gives what was synced its name. After an error [`Self::is_placed`] tells whether it has it.
+    pub(crate) fn place(&mut self) -> Result<()> {
         if let Some(temp) = &self.temp {
             match rename_in(&self.dir, temp, &self.name, self.replace) {
                 Ok(()) => {}
@@ -203,6 +213,28 @@ impl Partial {
         }
         self.temp = None;
         // The name is there; whether it survives a power cut is this call's business.
+        self.sync_dir()
+    }
+
+    /// Takes away what has its name now, or is to be replaced.
+    pub(crate) fn remove_placed(&self) -> Result<()> {
+        match unlinkat(&self.dir, &self.name, AtFlags::empty()) {
+            Ok(()) => self.sync_dir(),
+            Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(write_error("removing", &self.path, &e.into())),
+        }
+    }
+
+    pub(crate) fn is_placed(&self) -> bool {
+        self.temp.is_none()
+    }
+
+    /// Whether it takes the place of what is there.
+    pub(crate) fn replaces(&self) -> bool {
+        self.replace
+    }
+
+    fn sync_dir(&self) -> Result<()> {
         fsync(&self.dir).or_else(|e| match e {
             Errno::INVAL => Ok(()),
             e => Err(write_error(

@@ -109,12 +109,15 @@ pub fn to_image(
             return Err(no_stream(portable.format.title(), &name));
         }
         (Destination::File(path), format) => {
-            let set = FileSet::create(path, disk, format, options)?;
+            let mut set = FileSet::create(path, disk, format, options)?;
             resumed = set.kept.as_ref().map(|k| k.position.bytes(disk.len()));
-            match set.copy(path, disk, options, copy_options, progress) {
+            let copied = set
+                .copy(path, disk, options, copy_options, progress)
+                .and_then(|copied| set.place().map(|()| copied));
+            match copied {
                 Ok(copied) => {
-                    files = set.finish()?;
                     checkpoint::remove(path);
+                    files = set.paths;
                     copied
                 }
                 Err(e) => {
@@ -329,7 +332,11 @@ impl FileSet {
     /// otherwise.
     fn give_up(self, path: &Path, options: &ImageOptions) {
         match &options.checkpoints {
-            Some(how) if how.resume && checkpoint::interrupted(path).is_some() => {
+            Some(how)
+                if how.resume
+                    && !self.partials.iter().any(Partial::is_placed)
+                    && checkpoint::interrupted(path).is_some() =>
+            {
                 self.partials.into_iter().for_each(Partial::leave);
             }
             Some(_) => checkpoint::remove(path),
@@ -394,19 +401,33 @@ impl FileSet {
             .hint("choose another place, or a split subformat (--subformat twoGbMaxExtentSparse)"))
     }
 
-    /// Gives all files their names, the one that was asked for last.
-    pub(crate) fn finish(self) -> Result<Vec<PathBuf>> {
-        let mut done: Vec<&Path> = Vec::new();
-        for (partial, path) in self.partials.into_iter().zip(&self.paths) {
-            if let Err(e) = partial.finish() {
-                for path in done {
-                    let _ = std::fs::remove_file(path);
-                }
-                return Err(e);
-            }
-            done.push(path);
-        }
+    /// Gives all files their names; which they are.
+    pub(crate) fn finish(mut self) -> Result<Vec<PathBuf>> {
+        self.place()?;
         Ok(self.paths)
+    }
+
+    /// Gives all files their names, the one that was asked for last. An older one of several files
+    /// loses its own before: never does it name some old files and some new.
+    fn place(&mut self) -> Result<()> {
+        for partial in &self.partials {
+            partial.sync()?;
+        }
+        let several = self.partials.len() > 1;
+        if let Some(last) = self.partials.last()
+            && several
+            && last.replaces()
+        {
+            last.remove_placed()?;
+        }
+        let placed = self.partials.iter_mut().try_for_each(Partial::place);
+        if placed.is_err() && several {
+            // The one that was asked for first: the others are nothing without it.
+            for partial in self.partials.iter().rev().filter(|p| p.is_placed()) {
+                let _ = partial.remove_placed();
+            }
+        }
+        placed
     }
 }
 

@@ -7,9 +7,11 @@
 //! | [`guest`] | guest trees whose contents describe themselves |
 //! | [`mount`] | mounts by ntfs-3g and other peers that go away when dropped |
 //! | [`fixtures`] | images made by real tools, each with the path that it exercises |
+//! | [`crash_fs`] | a file system that fails when it is told to, and loses power |
 //! | [`damages`] | planted damage, and what must be found |
 //! | [`sample`] | the delta chain of README's first command |
 
+pub mod crash_fs;
 pub mod damages;
 pub mod fixtures;
 pub mod guest;

@@ -27,7 +27,7 @@ const ALSO: &[(&str, &str)] = &[];
 /// Only these crates may know those libraries.
 const ONLY: &[(&str, &[&str])] = &[
     ("clap", &["vmdkit", "xtask"]),
-    ("fuser", &["proxy"]),
+    ("fuser", &["proxy", "tests"]),
     ("ntfs", &["tests", "verify"]),
     ("fatfs", &["tests", "verify", "vmdkit-fuzz", "xtask"]),
     ("indicatif", &["vmdkit"]),

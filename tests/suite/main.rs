@@ -18,6 +18,7 @@
 //! | `drill` | a disk of our own starts |
 //! | `hooks` | the examples of docs/hooks |
 //! | `resume`, `replicas` | what is killed at any moment is gone on with |
+//! | `crash` | full disks, failing disks and losses of power at every operation of every writer |
 //! | `shared_blocks` | copies on file systems that share blocks |
 //! | `damages` | planted damage of every format is found, named, placed and mapped to guest files |
 //! | `volumes` | planted damage in volumes is found, and none in sound ones |
@@ -27,6 +28,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod chains;
+mod crash;
 mod damages;
 mod devices;
 mod drill;

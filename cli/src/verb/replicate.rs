@@ -157,6 +157,7 @@ impl Replicate {
             workers: self.jobs,
             cid: cid.cid,
             format,
+            force: self.force,
             now: jiff::Timestamp::now().to_string(),
             progress,
         }

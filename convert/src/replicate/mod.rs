@@ -69,6 +69,9 @@ pub struct How<'a> {
     pub cid: u32,
     /// What a target that there is not yet becomes.
     pub format: ImageFormat,
+    /// Whether that replaces files which bear its extents' names: a first replication that was cut
+    /// off may leave some.
+    pub force: bool,
     /// When this is: RFC 3339.
     pub now: String,
     /// Is told how far it is.
@@ -348,7 +351,7 @@ impl Replica {
             journal.remove()?;
         }
         let head = head(from, None, how);
-        let digest = self.image(&from.disk, &head, how)?;
+        let digest = self.image(&from.disk, &from.files, &head, how)?;
         let size = from.disk.len();
         Ok(Report {
             size,
@@ -361,7 +364,13 @@ impl Replica {
         })
     }
 
-    fn image(&mut self, disk: &Arc<dyn Disk>, head: &Head, how: &How<'_>) -> Result<String> {
+    fn image(
+        &mut self,
+        disk: &Arc<dyn Disk>,
+        sources: &[PathBuf],
+        head: &Head,
+        how: &How<'_>,
+    ) -> Result<String> {
         let target = self.places.target().to_path_buf();
         let mut files = Vec::new();
         let digest = self.hash(
@@ -371,6 +380,8 @@ impl Replica {
                     format: how.format.clone(),
                     workers: how.workers,
                     digest: DigestKind::Vmdkit,
+                    force: how.force,
+                    sources: sources.to_vec(),
                     ..ImageOptions::default()
                 };
                 let report = to_image(disk, Destination::File(&target), &options, keep)?;
@@ -490,7 +501,7 @@ impl Replica {
     fn create(&mut self, journal: Journal, head: &Head, end: &End, how: &How<'_>) -> Result<()> {
         let journal = Arc::new(journal);
         let disk: Arc<dyn Disk> = Arc::new(JournalDisk::new(journal.clone(), head.size));
-        let digest = self.image(&disk, head, how)?;
+        let digest = self.image(&disk, &[], head, how)?;
         drop(disk);
         if digest != end.digest {
             return Err(DiskError::corrupt("making a replica")

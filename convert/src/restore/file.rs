@@ -441,6 +441,7 @@ impl<S: Source> Run<'_, S> {
                 let _ = unlinkat(dir, &temp, AtFlags::empty());
                 return Err(e);
             }
+            self.wrote_in(job.dir.path());
             if let Err(e) = owned {
                 self.failed(&job.path, &e.context("restored, but not wholly"));
             }

@@ -104,6 +104,7 @@ impl<S: Source> Run<'_, S> {
             };
             match self.link(&at, &job, replace) {
                 Ok(()) => {
+                    self.wrote_in(&link.dir);
                     if self.options.records {
                         self.observer.kept(&Record {
                             path: &link.path,

@@ -7,25 +7,26 @@ use crate::{
         Acl, Entry, Event, Item, Observer, Options, Record, Source, Summary,
         batch::{self, Batch, Pending},
         file::{There, look},
-        host::HostDir,
+        host::{HostDir, open_dir_beneath},
         links::{DirRecord, First, LaterLink},
         names::host_name,
         report::{Counters, add},
     },
+    target::write_error,
 };
 use disk_io::{DiskError, Result};
 use guest_fs::{Name, NodeKind, Security};
 use rustix::{
-    fs::{AtFlags, statat},
+    fs::{AtFlags, fsync, statat, syncfs},
     io::Errno,
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     ffi::{OsStr, OsString},
     ops::ControlFlow,
     os::unix::ffi::{OsStrExt, OsStringExt},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -36,6 +37,9 @@ use std::{
 /// Deeper trees cannot be opened by path on Linux anyway, and each level holds a
 /// descriptor.
 const MAX_DEPTH: usize = 512;
+
+/// So many directories are synced by themselves; of more all of the file system is.
+const DIRECTORIES: usize = 64;
 
 /// One file for a worker.
 #[derive(Clone, Debug)]
@@ -58,6 +62,8 @@ pub(crate) struct Run<'a, S: Source> {
     pub(crate) directories: Mutex<Vec<DirRecord>>,
     counters: Counters,
     batch: Batch<S::Node>,
+    /// Directories in which something got a name, with those above; not all where they are many.
+    wrote: Mutex<BTreeSet<PathBuf>>,
     /// What this run has put into the destination, where files are replaced.
     placed: Mutex<HashSet<FileId>>,
     fatal: Mutex<Option<DiskError>>,
@@ -88,6 +94,7 @@ pub fn restore<S: Source>(
         directories: Mutex::default(),
         counters: Counters::default(),
         batch: Batch::default(),
+        wrote: Mutex::default(),
         placed: Mutex::default(),
         fatal: Mutex::default(),
         stop: AtomicBool::new(false),
@@ -157,6 +164,7 @@ impl<S: Source> Run<'_, S> {
         if !self.options.dry_run {
             self.make_links();
             self.place_all(self.batch.take());
+            self.sync_names();
             self.finish_directories();
         }
     }
@@ -426,6 +434,50 @@ impl<S: Source> Run<'_, S> {
         }
     }
 
+    /// Something got a name in `dir`, or it was made.
+    pub(crate) fn wrote_in(&self, dir: &Path) {
+        let mut wrote = self.wrote.lock().unwrap_or_else(|e| e.into_inner());
+        for path in dir.ancestors() {
+            if wrote.len() <= DIRECTORIES {
+                wrote.insert(path.to_path_buf());
+            }
+        }
+    }
+
+    /// What has a name keeps it when power is lost.
+    fn sync_names(&self) {
+        let made = self.directories.lock().unwrap_or_else(|e| e.into_inner());
+        // Without something that is wanted in it a directory is not made.
+        let is_made = |d: &&DirRecord| d.made.load(Ordering::Relaxed);
+        made.iter()
+            .filter(is_made)
+            .for_each(|d| self.wrote_in(&d.path));
+        drop(made);
+        let wrote = std::mem::take(&mut *self.wrote.lock().unwrap_or_else(|e| e.into_inner()));
+        let sync = || -> Result<()> {
+            let root = self.root.fd()?;
+            let fail = |path: &Path, e: Errno| {
+                let path = self.root.shown().join(path);
+                write_error("syncing the directory", &path, &e.into())
+            };
+            if wrote.len() > DIRECTORIES {
+                return syncfs(root).map_err(|e| fail(Path::new(""), e));
+            }
+            for path in &wrote {
+                let dir = open_dir_beneath(root, path).map_err(|e| fail(path, e))?;
+                match fsync(&dir) {
+                    Ok(()) | Err(Errno::INVAL) => {}
+                    Err(e) => return Err(fail(path, e)),
+                }
+            }
+            Ok(())
+        };
+        if let Err(e) = sync() {
+            let mut fatal = self.fatal.lock().unwrap_or_else(|e| e.into_inner());
+            fatal.get_or_insert(e);
+        }
+    }
+
     /// Syncs files and gives them their names.
     fn place_all(&self, files: Vec<Pending<S::Node>>) {
         if files.is_empty() {
@@ -442,6 +494,7 @@ impl<S: Source> Run<'_, S> {
             let (dir, name, id) = (&file.dir, &file.name, file.id);
             match self.once(dir, name, id, file.replace, || batch::give_name(&file)) {
                 Ok(other) => {
+                    self.wrote_in(dir.path());
                     let place = file.dir.path().join(other.as_ref().unwrap_or(&file.name));
                     if let Some(kept) = &file.kept {
                         self.observer.kept(&Record {
