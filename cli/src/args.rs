@@ -66,6 +66,15 @@ pub(crate) struct Global {
         global = true
     )]
     pub(crate) tz: Option<Zone>,
+    /// End with an error rather than have more than SIZE in memory (such as 200M)
+    #[arg(
+        help_heading = "For all verbs",
+        long,
+        value_name = "SIZE",
+        global = true,
+        value_parser = crate::image_format::size
+    )]
+    pub(crate) max_memory: Option<u64>,
 }
 
 impl Global {

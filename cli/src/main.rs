@@ -17,6 +17,7 @@ mod hooks;
 mod image_format;
 mod json;
 mod keeper;
+mod memory;
 mod names;
 mod output;
 mod package;
@@ -81,5 +82,10 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
     output::start_logging(&cli.global, cli.verb.tells_remarks());
+    match (cli.global.max_memory, &cli.verb) {
+        (None, _) => {}
+        (Some(bytes), args::Verb::Mount(_)) => memory::limit(bytes)?,
+        (Some(bytes), _) => memory::watch(bytes)?,
+    }
     cli.verb.run(&cli.global)
 }

@@ -322,3 +322,31 @@ fn a_verification_in_pieces() {
         .code(1)
         .says("a backup with a manifest");
 }
+
+/// A limit on memory is kept, and nothing is left under the name of the output.
+#[test]
+fn no_more_memory_than_allowed() {
+    let f = Fixture::new();
+    let mut noise = 1u64;
+    let mut next = || {
+        noise = noise.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (noise >> 32) as u32
+    };
+    let bytes: Vec<u8> = (0..8 << 20).flat_map(|_| next().to_le_bytes()).collect();
+    fs::write(f.path("big.raw"), bytes).unwrap();
+    let args = [
+        "convert",
+        "big.raw",
+        "out.qcow2",
+        "--to",
+        "qcow2",
+        "--compress",
+    ];
+    let args = [&args[..], &["--format", "raw", "--max-memory"]].concat();
+    f.run(&[&args[..], &["5M"]].concat())
+        .code(1)
+        .says("--max-memory allows 5 MiB");
+    assert!(!f.path("out.qcow2").exists());
+    f.run(&[&args[..], &["1G"]].concat()).code(0);
+    f.run(&["info", "big.raw", "--max-memory", "much"]).code(2);
+}
