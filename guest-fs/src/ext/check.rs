@@ -44,6 +44,10 @@ struct Check<'a> {
     /// Blocks of attributes, which inodes share.
     attributes: HashSet<u64>,
     names: Names,
+    /// Nodes of trees that may still be visited, and bytes of directories that may be read: a
+    /// sound volume has each block once.
+    nodes_left: u64,
+    directories_left: u64,
     told: usize,
     visit: Visit<'a>,
 }
@@ -57,6 +61,8 @@ impl Ext {
             claims: Vec::new(),
             attributes: HashSet::new(),
             names: Names::default(),
+            nodes_left: mapping::most_nodes(&self.sb),
+            directories_left: self.sb.size().min(self.volume.len()),
             told: 0,
             visit,
         };
@@ -347,6 +353,7 @@ impl Check<'_> {
             &self.fs.sb,
             &*self.fs.volume,
             &inode,
+            &mut self.nodes_left,
             &mut |block, bytes, extents| {
                 let bad = sums.filter(|_| extents).and_then(|s| s.extent_block(bytes));
                 nodes.push((block, bad));

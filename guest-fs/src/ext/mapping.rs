@@ -19,6 +19,8 @@ pub(super) struct BlockRun {
 
 /// No file needs more: at 4 KiB a run this is 64 GiB in single scattered blocks.
 const MAX_RUNS: usize = 16 << 20;
+/// Nodes of a tree: at 340 extents each, more than files have runs.
+const MAX_NODES: u64 = 1 << 22;
 const EXTENT_MAGIC: u16 = 0xf30a;
 const MAX_DEPTH: u16 = 5;
 /// Lengths above this mark an extent that was never written.
@@ -26,20 +28,29 @@ const MAX_WRITTEN: u16 = 32_768;
 
 /// The runs of a file, ascending and disjoint.
 pub(super) fn runs(sb: &Superblock, disk: &dyn Disk, inode: &Inode) -> Result<Vec<BlockRun>> {
-    runs_and_nodes(sb, disk, inode, &mut |_, _, _| {})
+    let mut left = most_nodes(sb);
+    runs_and_nodes(sb, disk, inode, &mut left, &mut |_, _, _| {})
+}
+
+/// A tree, and all trees of a volume together, have no more nodes than the volume has blocks: more
+/// are visited only where nodes are shared, and then without end.
+pub(super) fn most_nodes(sb: &Superblock) -> u64 {
+    sb.blocks_count.min(MAX_NODES)
 }
 
 /// The same; `node` is shown each block of the tree, by its number, its contents and whether it
-/// is one of an extent tree.
+/// is one of an extent tree. At most `left` nodes are visited, and taken from it.
 pub(super) fn runs_and_nodes(
     sb: &Superblock,
     disk: &dyn Disk,
     inode: &Inode,
+    left: &mut u64,
     node: &mut dyn FnMut(BlockNumber, &[u8], bool),
 ) -> Result<Vec<BlockRun>> {
     let mut walk = Walk {
         sb,
         disk,
+        left,
         node,
         runs: Vec::new(),
         blocks: inode.size.div_ceil(sb.block_size.into()),
@@ -56,6 +67,7 @@ pub(super) fn runs_and_nodes(
 struct Walk<'a> {
     sb: &'a Superblock,
     disk: &'a dyn Disk,
+    left: &'a mut u64,
     node: &'a mut dyn FnMut(BlockNumber, &[u8], bool),
     runs: Vec<BlockRun>,
     /// Length of the file in blocks: what lies beyond is not asked for.
@@ -143,7 +155,12 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn block(&self, block: BlockNumber) -> Result<(Vec<u8>, u64)> {
+    fn block(&mut self, block: BlockNumber) -> Result<(Vec<u8>, u64)> {
+        *self.left = self.left.checked_sub(1).ok_or_else(|| {
+            DiskError::corrupt("reading the extents of a file")
+                .expected("no more nodes than the volume has blocks")
+                .found("more: nodes that lead to each other, or have several parents")
+        })?;
         let place = self.sb.offset(block)?;
         let mut bytes = vec![0; self.sb.block_size as usize];
         self.disk.read_exact_at(&mut bytes, place)?;

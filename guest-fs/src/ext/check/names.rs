@@ -40,22 +40,20 @@ impl Check<'_> {
     pub(super) fn directory(&mut self, inode: &Inode, sums: Option<InodeSums>) -> Result<()> {
         let number = inode.number.0;
         let damaged = |e| Finding::damage("ext-directory-damaged", e).about(number.into());
-        if let Some(sums) = sums
-            && let Ok(contents) = self.fs.contents(inode)
-        {
-            let indexed = inode.has(InodeFlags::INDEX);
-            let mut block = vec![0; self.sb().block_size as usize];
-            let mut at = 0u64;
-            while at.saturating_add(block.len() as u64) <= contents.len() {
-                if contents.run_at(at)?.kind == RunKind::Data {
-                    contents.read_exact_at(&mut block, at)?;
-                    if let Some(bad) = sums.directory_block(&block, indexed) {
-                        let what = format!("a block of directory inode {number}");
-                        self.tell(damaged(wrong(what, at, bad)));
-                    }
-                }
-                at = at.saturating_add(block.len() as u64);
-            }
+        if !self.may_read(inode) {
+            self.names.partly = true;
+            let e = DiskError::corrupt(format!("reading directory inode {number}"))
+                .expected("directories that all fit in the volume")
+                .found("more of them: they share blocks");
+            self.tell(damaged(e));
+            return Ok(());
+        }
+        let checked = match sums {
+            Some(sums) => self.directory_sums(inode, sums),
+            None => Ok(()),
+        };
+        if let Err(e) = checked {
+            self.tell_or_fail(e, damaged)?;
         }
         let mut errors: Vec<DiskError> = Vec::new();
         let entries = &mut self.names.entries;
@@ -78,6 +76,44 @@ impl Check<'_> {
             self.tell_or_fail(e, damaged)?;
         }
         Ok(())
+    }
+
+    /// The sums of a directory's blocks.
+    fn directory_sums(&mut self, inode: &Inode, sums: InodeSums) -> Result<()> {
+        let number = inode.number.0;
+        let contents = self.fs.contents(inode)?;
+        let indexed = inode.has(InodeFlags::INDEX);
+        let mut block = vec![0; self.sb().block_size as usize];
+        let mut at = 0u64;
+        while at.saturating_add(block.len() as u64) <= contents.len() {
+            let run = contents.run_at(at)?;
+            if run.kind != RunKind::Data {
+                at = at.saturating_add(run.len);
+                continue;
+            }
+            contents.read_exact_at(&mut block, at)?;
+            if let Some(bad) = sums.directory_block(&block, indexed) {
+                let what = format!("a block of directory inode {number}");
+                let finding = Finding::damage("ext-directory-damaged", wrong(what, at, bad));
+                self.tell(finding.about(number.into()));
+            }
+            at = at.saturating_add(block.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Whether what is stored of a directory can be read in what is left for them all.
+    fn may_read(&mut self, inode: &Inode) -> bool {
+        if inode.has(InodeFlags::INLINE_DATA) {
+            return true;
+        }
+        // What cannot be told is told by the listing.
+        let places = self.fs.places(inode).unwrap_or_default();
+        let stored = places.iter().filter(|p| p.place.is_some());
+        let stored = stored.fold(0u64, |sum, p| sum.saturating_add(p.len));
+        let left = self.directories_left.checked_sub(stored);
+        self.directories_left = left.unwrap_or(self.directories_left);
+        left.is_some()
     }
 
     /// Holds entries against inodes.
