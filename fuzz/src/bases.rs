@@ -95,6 +95,67 @@ fn in_memory(bytes: Vec<u8>) -> Arc<dyn Disk> {
     Arc::new(MemDisk::new(bytes))
 }
 
+/// A hive with everything that is asked for: of SYSTEM and of SOFTWARE.
+fn hive_bytes() -> Vec<u8> {
+    use regf::DataType::{Binary, Dword, MultiString, String as Text};
+    let utf16 =
+        |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    let mut hive = regf::HiveBuilder::new().unwrap();
+    let root = hive.root_offset();
+    let values: [(&str, &str, regf::DataType, Vec<u8>); 8] = [
+        ("Select", "Current", Dword, vec![1, 0, 0, 0]),
+        ("MountedDevices", r"\DosDevices\C:", Binary, vec![7; 12]),
+        (
+            "MountedDevices",
+            r"\??\Volume{ab}",
+            Binary,
+            [&b"DMIO:ID:"[..], &[1; 16]].concat(),
+        ),
+        (
+            "ControlSet001/Control/ComputerName/ComputerName",
+            "ComputerName",
+            Text,
+            utf16("WEB01\0"),
+        ),
+        (
+            "ControlSet001/Services/Tcpip/Parameters/Interfaces/{a}",
+            "EnableDHCP",
+            Dword,
+            vec![0; 4],
+        ),
+        (
+            "ControlSet001/Services/Tcpip/Parameters/Interfaces/{a}",
+            "IPAddress",
+            MultiString,
+            utf16("10.0.0.5\0\0"),
+        ),
+        (
+            "Microsoft/Windows NT/CurrentVersion",
+            "ProductName",
+            Text,
+            utf16("Windows\0"),
+        ),
+        (
+            "Microsoft/Windows NT/CurrentVersion",
+            "CurrentBuild",
+            Text,
+            utf16("9600\0"),
+        ),
+    ];
+    let mut keys = std::collections::HashMap::new();
+    for (path, name, kind, data) in values {
+        let (mut at, mut upto) = (root, String::new());
+        for part in path.split('/') {
+            upto = format!("{upto}/{part}");
+            at = *keys
+                .entry(upto.clone())
+                .or_insert_with(|| hive.add_key(at, part).unwrap());
+        }
+        hive.add_value(at, name, kind, &data).unwrap();
+    }
+    hive.to_bytes().unwrap()
+}
+
 macro_rules! bases {
     ($($(#[$doc:meta])* $name:ident => $make:expr;)*) => {$(
         $(#[$doc])*
@@ -145,6 +206,8 @@ bases! {
     exfat => kept("exfat");
     /// ext.
     ext => kept("ext");
+    /// A registry hive.
+    hive => vec![in_memory(hive_bytes())];
     /// VMFS-5 and VMFS-6.
     vmfs => vec![datastore(Builder::five("base")), datastore(Builder::six("base"))];
 }

@@ -6,7 +6,7 @@
 //!
 //! | module | targets |
 //! |---|---|
-//! | [`texts`] | descriptors, configurations, snapshot lists, OVF |
+//! | [`texts`] | descriptors, configurations, snapshot lists, OVF, registry hives |
 //! | [`images`] | every disk format, their chains, packages |
 //! | [`volumes`] | partition tables, volume groups, guest file systems |
 //! | [`datastores`] | VMFS and its LVM |
@@ -77,6 +77,7 @@ pub const ALL: &[Target] = &[
     target("ext", "ext2, ext3, ext4", volumes::ext),
     target("vmfs-lvm", "LVM of VMFS", datastores::lvm),
     target("vmfs", "VMFS-5 and VMFS-6", datastores::vmfs),
+    target("hive", "registry hive", texts::hive),
     target("lznt1", "LZNT1", codecs::lznt1),
     target("xpress", "XPRESS Huffman", codecs::xpress),
     target("lzx", "LZX", codecs::lzx),

@@ -1,5 +1,6 @@
-//! Texts.
+//! Texts, and the registry's hives.
 
+use crate::{bases, patch::apply};
 use disk_image::ova::Descriptor as Ovf;
 use inventory::{Config, Dictionary, Snapshots};
 use vmdk::Descriptor;
@@ -56,4 +57,19 @@ pub fn ovf(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = Ovf::parse(text);
     }
+}
+
+/// A hive: the same answer twice, within bounds.
+pub fn hive(input: &[u8]) {
+    let disk = apply(bases::hive(), input);
+    let mut bytes = vec![0; disk.len() as usize];
+    disk.read_exact_at(&mut bytes, 0).unwrap();
+    let first = proxy::guest_state::all_of_hive(&bytes);
+    assert_eq!(first, proxy::guest_state::all_of_hive(&bytes));
+    if input.is_empty() {
+        // The sound one.
+        let all = ["Ok(2)", "WEB01", "10.0.0.5", "Windows, build 9600"];
+        assert!(all.iter().all(|a| first.contains(a)), "{first}");
+    }
+    assert!(first.len() <= 16 * bytes.len() + 4096, "{}", first.len());
 }

@@ -151,13 +151,7 @@ impl GuestState {
     fn windows(&mut self, tree: &Tree, base: &str) {
         let config = format!("{base}/Windows/System32/config");
         if let Some(bytes) = read(tree, &format!("{config}/SYSTEM"), MOST) {
-            let found = in_hive(bytes, |hive| {
-                let control = current(hive);
-                let name =
-                    hive.open_key(&format!("{control}\\Control\\ComputerName\\ComputerName"));
-                let host = name.ok().and_then(|key| text(&key, "ComputerName"));
-                (host, addresses(hive, &control))
-            });
+            let found = of_system(bytes);
             if let Some((host, addresses)) = found {
                 self.host = self.host.take().or(host);
                 self.addresses.extend(addresses);
@@ -166,18 +160,7 @@ impl GuestState {
         if self.system.is_none()
             && let Some(bytes) = read(tree, &format!("{config}/SOFTWARE"), MOST)
         {
-            let found = in_hive(bytes, |hive| {
-                let key = hive
-                    .open_key("Microsoft\\Windows NT\\CurrentVersion")
-                    .ok()?;
-                let product = text(&key, "ProductName")?;
-                let build = text(&key, "CurrentBuild");
-                Some(match build {
-                    Some(build) => format!("{product}, build {build}"),
-                    None => product,
-                })
-            });
-            self.system = found.flatten();
+            self.system = of_software(bytes);
         }
     }
 
@@ -285,6 +268,40 @@ fn in_hive<T>(bytes: Vec<u8>, look: impl FnOnce(&RegistryHive) -> T) -> Option<T
     .flatten()
 }
 
+/// The host's name and addresses, as a SYSTEM hive has them.
+fn of_system(bytes: Vec<u8>) -> Option<(Option<String>, Vec<String>)> {
+    in_hive(bytes, |hive| {
+        let control = current(hive);
+        let name = hive.open_key(&format!("{control}\\Control\\ComputerName\\ComputerName"));
+        let host = name.ok().and_then(|key| text(&key, "ComputerName"));
+        (host, addresses(hive, &control))
+    })
+}
+
+/// The product, as a SOFTWARE hive has it.
+fn of_software(bytes: Vec<u8>) -> Option<String> {
+    in_hive(bytes, |hive| {
+        let key = hive
+            .open_key("Microsoft\\Windows NT\\CurrentVersion")
+            .ok()?;
+        let product = text(&key, "ProductName")?;
+        let build = text(&key, "CurrentBuild");
+        Some(match build {
+            Some(build) => format!("{product}, build {build}"),
+            None => product,
+        })
+    })
+    .flatten()
+}
+
+/// Everything that is asked of a hive, as text: for whoever feeds it hostile ones.
+#[doc(hidden)]
+pub fn all_of_hive(bytes: &[u8]) -> String {
+    let letters = crate::letters::devices_of(bytes.to_vec());
+    let (system, software) = (of_system(bytes.to_vec()), of_software(bytes.to_vec()));
+    format!("{letters:?} {system:?} {software:?}")
+}
+
 /// The control set that the system starts from.
 fn current(hive: &RegistryHive) -> String {
     let select = hive.open_key("Select").ok();
@@ -369,15 +386,7 @@ mod tests {
         hive.add_value(name, "ComputerName", DataType::String, &utf16("WEB01\0"))
             .unwrap();
         let bytes = hive.to_bytes().unwrap();
-        let found = in_hive(bytes, |hive| {
-            let control = current(hive);
-            let key = format!("{control}\\Control\\ComputerName\\ComputerName");
-            let name = hive.open_key(&key).ok();
-            (
-                name.and_then(|k| text(&k, "ComputerName")),
-                addresses(hive, &control),
-            )
-        });
+        let found = of_system(bytes);
         let (host, addresses) = found.unwrap();
         assert_eq!(host.as_deref(), Some("WEB01"));
         assert_eq!(addresses, ["10.0.0.5 ({a})"]);

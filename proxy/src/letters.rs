@@ -154,6 +154,11 @@ fn mounted_devices(bytes: Vec<u8>) -> Result<Entries> {
     }
 }
 
+/// How many devices a hive names; for whoever feeds it hostile ones.
+pub(crate) fn devices_of(bytes: Vec<u8>) -> Result<usize> {
+    mounted_devices(bytes).map(|entries| entries.len())
+}
+
 /// `\DosDevices\C:` or `\??\Volume{guid}`.
 fn named(name: &str) -> Option<Named> {
     if let Some(rest) = name.strip_prefix(r"\DosDevices\") {

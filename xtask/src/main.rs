@@ -3,6 +3,7 @@
 mod bases;
 mod bench;
 mod fuzz;
+mod release;
 mod torture;
 
 use anyhow::{Context, Result};
@@ -33,6 +34,8 @@ enum Verb {
     Fuzz(fuzz::Options),
     /// Read mutated images, and let the tools that others use read them.
     Torture(torture::Options),
+    /// Build what is given out, twice, and hold the two against each other.
+    Release(release::Options),
     /// Write testdata/INDEX.md.
     Index,
     /// Make the sample disks of README's first command.
@@ -62,6 +65,7 @@ fn main() -> Result<()> {
         Verb::BenchChild(child) => child.run()?,
         Verb::Fuzz(options) => fuzz::run(&options)?,
         Verb::Torture(options) => torture::run(&options)?,
+        Verb::Release(options) => release::run(&options)?,
         Verb::Index => {
             let path = tests::tools::project().join("testdata/INDEX.md");
             std::fs::write(&path, tests::fixtures::index())?;
