@@ -121,6 +121,14 @@ fn machine_parts(
 ) -> Result<Taken, Failure> {
     let vm = machine.vm();
     let point = machine.point(wanted)?;
+    if vm.config.encrypted && point.disks.is_empty() {
+        return Err(DiskError::unsupported("exporting a machine")
+            .file(vm.name())
+            .expected("a configuration that can be read")
+            .found("an encrypted one: which disks it has is not known")
+            .hint("name its disks one by one; what an encrypted disk holds stays encrypted")
+            .into());
+    }
     let only = spec.disk.as_deref().map(str::parse::<Slot>).transpose()?;
     if let Some(slot) = only {
         point.disk(Some(slot))?;

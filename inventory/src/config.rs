@@ -129,13 +129,25 @@ pub struct Config {
 }
 
 impl Config {
-    /// Whether a text looks like a configuration: it has one of the keys that every product
-    /// writes first.
+    /// Keys of which a configuration has one at least. An encrypted one has none of the first.
+    pub const MARKS: &[&str] = &[
+        "config.version",
+        "virtualHW.version",
+        "guestOS",
+        "displayName",
+        "encryption.keySafe",
+        "encryption.data",
+    ];
+
+    /// Whether a text looks like a configuration: it has one of [`Self::MARKS`].
     pub fn is_one(head: &[u8]) -> bool {
         let text = String::from_utf8_lossy(head).to_ascii_lowercase();
         text.lines().take(4000).any(|line| {
             let key = line.split('=').next().unwrap_or_default().trim();
-            line.contains('=') && matches!(key, "config.version" | "virtualhw.version")
+            line.contains('=')
+                && Self::MARKS
+                    .iter()
+                    .any(|mark| key.eq_ignore_ascii_case(mark))
         })
     }
 

@@ -86,8 +86,9 @@ impl Inventory {
             match read {
                 Ok(Some(vm)) => self.vms.push(vm),
                 Ok(None) => self.warnings.push(format!(
-                    "{}: has the name of a configuration and is none",
-                    dir.join(name).display()
+                    "{}: has the name of a configuration and is none: it has no line with any of {}",
+                    dir.join(name).display(),
+                    Config::MARKS.join(", ")
                 )),
                 Err(e) => self.warnings.push(e.to_string()),
             }

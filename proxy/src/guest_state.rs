@@ -51,6 +51,14 @@ const KNOWN: &[(&str, &str)] = &[
         "SQL Server",
         "Program Files/Microsoft SQL Server/MSSQL*/MSSQL/DATA/master.mdf",
     ),
+    (
+        "SQL Server",
+        "Program Files/Microsoft SQL Server/MSSQL/Data/master.mdf",
+    ),
+    (
+        "Exchange mailboxes",
+        "Program Files/Exchsrvr/mdbdata/priv1.edb",
+    ),
     ("MySQL or MariaDB", "var/lib/mysql/ibdata1"),
     ("PostgreSQL", "var/lib/postgresql/*/main/PG_VERSION"),
     ("PostgreSQL", "var/lib/pgsql/data/PG_VERSION"),

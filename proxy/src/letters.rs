@@ -243,7 +243,14 @@ impl Tree {
         let letters = tree.add_directory(OwnTree::ROOT, &Name::from("letters"));
         let known = self.letters();
         let mut mounts = Vec::new();
-        for (n, (volume, door)) in self.searched().into_iter().enumerate() {
+        let volumes = self.searched();
+        if volumes.is_empty() {
+            return Err(DiskError::not_found("mounting in the layout of VCB")
+                .expected("volumes of one disk, or of one state of a machine")
+                .found("none")
+                .hint("of several dated backups name one with --snapshot date:NAME"));
+        }
+        for (n, (volume, door)) in volumes.into_iter().enumerate() {
             let name = Name::from((n + 1).to_string().as_str());
             tree.add_volume_as(digits, &name, volume.clone())?;
             for (guid, _) in known.mounts.iter().filter(|(_, d)| *d == door) {

@@ -527,8 +527,9 @@ impl Tree {
         all.filter(|(_, door)| below(*door)).cloned().collect()
     }
 
-    /// Disks of the machine's present state that cannot be opened, with the reason.
-    pub(crate) fn closed(&self) -> Vec<(Node, DiskError)> {
+    /// Disks of the machine's present state that cannot be opened, with the reason: what lies on
+    /// them is not known.
+    pub fn closed(&self) -> Vec<(Node, DiskError)> {
         let disks = self.current.map(|current| self.own.children(current));
         let nodes = disks.into_iter().flatten().map(|(id, _)| own_node(id));
         nodes

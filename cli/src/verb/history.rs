@@ -139,7 +139,16 @@ impl History {
         let mut spec = spec.clone();
         since::allow(&mut spec)?;
         let tree = Tree::of(&spec, TreeOptions::default())?;
-        let found = tree.resolve(self.path.as_bytes())?;
+        let found = match tree.resolve(self.path.as_bytes()) {
+            // It may be on a disk that cannot be opened: that is not the same as absent.
+            Err(e) if e.kind() == ErrorKind::NotFound => match tree.closed().into_iter().next() {
+                Some((disk, why)) => {
+                    return Err(why.context(format!("looking on {}", tree.path_of(disk))));
+                }
+                None => return Err(e),
+            },
+            found => found?,
+        };
         let mut metadata: Metadata = tree.metadata(found.node)?;
         zone.settle_all(&mut metadata, global.tz.is_some());
         version.exists = true;
@@ -202,7 +211,11 @@ fn lines(versions: &[Version]) -> Vec<String> {
             if v.changed { "*" } else { "" }.to_owned(),
             disk_io::error::escape(&v.point),
             v.selector.clone(),
-            v.size.map_or_else(|| "absent".into(), |s| s.to_string()),
+            match (v.size, &v.error) {
+                (Some(size), _) => size.to_string(),
+                (None, Some(_)) => "unknown".into(),
+                (None, None) => "absent".into(),
+            },
             or(&v.modified),
             v.sha256
                 .as_deref()

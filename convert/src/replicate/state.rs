@@ -19,8 +19,11 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
+/// How long another one at the same target is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 const VERSION: u32 = 1;
 /// Longest state that is read.
 const MAX: u64 = 64 << 20;
@@ -96,7 +99,8 @@ impl Places {
         self.target.with_file_name(name)
     }
 
-    /// Nobody else works on the target while this is held.
+    /// Nobody else works on the target while this is held. The end of one that does is waited for,
+    /// but not for long: in a pipe of several, one asks what another is about to change.
     pub(super) fn take_lock(&self) -> Result<File> {
         let path = self.lock();
         let file = File::options()
@@ -105,7 +109,16 @@ impl Places {
             .write(true)
             .open(&path)
             .map_err(|e| write_error("opening the lock", &path, &e))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let until = Instant::now() + PATIENCE;
+        let taken = loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                taken => break taken,
+            }
+        };
+        match taken {
             Err(Errno::WOULDBLOCK) => Err(DiskError::refused("replicating")
                 .file(self.target.display())
                 .expected("nobody else at it")
