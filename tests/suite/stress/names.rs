@@ -85,6 +85,20 @@ fn read_about(at: &Path, known: &[Listed], seed: usize) {
     }
 }
 
+/// Threads that share one descriptor get each name once between them.
+fn share(at: &Path) {
+    let dir = &File::open(at).unwrap();
+    let mut all = Vec::new();
+    std::thread::scope(|scope| {
+        let start = |_| scope.spawn(move || list(dir, 300, usize::MAX));
+        let threads: Vec<_> = (0..4).map(start).collect();
+        for thread in threads {
+            all.extend(thread.join().unwrap());
+        }
+    });
+    each_once(&all);
+}
+
 #[test]
 fn a_large_directory_from_any_position_in_any_pieces() {
     let Some(guest) = Guest::new(true) else {
@@ -109,6 +123,7 @@ fn a_large_directory_from_any_position_in_any_pieces() {
                 assert!(list(&dir, buffer, usize::MAX) == known, "{buffer}");
             }
             for round in 0..times() {
+                share(&at);
                 std::thread::scope(|scope| {
                     for n in 0..4 {
                         let (at, known) = (&at, &known);
@@ -120,31 +135,6 @@ fn a_large_directory_from_any_position_in_any_pieces() {
         });
         leave(mount);
     }
-}
-
-/// Threads that share one descriptor get each name once between them.
-#[test]
-fn one_listing_shared_by_threads() {
-    let Some(guest) = Guest::new(true) else {
-        return;
-    };
-    let mount = guest.mount("disk.raw", &[]);
-    let at = guest.at("many");
-    within(20, move || {
-        for _ in 0..5 * times() {
-            let dir = &File::open(&at).unwrap();
-            let mut all = Vec::new();
-            std::thread::scope(|scope| {
-                let start = |_| scope.spawn(move || list(dir, 300, usize::MAX));
-                let threads: Vec<_> = (0..4).map(start).collect();
-                for thread in threads {
-                    all.extend(thread.join().unwrap());
-                }
-            });
-            each_once(&all);
-        }
-    });
-    leave(mount);
 }
 
 /// Looks names up, opens and lists, until it is told to stop.
