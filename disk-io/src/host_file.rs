@@ -309,11 +309,18 @@ impl Disk for HostFile {
                 },
                 _ => all_data,
             },
-            // No data from here to the end.
-            Err(rustix::io::Errno::NXIO) => Run {
-                len: rest,
-                kind: RunKind::Unallocated,
-            },
+            // No data from here to the end, which must still be where it was: what was cut off
+            // is data that cannot be read.
+            Err(rustix::io::Errno::NXIO) => {
+                let stat = fstat(&*file).map_err(|e| self.fail("reading", offset, &e.into()))?;
+                if stat.st_size.cast_unsigned() < self.len {
+                    return Ok(all_data);
+                }
+                Run {
+                    len: rest,
+                    kind: RunKind::Unallocated,
+                }
+            }
             // A file system that does not know holes.
             Err(_) => all_data,
         };

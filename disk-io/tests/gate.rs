@@ -139,6 +139,11 @@ fn a_file_that_shrinks_is_an_error_not_zeros() {
     let e = opened.disk.read_exact_at(&mut [0; 4096], 4096).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Io);
     assert!(e.to_string().contains("cut short"), "{e}");
+    // Nor is what is gone a hole: whoever asks before reading would write zeros.
+    for at in [0, 4096, 5_000, 9_999] {
+        let run = opened.disk.run_at(at).unwrap();
+        assert_eq!(run.kind, RunKind::Data, "{at}");
+    }
 }
 
 #[test]

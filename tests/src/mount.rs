@@ -62,12 +62,15 @@ impl Mount {
         if self.server.try_wait()?.is_some() && !is_mount_point(&self.dir)? {
             return Ok(());
         }
-        let done = match tools::find("fusermount3") {
-            Some(_) => tools::run("fusermount3", ["-u".as_ref(), self.dir.as_os_str()]),
-            None => tools::run("umount", [self.dir.as_os_str()]),
-        };
-        if done.is_err() {
-            tools::run("umount", ["-l".as_ref(), self.dir.as_os_str()])?;
+        // Somebody else may have unmounted it, and the server be about to end.
+        if is_mount_point(&self.dir)? {
+            let done = match tools::find("fusermount3") {
+                Some(_) => tools::run("fusermount3", ["-u".as_ref(), self.dir.as_os_str()]),
+                None => tools::run("umount", [self.dir.as_os_str()]),
+            };
+            if done.is_err() && is_mount_point(&self.dir)? {
+                tools::run("umount", ["-l".as_ref(), self.dir.as_os_str()])?;
+            }
         }
         let until = Instant::now() + Duration::from_secs(20);
         while self.server.try_wait()?.is_none() {

@@ -25,6 +25,7 @@
 //! | `repairs` | mended images, read by qemu-img |
 //! | `rules` | what went wrong in other programs, and what a safe reader must keep: a test by name for each |
 //! | `chains` | deep and mixed chains, against qemu-img |
+//! | `stress` | many readers of a mount at once, and what ends them: no wrong byte, no hang, nothing left |
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod chains;
@@ -48,6 +49,7 @@ mod resume;
 mod rules;
 mod shared_blocks;
 mod story;
+mod stress;
 mod supply;
 mod three_ways;
 mod tsk;

@@ -463,6 +463,10 @@ impl Filesystem for Adaptor {
         let rest = file.stream.disk().len().saturating_sub(offset);
         // Not more than `size`, which fits.
         let n = rest.min(u64::from(size)) as usize;
+        // At the end, and anywhere behind it: the kernel asks where it does not cache.
+        if n == 0 {
+            return reply.data(&[]);
+        }
         BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < n {
                 buffer.resize(n, 0);

@@ -1,9 +1,10 @@
-//! Errors are told once, with the guest's path.
+//! Errors are told once, with the guest's path, and not without end.
 
 use crate::tree::{Node, Tree};
 use disk_io::DiskError;
 use guest_fs::Name;
 use std::{
+    cmp::Ordering::{Equal, Greater, Less},
     collections::{HashMap, HashSet, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -11,10 +12,15 @@ use std::{
 
 /// More different errors than this, and the oldest are forgotten and told again.
 const REMEMBERED: usize = 16_384;
+/// So many different errors of one thing are told; a large file on a disk that fails has
+/// millions, which would fill the disk that the log is on.
+const OF_ONE: u32 = 100;
 
 #[derive(Debug, Default)]
 pub(crate) struct Reporter {
     told: Mutex<HashSet<u64>>,
+    /// How many were told of what could not be done with a node.
+    counts: Mutex<HashMap<(Node, String), u32>>,
     trail: Mutex<Trail>,
 }
 
@@ -75,13 +81,29 @@ impl Reporter {
         Name::from_bytes(path)
     }
 
-    /// Logs an error of `doing` on `node`, the first time.
+    /// Logs an error of `doing` on `node`, the first time, and of many the first ones.
     pub(crate) fn error(&self, tree: &Tree, node: Node, doing: &str, error: &DiskError) {
         let text = error.to_string();
         if self.is_new(&(node, doing, &text)) {
+            let before = self.count(node, doing);
             let path = self.path(tree, node);
-            tracing::error!(%path, kind = error.kind().as_str(), "{doing}: {text}");
+            match before.cmp(&OF_ONE) {
+                Less => tracing::error!(%path, kind = error.kind().as_str(), "{doing}: {text}"),
+                Equal => tracing::error!(%path, "{doing}: there are more errors, not told here"),
+                Greater => {}
+            }
         }
+    }
+
+    /// Counts an error of a node, and says how many there were before.
+    fn count(&self, node: Node, doing: &str) -> u32 {
+        let mut counts = lock(&self.counts);
+        if counts.len() >= REMEMBERED {
+            counts.clear();
+        }
+        let count = counts.entry((node, doing.to_owned())).or_default();
+        *count = count.saturating_add(1);
+        *count - 1
     }
 
     /// Logs a panic that was caught.
@@ -135,6 +157,18 @@ mod tests {
             let kept = lock(&reporter.trail).reached.len();
             assert_eq!(kept, if tells_names { 0 } else { 2 });
         }
+    }
+
+    #[test]
+    fn the_many_errors_of_one_thing_are_counted() {
+        let reporter = Reporter::default();
+        let tree = tree(vec![MockFs::new()], TreeOptions::default());
+        let node = tree.root();
+        for n in 0..OF_ONE {
+            assert_eq!(reporter.count(node, "reading"), n);
+        }
+        assert_eq!(reporter.count(node, "listing"), 0);
+        assert_eq!(reporter.count(node, "reading"), OF_ONE);
     }
 
     #[test]

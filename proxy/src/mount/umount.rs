@@ -125,10 +125,10 @@ pub fn is_mounted(dir: &Path) -> bool {
     table::at(dir).is_some()
 }
 
-/// Whether the process behind a FUSE mount is gone.
+/// Whether the process behind a FUSE mount is gone. Attributes would not tell: the kernel keeps
+/// those of the root as it keeps all others. Room is always asked for.
 pub(crate) fn is_dead(dir: &Path) -> bool {
-    std::fs::symlink_metadata(dir)
-        .is_err_and(|e| e.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()))
+    rustix::fs::statfs(dir).is_err_and(|e| e == Errno::NOTCONN)
 }
 
 /// `dir` absolute and free of links. The directory itself is not touched: a dead mount
