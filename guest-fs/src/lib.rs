@@ -29,6 +29,7 @@ pub mod name;
 pub mod ntfs;
 pub mod partition;
 pub mod time;
+mod told;
 pub mod vmfs;
 pub mod volume;
 

@@ -1,7 +1,7 @@
 //! The guests' volumes: the structures of each file system held against each other.
 
 use crate::owners::{Owner, Wanted, owners_of};
-use disk_io::{ErrorKind, Finding, Result};
+use disk_io::{ErrorKind, Finding, Result, Severity};
 use guest_fs::FsKind;
 use proxy::{Source, Tree, TreeOptions, Volume};
 use std::sync::Arc;
@@ -88,7 +88,12 @@ pub(crate) fn check(
     let mut asked: Vec<Wanted> = Vec::new();
     let mut more = 0u64;
     visit(source, &mut |volume, finding| {
-        if found.len() >= most {
+        // Damage is kept where notes and warnings are not, so that it is known.
+        let room = match finding.severity {
+            Severity::Damage => most.saturating_mul(2),
+            _ => most,
+        };
+        if found.len() >= room {
             more = more.saturating_add(1);
             return;
         }

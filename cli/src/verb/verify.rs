@@ -34,7 +34,7 @@ Examples:
   vmdkit verify web01/web01.vmx                without a manifest: what can be read
   vmdkit verify BACKUP --report evidence.html --report evidence.json
   vmdkit verify BACKUP --sample 5 --seed $(date +%j) --budget 1h
-  vmdkit verify BACKUP --budget 1h --state BACKUP.verified      an hour a night, until it is done
+  vmdkit verify BACKUP --budget 1h --state BACKUP.verified      an hour at a time, until it is done
   vmdkit verify BACKUP --baseline known-files.sha256
   vmdkit verify --json BACKUP | jq -r .result
 

@@ -2,6 +2,7 @@
 //! sums, the bitmap, chains that share clusters or break.
 
 use super::{ExFat, boot, set::Set, upcase::UpCase};
+use crate::told::Told;
 use crate::{
     NodeId,
     fat::{ROOT, chain::Chain, check::Taken, names},
@@ -12,8 +13,8 @@ use disk_io::{
 };
 use std::{collections::HashSet, ops::Range, sync::Arc};
 
-/// Findings of a kind that are told one by one.
-const EACH: usize = 1000;
+/// Levels of directories that are gone into.
+const DEEPEST: usize = 512;
 /// Directories that are gone into; a loop ends there.
 const MAX_DIRS: usize = 1 << 22;
 
@@ -22,7 +23,9 @@ struct Walk<'a> {
     fs: &'a ExFat,
     bits: Option<Vec<u8>>,
     taken: Taken,
-    told: usize,
+    told: Told,
+    /// Clusters that were gone over: a sound volume has each once.
+    visited: u64,
     visit: Visit<'a>,
 }
 
@@ -36,28 +39,27 @@ impl ExFat {
             fs: self,
             bits: self.bitmap(),
             taken: Taken::new(self.geometry.clusters),
-            told: 0,
+            told: Told::default(),
+            visited: 0,
             visit,
         };
         walk.specials()?;
         let mut seen: HashSet<u64> = HashSet::new();
-        let mut open = vec![(NodeId::plain(ROOT), String::new())];
-        while let Some((dir, path)) = open.pop() {
+        let mut open = vec![(NodeId::plain(ROOT), String::new(), 0)];
+        while let Some((dir, path, level)) = open.pop() {
             if seen.insert(dir.record) && seen.len() <= MAX_DIRS {
-                walk.directory(dir, &path, &mut open)?;
+                walk.directory(dir, (&path, level), &mut open)?;
             }
         }
         walk.lost();
+        walk.told.finish(walk.visit);
         Ok(())
     }
 }
 
 impl Walk<'_> {
     fn tell(&mut self, finding: Finding) {
-        if self.told < EACH {
-            self.told = self.told.saturating_add(1);
-            (self.visit)(finding);
-        }
+        self.told.tell(finding, self.visit);
     }
 
     /// What belongs to the volume itself: the root directory, the bitmap, the up-case table.
@@ -109,8 +111,8 @@ impl Walk<'_> {
     fn directory(
         &mut self,
         node: NodeId,
-        path: &str,
-        open: &mut Vec<(NodeId, String)>,
+        (path, level): (&str, usize),
+        open: &mut Vec<(NodeId, String, usize)>,
     ) -> Result<()> {
         let damaged = |e: DiskError| {
             let place = if path.is_empty() { "/" } else { path };
@@ -138,7 +140,17 @@ impl Walk<'_> {
         for set in &dir.sets {
             let name = format!("{path}/{}", names::safe(set.name.iter().copied()));
             if set.is_dir() {
-                open.push((NodeId::plain(set.position / 32), name.clone()));
+                let record = set.position / 32;
+                match level < DEEPEST {
+                    true => {
+                        open.push((NodeId::plain(record), name.clone(), level.saturating_add(1)))
+                    }
+                    false => {
+                        let e = DiskError::refused("going through directories")
+                            .expected(format!("at most {DEEPEST} levels"));
+                        self.tell(Finding::damage("exfat-directory-damaged", e).about(record));
+                    }
+                }
             }
             self.set(set, &name);
         }
@@ -168,7 +180,14 @@ impl Walk<'_> {
     fn clusters(&mut self, chain: &Chain, record: u64, name: &str) {
         let (mut shared, mut free) = (Vec::<Range<u64>>::new(), Vec::<Range<u64>>::new());
         let size = self.fs.area.cluster;
-        for cluster in chain.iter() {
+        self.visited = self.visited.saturating_add(chain.clusters().into());
+        // Clusters that many files say to have are gone over so often only: then the first of each
+        // shows it.
+        let most = match self.visited > u64::from(self.fs.geometry.clusters).saturating_mul(4) {
+            true => 1,
+            false => usize::MAX,
+        };
+        for cluster in chain.iter().take(most) {
             let Some(start) = self.fs.area.position(cluster) else {
                 continue;
             };

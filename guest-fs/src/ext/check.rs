@@ -11,21 +11,25 @@ use super::{
     mapping,
     superblock::{Group, SUPERBLOCK_OFFSET, Superblock},
 };
-use crate::NodeKind;
+use crate::{
+    NodeKind,
+    told::{EACH, Told},
+};
 use disk_io::{
     Disk, DiskError, ErrorKind, Finding, Result,
     finding::{Visit, join},
 };
 use names::Names;
-use std::{collections::HashSet, ops::Range};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::Range,
+};
 use sums::{Sums, Wrong};
 
 /// Runs of blocks that are held at once.
 const MAX_CLAIMS: usize = 1 << 25;
 /// Groups that are looked at: of a volume of 512 TiB.
 const MAX_GROUPS: u64 = 1 << 22;
-/// Findings of a kind that are told one by one.
-const EACH: usize = 1000;
 /// The inode that stands for the volume's own structures.
 const VOLUME: u32 = 0;
 /// The inode of blocks kept for more group descriptors: its map is like no file's.
@@ -48,7 +52,7 @@ struct Check<'a> {
     /// sound volume has each block once.
     nodes_left: u64,
     directories_left: u64,
-    told: usize,
+    told: Told,
     visit: Visit<'a>,
 }
 
@@ -63,7 +67,7 @@ impl Ext {
             names: Names::default(),
             nodes_left: mapping::most_nodes(&self.sb),
             directories_left: self.sb.size().min(self.volume.len()),
-            told: 0,
+            told: Told::default(),
             visit,
         };
         check.superblock()?;
@@ -81,7 +85,9 @@ impl Ext {
             }
         }
         check.finish_names();
-        check.blocks(&groups)
+        check.blocks(&groups)?;
+        check.told.finish(check.visit);
+        Ok(())
     }
 }
 
@@ -98,15 +104,17 @@ impl Check<'_> {
         &self.fs.sb
     }
 
+    /// Whether descriptors say what was never written: only where they have sums themselves.
+    fn is_lazy(&self) -> bool {
+        self.sums.is_some() || self.sb().ro_compat & RoCompatFeatures::GDT_CSUM != 0
+    }
+
     fn disk(&self) -> &dyn Disk {
         &*self.fs.volume
     }
 
     fn tell(&mut self, finding: Finding) {
-        if self.told < EACH {
-            self.told = self.told.saturating_add(1);
-            (self.visit)(finding);
-        }
+        self.told.tell(finding, self.visit);
     }
 
     /// Tells of damage; a device that fails ends the check.
@@ -173,7 +181,7 @@ impl Check<'_> {
     /// Every group's descriptor, and the blocks of the volume's own structures.
     fn groups(&mut self) -> Result<Vec<Option<Group>>> {
         let mut groups = Vec::new();
-        let mut tables: HashSet<u64> = HashSet::new();
+        let mut tables: BTreeMap<u64, u64> = BTreeMap::new();
         for number in 0..self.sb().groups() {
             let group = match self.sb().group(self.disk(), number) {
                 Ok(group) => group,
@@ -195,7 +203,18 @@ impl Check<'_> {
             let sound = inside(group.block_bitmap, 1)
                 && inside(group.inode_bitmap, 1)
                 && inside(group.inode_table, table);
-            if !sound || !tables.insert(group.inode_table.0) {
+            let (start, end) = (
+                group.inode_table.0,
+                group.inode_table.0.saturating_add(table),
+            );
+            let overlaps = tables
+                .range(..end)
+                .next_back()
+                .is_some_and(|t| *t.1 > start);
+            if sound && !overlaps {
+                tables.insert(start, end);
+            }
+            if !sound || overlaps {
                 let e =
                     DiskError::corrupt(format!("reading the descriptor of block group {number}"))
                         .offset(group.place)
@@ -211,8 +230,8 @@ impl Check<'_> {
             self.claim(VOLUME, group.block_bitmap.0, 1);
             self.claim(VOLUME, group.inode_bitmap.0, 1);
             self.claim(VOLUME, group.inode_table.0, table);
-            if self.sb().has_superblock(number) {
-                self.claim(VOLUME, self.sb().first_block(number), 1);
+            for (first, count) in self.sb().group_metadata(number) {
+                self.claim(VOLUME, first, count);
             }
             groups.push(Some(group));
         }
@@ -234,7 +253,7 @@ impl Check<'_> {
 
     /// The inodes of one group.
     fn inodes(&mut self, number: u64, group: &Group) -> Result<()> {
-        let uninit = self.sums.is_some() && group.flags & Group::INODE_UNINIT != 0;
+        let uninit = self.is_lazy() && group.flags & Group::INODE_UNINIT != 0;
         let per_group = self.sb().inodes_per_group;
         let first = number.saturating_mul(per_group.into()).saturating_add(1);
         let bits = self.inode_bitmap(number, group)?;
@@ -243,9 +262,9 @@ impl Check<'_> {
         }
         let size = usize::from(self.sb().inode_size);
         let table = self.sb().offset(group.inode_table)?;
-        let used = match self.sums {
-            Some(_) => per_group.saturating_sub(group.unused_inodes),
-            None => per_group,
+        let used = match self.is_lazy() {
+            true => per_group.saturating_sub(group.unused_inodes),
+            false => per_group,
         };
         let end = table.saturating_add(u64::from(used).saturating_mul(size as u64));
         let end = end.min(self.disk().len());
@@ -288,7 +307,7 @@ impl Check<'_> {
 
     /// The bitmap of a group's inodes, if it can be believed.
     fn inode_bitmap(&mut self, number: u64, group: &Group) -> Result<Option<Vec<u8>>> {
-        if self.sums.is_some() && group.flags & Group::INODE_UNINIT != 0 {
+        if self.is_lazy() && group.flags & Group::INODE_UNINIT != 0 {
             return Ok(None);
         }
         let place = self.sb().offset(group.inode_bitmap)?;
@@ -338,7 +357,13 @@ impl Check<'_> {
             );
         }
         let block = inode.file_acl.0;
-        if block != 0 && self.attributes.insert(block) {
+        if block >= self.sb().blocks_count {
+            let e = DiskError::corrupt(format!("reading the attributes of inode {}", number.0))
+                .offset(place)
+                .expected(format!("a block below {}", self.sb().blocks_count))
+                .found(block.to_string());
+            self.tell(damaged(e));
+        } else if block != 0 && self.attributes.insert(block) {
             self.claim(number.0, block, 1);
         }
         let directory = inode.kind() == Some(NodeKind::Directory);
@@ -409,6 +434,13 @@ impl Check<'_> {
             self.shared(&claims);
         }
         if self.sb().ro_compat & RoCompatFeatures::BIGALLOC == 0 {
+            // What several have is looked at once.
+            let mut reach = 0;
+            claims.retain_mut(|claim| {
+                claim.blocks.start = claim.blocks.start.max(reach);
+                reach = reach.max(claim.blocks.end);
+                claim.blocks.start < claim.blocks.end
+            });
             self.bitmaps(groups, &claims)?;
         }
         Ok(())

@@ -19,6 +19,8 @@ pub(super) const ROOT: InodeNumber = InodeNumber(2);
 pub(super) struct CompatFeatures;
 impl CompatFeatures {
     pub(super) const HAS_JOURNAL: u32 = 0x4;
+    /// Blocks are kept for more descriptors.
+    pub(super) const RESIZE_INODE: u32 = 0x10;
     /// The copies of the superblock are in other places.
     pub(super) const SPARSE_SUPER2: u32 = 0x200;
 }
@@ -28,6 +30,8 @@ pub(super) struct RoCompatFeatures;
 impl RoCompatFeatures {
     pub(super) const SPARSE_SUPER: u32 = 0x1;
     pub(super) const HUGE_FILE: u32 = 0x8;
+    /// Descriptors have CRC-16 sums.
+    pub(super) const GDT_CSUM: u32 = 0x10;
     /// Bitmaps count clusters of several blocks.
     pub(super) const BIGALLOC: u32 = 0x200;
     /// Metadata has CRC-32C sums.

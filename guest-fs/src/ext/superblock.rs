@@ -30,6 +30,8 @@ pub(super) struct Superblock {
     pub(super) label: Name,
     pub(super) journal_inode: InodeNumber,
     pub(super) first_meta_bg: u32,
+    /// Blocks behind the descriptors that are kept for more of them.
+    pub(super) reserved_descriptors: u16,
     /// Inodes of files that have no name: of project quotas and of orphans.
     pub(super) nameless: [InodeNumber; 2],
     /// What every checksum of the volume begins with, if it is stored.
@@ -77,7 +79,7 @@ impl Superblock {
                 .expected("1 KiB to 64 KiB")
                 .found(format!("1024 << {log_block_size}")));
         }
-        let incompat = f.u32_le(0x60)?;
+        let (compat, incompat) = (f.u32_le(0x5c)?, f.u32_le(0x60)?);
         let wide = incompat & IncompatFeatures::BIT64 != 0;
         let dynamic = f.u32_le(0x4c)? >= 1;
         let join = |low: usize, high: usize| -> Result<u64> {
@@ -99,13 +101,17 @@ impl Superblock {
             inode_size: if dynamic { f.u16_le(0x58)? } else { 128 },
             desc_size: if wide { f.u16_le(0xfe)? } else { 32 },
             state: f.u16_le(0x3a)?,
-            compat: f.u32_le(0x5c)?,
+            compat,
             incompat,
             ro_compat: f.u32_le(0x64)?,
             uuid,
             label: Name::from_bytes(label),
             journal_inode: InodeNumber(f.u32_le(0xe0)?),
             first_meta_bg: f.u32_le(0x104)?,
+            reserved_descriptors: match compat & CompatFeatures::RESIZE_INODE {
+                0 => 0,
+                _ => f.u16_le(0xce)?,
+            },
             nameless: [InodeNumber(f.u32_le(0x26c)?), InodeNumber(f.u32_le(0x280)?)],
             checksum_seed: match incompat & IncompatFeatures::CSUM_SEED {
                 0 => None,
@@ -130,7 +136,13 @@ impl Superblock {
                 .found(found.to_string()))
         };
         let block_bits = self.block_size.saturating_mul(8);
-        if self.blocks_per_group == 0 || self.blocks_per_group > block_bits.saturating_mul(16) {
+        // A bit of a bitmap is a cluster; its length counts only with the feature bigalloc.
+        let shift = match self.ro_compat & RoCompatFeatures::BIGALLOC {
+            0 => 0,
+            _ => f.u32_le(0x1c)?.saturating_sub(f.u32_le(0x18)?).min(16),
+        };
+        let most = u64::from(block_bits) << shift;
+        if self.blocks_per_group == 0 || u64::from(self.blocks_per_group) > most {
             return bad(0x20, "blocks per group", self.blocks_per_group.into());
         }
         if self.inodes_per_group == 0 || self.inodes_per_group > block_bits {
@@ -248,6 +260,46 @@ impl Superblock {
             place,
             bytes,
         })
+    }
+
+    /// Blocks at the beginning of a group that are the volume's own: its copy of the superblock and
+    /// of descriptors, each as its first block and how many. Where the copies are in other places
+    /// (sparse_super2) only those of the first group are told.
+    pub(super) fn group_metadata(&self, group: u64) -> Vec<(u64, u64)> {
+        let elsewhere = self.compat & CompatFeatures::SPARSE_SUPER2 != 0;
+        if elsewhere && group != 0 {
+            return Vec::new();
+        }
+        // The first superblock is 1024 bytes into the volume, whatever the first group's block is.
+        let first = match group {
+            0 => u64::from(self.block_size == 1024),
+            n => self.first_block(n),
+        };
+        let copy = u64::from(self.has_superblock(group));
+        let block = u64::from(self.block_size);
+        let per_block = block.checked_div(self.desc_size.into()).unwrap_or(1).max(1);
+        let chunk = group.checked_div(per_block).unwrap_or(0);
+        let meta = self.incompat & IncompatFeatures::META_BG != 0;
+        let mut all = Vec::new();
+        if copy == 1 {
+            all.push((first, 1));
+        }
+        let first = first.saturating_add(copy);
+        if meta && chunk >= u64::from(self.first_meta_bg) {
+            // In the first, the second and the last group of each that share a block of them.
+            let inside = group.checked_rem(per_block).unwrap_or(0);
+            if inside < 2 || inside.saturating_add(1) == per_block {
+                all.push((first, 1));
+            }
+        } else if copy == 1 {
+            let all_of_them = self.groups().div_ceil(per_block);
+            let count = match meta {
+                true => u64::from(self.first_meta_bg),
+                false => all_of_them.saturating_add(self.reserved_descriptors.into()),
+            };
+            all.push((first, count));
+        }
+        all
     }
 
     /// Whether a group begins with a copy of the superblock.

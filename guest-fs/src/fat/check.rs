@@ -2,15 +2,18 @@
 //! clusters, chains that break, clusters that nobody has.
 
 use super::{Fat, ROOT};
-use crate::{DirEntry, FileSystem, FsKind, NodeId, NodeKind};
+use crate::{
+    DirEntry, FileSystem, FsKind, NodeId, NodeKind,
+    told::{EACH, Told},
+};
 use disk_io::{
     DiskError, ErrorKind, Finding, Result,
     finding::{Visit, join},
 };
 use std::{collections::HashSet, ops::Range, sync::Arc};
 
-/// Findings of a kind that are told one by one.
-const EACH: usize = 1000;
+/// Levels of directories that are gone into.
+const DEEPEST: usize = 512;
 /// Directories that are gone into; a loop ends there.
 const MAX_DIRS: usize = 1 << 22;
 
@@ -68,16 +71,16 @@ impl Fat {
         }
         self.check_copies(visit)?;
         let mut taken = Taken::new(self.geometry.clusters);
-        let mut told = 0;
+        let mut told = Told::default();
         let mut seen: HashSet<u64> = HashSet::new();
-        let mut open = vec![(NodeId::plain(ROOT), String::new())];
+        let mut open = vec![(NodeId::plain(ROOT), String::new(), 0usize)];
         if self.geometry.kind == FsKind::Fat32 {
             let root = self.dir_chain(NodeId::plain(ROOT))?;
             for cluster in root.iter().flat_map(|c| c.iter()) {
                 taken.take(cluster);
             }
         }
-        while let Some((dir, path)) = open.pop() {
+        while let Some((dir, path, level)) = open.pop() {
             if !seen.insert(dir.record) || seen.len() > MAX_DIRS {
                 continue;
             }
@@ -89,8 +92,9 @@ impl Fat {
             match listed {
                 Err(e) if e.kind() == ErrorKind::Io => return Err(e),
                 Err(e) => {
-                    visit(
+                    told.tell(
                         Finding::damage("fat-directory-damaged", e.file(&path)).about(dir.record),
+                        visit,
                     );
                     continue;
                 }
@@ -101,9 +105,10 @@ impl Fat {
                     Ok(entry) => entry,
                     Err(e) if e.kind() == ErrorKind::Io => return Err(e),
                     Err(e) => {
-                        visit(
+                        told.tell(
                             Finding::damage("fat-directory-damaged", e.file(&path))
                                 .about(dir.record),
+                            visit,
                         );
                         continue;
                     }
@@ -114,13 +119,22 @@ impl Fat {
                     _ => Some(self.file_chain(&self.entry(entry.node)?)),
                 };
                 if entry.kind == NodeKind::Directory {
-                    open.push((entry.node, name.clone()));
+                    match level < DEEPEST {
+                        true => open.push((entry.node, name.clone(), level.saturating_add(1))),
+                        false => {
+                            let e = DiskError::refused("going through directories")
+                                .expected(format!("at most {DEEPEST} levels"));
+                            let finding = Finding::damage("fat-directory-damaged", e);
+                            told.tell(finding.about(entry.node.record), visit);
+                        }
+                    }
                 }
                 let Some(chain) = chain else { continue };
-                let mut say = |finding: Finding| visit(finding.about(entry.node.record));
-                self.check_chain(&chain, &name, &mut taken, &mut told, &mut say);
+                let mut say = |finding: Finding| told.tell(finding.about(entry.node.record), visit);
+                self.check_chain(&chain, &name, &mut taken, &mut say);
             }
         }
+        told.finish(visit);
         self.check_lost(&taken, visit)
     }
 
@@ -129,7 +143,6 @@ impl Fat {
         chain: &Arc<super::chain::Chain>,
         name: &str,
         taken: &mut Taken,
-        told: &mut usize,
         visit: Visit<'_>,
     ) {
         let mut shared: Vec<Range<u64>> = Vec::new();
@@ -138,11 +151,7 @@ impl Fat {
                 join(&mut shared, self.bytes_of(cluster));
             }
         }
-        if *told >= EACH {
-            return;
-        }
         if !shared.is_empty() {
-            *told = told.saturating_add(1);
             let bytes: u64 = shared.iter().map(|r| r.end.saturating_sub(r.start)).sum();
             let e = DiskError::corrupt("holding files' clusters against each other")
                 .file(name)
@@ -151,12 +160,10 @@ impl Fat {
             visit(Finding::damage("fat-clusters-shared", e).touching(shared));
         }
         if let Some(e) = chain.broken() {
-            *told = told.saturating_add(1);
             visit(Finding::damage("fat-chain-broken", e.clone().file(name)));
             return;
         }
         for remark in chain.remarks() {
-            *told = told.saturating_add(1);
             let e = DiskError::corrupt("following a chain of clusters")
                 .file(name)
                 .found(remark);

@@ -5,6 +5,7 @@ mod names;
 mod records;
 
 use super::{claims::Claim, file::File, record::kind, volume::Volume};
+use crate::told::{EACH, Told};
 use disk_io::{
     Disk, DiskError, ErrorKind, Finding, Result,
     finding::{Visit, join},
@@ -15,8 +16,6 @@ use std::ops::Range;
 
 /// Runs that are held at once; real volumes have some million.
 const MAX_CLAIMS: usize = 1 << 25;
-/// Findings of a kind that are told one by one.
-const EACH: usize = 1000;
 /// Records that the $MFTMirr repeats.
 const MIRRORED: u64 = 4;
 
@@ -83,14 +82,12 @@ impl Volume {
     /// Clusters that several runs have. Only the first of those behind another is compared with
     /// what came before, up to where that reaches.
     fn check_shared(&self, claims: &[Claim], visit: Visit<'_>) {
-        let mut told = 0;
+        let mut told = Told::default();
         let mut reach: Option<&Claim> = None;
         for claim in claims {
             if let Some(before) = reach
                 && claim.clusters.start < before.clusters.end
-                && told < EACH
             {
-                told = told.saturating_add(1);
                 let end = claim.clusters.end.min(before.clusters.end);
                 let both = claim.clusters.start..end;
                 let e = DiskError::corrupt("holding files' clusters against each other")
@@ -103,12 +100,13 @@ impl Volume {
                         claim.record
                     ));
                 let finding = Finding::damage("ntfs-clusters-shared", e);
-                visit(finding.touching([self.bytes(&both)]));
+                told.tell(finding.touching([self.bytes(&both)]), visit);
             }
             if reach.is_none_or(|b| b.clusters.end < claim.clusters.end) {
                 reach = Some(claim);
             }
         }
+        told.finish(visit);
     }
 
     /// What files have must be in use in $Bitmap: else it is given to the next file. On a volume

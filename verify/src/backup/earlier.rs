@@ -56,6 +56,8 @@ impl Earlier {
                 .found(format!("one of what changed since {}", since.directory))
                 .hint("verify it in one run, without --state"));
         }
+        refuse_place(path, dir)?;
+        trusted(dir)?;
         let mut new = Self {
             path: path.to_path_buf(),
             key: key(dir, manifest, asked)?,
@@ -107,14 +109,12 @@ impl Earlier {
             "units": self.units,
             "guests": self.guests,
         });
-        let mut temp = self.path.clone().into_os_string();
-        temp.push(".new");
-        let temp = PathBuf::from(temp);
         let write = || {
-            let mut file = fs::File::create(&temp)?;
+            let dir = self.path.parent().filter(|p| !p.as_os_str().is_empty());
+            let mut file = tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new(".")))?;
             file.write_all(format!("{value:#}\n").as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&temp, &self.path)
+            file.as_file().sync_all()?;
+            file.persist(&self.path).map(|_| ()).map_err(|e| e.error)
         };
         write().map_err(|e| write_error("writing", &self.path, &e))
     }
@@ -135,6 +135,12 @@ impl Earlier {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether anything was proven.
+    pub(super) fn is_empty(&self) -> bool {
+        let some = |map: &Map<String, Value>| map.values().any(|v| *v != 0);
+        !some(&self.files) && !some(&self.units) && !some(&self.guests)
     }
 
     pub(super) fn has_file(&self, name: &str) -> bool {
@@ -165,6 +171,50 @@ impl Earlier {
     }
 }
 
+/// The file is not one of the backup's: there it would be a file that the manifest does not name.
+fn refuse_place(path: &Path, dir: &Path) -> Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    let of = |p: &Path| fs::canonicalize(p).ok();
+    match (of(parent.unwrap_or(Path::new("."))), of(dir)) {
+        (Some(place), Some(dir)) if place.starts_with(&dir) => {
+            Err(DiskError::refused("keeping what is proven")
+                .file(path.display())
+                .expected("a place outside of the backup")
+                .found("one inside of it"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Only where the kernel itself keeps a file's time of change, which no program can set back, is a
+/// file that has the same one the same file. Others (FUSE, network, FAT) tell what they like.
+fn trusted(dir: &Path) -> Result<()> {
+    // ext2 to ext4, XFS, Btrfs, F2FS, tmpfs, overlayfs, ZFS, bcachefs.
+    const TRUSTED: &[u64] = &[
+        0xef53,
+        0x5846_5342,
+        0x9123_683e,
+        0xf2f5_2010,
+        0x0102_1994,
+        0x794c_7630,
+        0x2fc1_2fc1,
+        0xca45_1a4e,
+    ];
+    let found = rustix::fs::statfs(dir)
+        .map_err(|e| DiskError::io("asking for the file system", &e.into()).file(dir.display()))?;
+    let kind = found.f_type as u64 & 0xffff_ffff;
+    match TRUSTED.contains(&kind) {
+        true => Ok(()),
+        false => Err(DiskError::refused("keeping what is proven")
+            .file(dir.display())
+            .expected(
+                "a file system whose times of change can be believed: ext4, XFS, Btrfs, ZFS …",
+            )
+            .found(format!("another one ({kind:#x})"))
+            .hint("verify it in one run, without --state")),
+    }
+}
+
 /// Everything that what was proven depends on.
 fn key(dir: &Path, manifest: &Manifest, asked: &str) -> Result<String> {
     let mut text = format!("{} {asked}\n", env!("CARGO_PKG_VERSION"));
@@ -173,6 +223,10 @@ fn key(dir: &Path, manifest: &Manifest, asked: &str) -> Result<String> {
     let own = manifest::NAME.to_owned();
     for name in files.chain(units).chain([&own]) {
         let path = dir.join(name);
+        // What is written through a mapping changes the time only when its page is clean again.
+        if let Ok(file) = fs::File::open(&path) {
+            let _ = file.sync_all();
+        }
         // One that is missing is told by whoever looks at it.
         let _ = match fs::metadata(&path) {
             Ok(m) => writeln!(

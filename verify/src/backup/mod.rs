@@ -200,6 +200,7 @@ pub fn verify(
                 .found("none"));
         }
     };
+    let before = earlier.as_ref().filter(|e| !e.is_empty()).map(|e| e.runs);
     let files = match (&manifest, &dir) {
         (Some(manifest), Some(dir)) => {
             let how = (effort, progress);
@@ -311,11 +312,10 @@ pub fn verify(
         unproven.push("the time was up before every guest file was read".into());
     }
     if let Some(earlier) = &earlier {
-        if earlier.runs > 0 {
+        if let Some(runs) = before {
             guests.remarks.push(format!(
-                "{} earlier runs proved a part, which was not read again: no file of the backup has \
-                 changed since",
-                earlier.runs
+                "{runs} earlier runs proved a part, which was not read again: no file of the backup \
+                 has changed since"
             ));
         }
         if earlier.anew {

@@ -6,7 +6,7 @@ use super::{
         inode::Inode,
         layout::{InodeFlags, ROOT},
     },
-    Check, EACH,
+    Check,
     sums::InodeSums,
     wrong,
 };
@@ -150,7 +150,7 @@ impl Check<'_> {
             .map(|(inode, (links, _), count)| (inode, links, count))
             .collect();
         odd.sort_unstable();
-        for (inode, links, count) in odd.into_iter().take(EACH) {
+        for (inode, links, count) in odd {
             let e = DiskError::corrupt("holding directories against inodes");
             let finding = match count {
                 0 => Finding::warning(

@@ -13,8 +13,9 @@ use super::{
         upcase::UpCase,
         volume::Volume,
     },
-    EACH, because,
+    because,
 };
+use crate::told::{EACH, Told};
 use disk_io::{DiskError, ErrorKind, Fields, Finding, Result, Severity, finding::Visit};
 use std::{
     cmp::Ordering,
@@ -32,7 +33,7 @@ pub(super) struct Names<'v> {
     /// Without it nothing can be said about order.
     upcase: Option<UpCase>,
     left: HashMap<u64, u64>,
-    told: usize,
+    told: Told,
 }
 
 /// A name as a number: what it is called, in which directory, of which file.
@@ -70,7 +71,7 @@ impl<'v> Names<'v> {
             volume,
             upcase: UpCase::read(volume).ok(),
             left: HashMap::new(),
-            told: 0,
+            told: Told::default(),
         }
     }
 
@@ -83,10 +84,7 @@ impl<'v> Names<'v> {
     }
 
     fn tell(&mut self, finding: Finding, visit: Visit<'_>) {
-        if self.told < EACH {
-            self.told = self.told.saturating_add(1);
-            visit(finding);
-        }
+        self.told.tell(finding, visit);
     }
 
     /// Takes a record in use: its names, and its index where it is a directory.
@@ -164,6 +162,7 @@ impl<'v> Names<'v> {
         let left = std::mem::take(&mut self.left);
         let odd: HashSet<u64> = left.into_iter().filter(|l| l.1 != 0).map(|l| l.0).collect();
         if odd.is_empty() {
+            self.told.finish(visit);
             return Ok(());
         }
         // A journal that was not played back mends this when the guest starts.
@@ -213,7 +212,8 @@ impl<'v> Names<'v> {
                     "others in directories of more than {MOST} entries{}",
                     because(open)
                 ));
-            visit(Finding::warning("ntfs-name-lost", e));
+            self.tell(Finding::warning("ntfs-name-lost", e), visit);
+            self.told.finish(visit);
             return Ok(());
         }
         self.tell_lost(&odd, &mut entries, open, visit)?;
@@ -232,6 +232,7 @@ impl<'v> Names<'v> {
             let finding = Finding::new("ntfs-index-entry-stray", stray_is, e);
             self.tell(finding.about(directory), visit);
         }
+        self.told.finish(visit);
         Ok(())
     }
 }

@@ -71,7 +71,7 @@ impl Volume {
             let lost = bits & !map.get(at).copied().unwrap_or(0);
             for bit in (0..8u64).filter(|bit| lost >> bit & 1 == 1) {
                 count = count.saturating_add(1);
-                if wrong.len() < super::EACH {
+                if wrong.len() < crate::told::EACH {
                     wrong.push((at as u64).saturating_mul(8).saturating_add(bit));
                 }
             }
