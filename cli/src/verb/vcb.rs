@@ -111,7 +111,7 @@ impl Flags {
             if !VALUES.contains(letter) {
                 // mountvm has -cycleId and its like.
                 return Err(Failure::usage_with(
-                    format!("VCB has no flag -{letter} here"),
+                    format!("VCB has no flag {text} here"),
                     "vmdkit vcb --help lists the commands and their flags",
                 ));
             }
@@ -329,6 +329,15 @@ fn mount(source: Vec<OsString>, dir: &Path, global: &Global) -> Result<Exit, Fai
 fn mounter(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
     flags.ignored("upmLy");
     if let Some(dir) = flags.get('U') {
+        let place = Path::new(dir);
+        if !proxy::is_mounted(place) && place.join(convert::backup::manifest::NAME).is_file() {
+            // Scripts end with it after either kind of backup.
+            output::warn(format!(
+                "nothing is mounted at {}: the export there stays",
+                place.display()
+            ));
+            return Ok(Exit::Done);
+        }
         let line = vec!["umount".into(), dir.to_owned()];
         return run(line, global);
     }
