@@ -109,7 +109,13 @@ pub(crate) fn expire(dest: &Path, keep: usize, jobs: usize) -> Result<Vec<String
     let Some(siblings) = siblings(dest)? else {
         return Ok(Vec::new());
     };
-    let mut going = superfluous(dest, &new, keep, &siblings);
+    let (mut going, spared) = superfluous(dest, &new, keep, &siblings);
+    if spared > 0 {
+        warn(format!(
+            "older backups that stay although --keep {keep} is less: {spared}, since newer ones build \
+             on them; they can go when the newest {keep} are whole"
+        ));
+    }
     let mut removed = Vec::new();
     // Those that others build on go after these, and stay if one of these does.
     while let Some(next) = going.iter().position(|n| {
@@ -187,8 +193,13 @@ fn siblings(dest: &Path) -> Result<Option<Vec<Generation>>> {
 }
 
 /// Generations that can go, by their place in the list: proven ones of the same machine or disk,
-/// but for the newest and those that any other backup there builds on.
-fn superfluous(dest: &Path, new: &Manifest, keep: usize, all: &[Generation]) -> Vec<usize> {
+/// but for the newest and those that any other backup there builds on; and how many those are.
+fn superfluous(
+    dest: &Path,
+    new: &Manifest,
+    keep: usize,
+    all: &[Generation],
+) -> (Vec<usize>, usize) {
     let made = dest.file_name();
     let mut going: Vec<usize> = (0..all.len())
         .filter(|n| {
@@ -204,6 +215,7 @@ fn superfluous(dest: &Path, new: &Manifest, keep: usize, all: &[Generation]) -> 
         std::cmp::Reverse((is_made, one.map(|g| g.manifest.created.clone())))
     });
     going.drain(..keep.max(1).min(going.len()));
+    let most = going.len();
     // What anything else builds on stays, and what that builds on, in whatever order they were
     // made.
     let others: Vec<usize> = (0..all.len()).filter(|n| !going.contains(n)).collect();
@@ -212,7 +224,8 @@ fn superfluous(dest: &Path, new: &Manifest, keep: usize, all: &[Generation]) -> 
             spare(&mut going, all, other);
         }
     }
-    going
+    let spared = most.saturating_sub(going.len());
+    (going, spared)
 }
 
 /// Takes what a backup builds on out of those that go.
