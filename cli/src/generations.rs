@@ -112,8 +112,8 @@ pub(crate) fn expire(dest: &Path, keep: usize, jobs: usize) -> Result<Vec<String
     let (mut going, spared) = superfluous(dest, &new, keep, &siblings);
     if spared > 0 {
         warn(format!(
-            "older backups that stay although --keep {keep} is less: {spared}, since newer ones build \
-             on them; they can go when the newest {keep} are whole"
+            "--keep {keep}: {spared} older backups stay, since newer ones build on them; they go when \
+             the newest are whole backups"
         ));
     }
     let mut removed = Vec::new();
