@@ -164,6 +164,8 @@ struct Selected {
     uuid: Option<String>,
     /// `-D HOST`, where it is in a datastore.
     datastore: Option<OsString>,
+    /// The directory that was named: everything in it is meant, disks that machines share too.
+    root: Option<OsString>,
     config: PathBuf,
 }
 
@@ -173,6 +175,9 @@ impl Selected {
         let mut words = Vec::new();
         if let Some(datastore) = &self.datastore {
             words.extend(["-D".into(), datastore.clone()]);
+        }
+        if let Some(root) = &self.root {
+            words.extend(["--allow-dir".into(), root.clone()]);
         }
         words.push(self.config.clone().into());
         words
@@ -225,6 +230,7 @@ fn selected(vm: &Vm, host: &OsStr, dir: bool, in_datastore: bool) -> Selected {
         name: vm.name(),
         uuid: vm.config.uuid.clone(),
         datastore: in_datastore.then(|| host.to_owned()),
+        root: dir.then(|| host.to_owned()),
         config: match (dir, in_datastore) {
             (true, _) => Path::new(host).join(inside),
             (false, true) => inside,

@@ -149,7 +149,11 @@ impl Export {
             }
             // A configuration itself.
             None if own.is_file() => own.clone(),
-            None => own.join(inside),
+            // The directory was named: everything in it is meant, disks that machines share too.
+            None => {
+                how.allow_dir.push(own.clone());
+                own.join(inside)
+            }
         };
         SourceArgs { source, how }
     }
