@@ -23,7 +23,7 @@ use proxy::{Source, SourceSpec};
 use serde::Serialize;
 use std::{
     fs::File,
-    io::{self, BufReader, BufWriter, IsTerminal},
+    io::{self, BufRead, BufReader, BufWriter, IsTerminal},
     path::{Path, PathBuf},
 };
 use vmdk::writer::{self, Subformat};
@@ -429,10 +429,16 @@ impl Replicate {
         let bar = Bar::new(global, 0);
         let target = &self.first;
         let how = self.how(target, &bar);
+        // Nothing comes before --send has heard what there is: until then the target is free for
+        // --have in the same pipe.
+        let mut stream = io::stdin().lock();
+        stream
+            .fill_buf()
+            .map_err(|e| DiskError::io("reading", &e).file("standard input"))?;
         let mut replica = Replica::open(target)?;
         let recovered = self.recover(&mut replica, target, &how)?;
         self.take(&mut replica, target, &[], &how)?;
-        let report = replica.receive(io::stdin().lock(), "standard input", &how)?;
+        let report = replica.receive(stream, "standard input", &how)?;
         let verified = self.verify && prove(&replica, &report, &how)?;
         drop(bar);
         let told = Told {

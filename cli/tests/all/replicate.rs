@@ -4,6 +4,7 @@ use crate::common::{Fixture, LEN};
 use serde_json::Value;
 use std::{
     fs,
+    io::Write,
     process::{Command, Stdio},
 };
 
@@ -241,6 +242,8 @@ fn one_at_a_time() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    // It takes the target when something comes.
+    first.stdin.as_mut().unwrap().write_all(b"v").unwrap();
     let refused = (0..100).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(20));
         f.run(&["replicate", "disk.vmdk", "hot.raw"]).code == Some(1)

@@ -23,7 +23,7 @@ use std::{
 };
 
 /// How long another one at the same target is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(2);
 const VERSION: u32 = 1;
 /// Longest state that is read.
 const MAX: u64 = 64 << 20;
