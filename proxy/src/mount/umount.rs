@@ -150,8 +150,23 @@ pub(crate) fn real_dir(dir: &Path) -> Result<PathBuf> {
     }
 }
 
+/// How long a mount may be busy because somebody only looks whether it is alive.
+const LOOKS: Duration = Duration::from_millis(500);
+
 /// Takes a mount away: by system call where that is allowed, else through fusermount.
 pub(crate) fn detach(dir: &Path, lazy: bool) -> Result<()> {
+    let until = Instant::now() + LOOKS;
+    loop {
+        match detach_now(dir, lazy) {
+            Err(e) if e.kind() == ErrorKind::Refused && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
+}
+
+fn detach_now(dir: &Path, lazy: bool) -> Result<()> {
     let flags = match lazy {
         true => UnmountFlags::DETACH | UnmountFlags::NOFOLLOW,
         false => UnmountFlags::NOFOLLOW,
