@@ -32,28 +32,31 @@ pub(crate) fn watch(bytes: u64) -> Result<(), Failure> {
     let io = |e| Failure::from(DiskError::io("watching memory", &e).file("/proc/self/statm"));
     let statm = File::open("/proc/self/statm").map_err(io)?;
     let page = rustix::param::page_size() as u64;
-    resident(&statm, page).map_err(io)?;
+    end_above(bytes, resident(&statm, page).map_err(io)?);
     let look = move || {
         loop {
-            // It could be read before.
-            let used = resident(&statm, page).unwrap_or(0);
-            if used > bytes {
-                let mib = |n: u64| n.div_ceil(1 << 20);
-                say(format_args!(
-                    "vmdkit: {} MiB of memory are in use, and --max-memory allows {} MiB; nothing \
-                     unfinished was given its final name\n  \
-                     hint: give it more, or fewer --jobs",
-                    mib(used),
-                    mib(bytes)
-                ));
-                process::exit(Exit::Failed.code().into());
-            }
             thread::sleep(EVERY);
+            // It could be read before.
+            end_above(bytes, resident(&statm, page).unwrap_or(0));
         }
     };
     let named = thread::Builder::new().name("memory".into());
     named.spawn(look).map_err(io)?;
     Ok(())
+}
+
+fn end_above(bytes: u64, used: u64) {
+    if used <= bytes {
+        return;
+    }
+    let mib = |n: u64| n.div_ceil(1 << 20);
+    say(format_args!(
+        "vmdkit: {} MiB of memory are in use, and --max-memory allows {} MiB; nothing unfinished was \
+         given its final name\n  hint: give it more, or fewer --jobs",
+        mib(used),
+        mib(bytes)
+    ));
+    process::exit(Exit::Failed.code().into());
 }
 
 /// Bytes that are in memory now; what other processes share with this one is not counted.

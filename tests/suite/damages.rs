@@ -94,7 +94,7 @@ fn the_docs_list_them() {
          Each of these faults is planted by code (`tests/src/damages`) in a sound image, one at a \
          time, and `check --guests` must find it: under this code, at the right place, and with \
          exactly the guest files that it touches. On the sound images nothing may be found. The \
-         file systems of the images are made by their own tools.\n",
+         file systems in them are formatted by their own tools, and found sound by them or by us.\n",
     );
     for (group, all) in damages::ALL {
         text += &format!(

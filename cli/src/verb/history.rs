@@ -94,7 +94,6 @@ impl History {
             };
             match self.look(&spec, &zone, global, &mut version) {
                 Ok(()) => {}
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
                 Err(e) if e.kind() == ErrorKind::Ambiguous => return Err(e.into()),
                 Err(e) => {
                     let said = version.point.clone();
@@ -129,6 +128,7 @@ impl History {
         Ok(Exit::partial_if(failed))
     }
 
+    /// Looks at one point; an error where it cannot be told whether the file is there.
     fn look(
         &self,
         spec: &SourceSpec,
@@ -145,7 +145,7 @@ impl History {
                 Some((disk, why)) => {
                     return Err(why.context(format!("looking on {}", tree.path_of(disk))));
                 }
-                None => return Err(e),
+                None => return Ok(()),
             },
             found => found?,
         };

@@ -29,7 +29,8 @@ fn every_machine_of_a_place() {
     place(&f);
     let args = ["export", "vms", "out", "--select", "any:", "--at-once", "3"];
     let run = f
-        .run(&[&args[..], &["--allow-dir", "vms"]].concat())
+        // The shared disk lies in the directory that is named: that allows it.
+        .run(&args)
         .code(3);
     let run = run.says("2 of 3 machines exported");
     run.says("web 01 (3): failed").says("lost.vmdk");
@@ -74,4 +75,30 @@ fn generations_of_several_and_wrong_usage() {
     f.run(&["export", "vms", "x", "--select", "any:", "--at-once", "0"])
         .code(2);
     assert!(!f.path("x").exists());
+}
+
+/// A machine of which nothing is known but its name is no backup, and a disk that cannot be opened
+/// is not one that lacks the file.
+#[test]
+fn what_is_not_known_is_said() {
+    let f = Fixture::new();
+    fs::create_dir(f.path("enc")).unwrap();
+    let hidden = "displayName = \"enc\"\nencryption.keySafe = \"x\"\nencryption.data = \"y\"\n";
+    fs::write(f.path("enc/enc.vmx"), hidden).unwrap();
+    let listed = f.run(&["vm", "enc"]).code(0).out;
+    assert!(String::from_utf8_lossy(&listed).contains("ENCRYPTED"));
+    f.run(&["export", "enc", "out"])
+        .code(1)
+        .says("an encrypted one");
+    assert!(!f.path("out").exists());
+    machine(&f, "vms/a");
+    let path = f.path("vms/a/web.vmx");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(path, text + "scsi0:1.fileName = \"lost.vmdk\"\n").unwrap();
+    let said = f.run(&["history", "vms/a", "/no-such-file"]).code(3);
+    let (out, err) = (String::from_utf8_lossy(&said.out), &said.err);
+    // Its snapshots do not have the disk that is lost.
+    let states = ["absent", "absent", "unknown"].map(|s| out.matches(s).count());
+    assert_eq!(states, [2, 2, 1], "{out}");
+    assert!(err.contains("lost.vmdk"), "{err}");
 }

@@ -156,26 +156,26 @@ const LOOKS: Duration = Duration::from_millis(500);
 /// Takes a mount away: by system call where that is allowed, else through fusermount.
 pub(crate) fn detach(dir: &Path, lazy: bool) -> Result<()> {
     let until = Instant::now() + LOOKS;
-    loop {
-        match detach_now(dir, lazy) {
-            Err(e) if e.kind() == ErrorKind::Refused && Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            done => return done,
+    while is_busy(dir, lazy)? {
+        if Instant::now() >= until {
+            return Err(busy(dir));
         }
+        std::thread::sleep(Duration::from_millis(20));
     }
+    Ok(())
 }
 
-fn detach_now(dir: &Path, lazy: bool) -> Result<()> {
+/// Takes a mount away, unless it is busy.
+fn is_busy(dir: &Path, lazy: bool) -> Result<bool> {
     let flags = match lazy {
         true => UnmountFlags::DETACH | UnmountFlags::NOFOLLOW,
         false => UnmountFlags::NOFOLLOW,
     };
     match unmount(dir, flags) {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(false),
         // Not mounted any more: somebody was quicker.
-        Err(Errno::INVAL | Errno::NOENT) => Ok(()),
-        Err(Errno::BUSY) => Err(busy(dir)),
+        Err(Errno::INVAL | Errno::NOENT) => Ok(false),
+        Err(Errno::BUSY) => Ok(true),
         Err(Errno::PERM) => fusermount(dir, lazy),
         Err(e) => Err(DiskError::io("unmounting", &e.into()).file(dir.display())),
     }
@@ -191,7 +191,8 @@ fn busy(dir: &Path) -> DiskError {
         ))
 }
 
-fn fusermount(dir: &Path, lazy: bool) -> Result<()> {
+/// The same by the program that may do it for us.
+fn fusermount(dir: &Path, lazy: bool) -> Result<bool> {
     for program in ["fusermount3", "fusermount"] {
         let mut command = Command::new(program);
         command.arg("-u");
@@ -200,11 +201,11 @@ fn fusermount(dir: &Path, lazy: bool) -> Result<()> {
         }
         let output = command.arg("--").arg(dir).stdin(Stdio::null()).output();
         match output {
-            Ok(output) if output.status.success() => return Ok(()),
+            Ok(output) if output.status.success() => return Ok(false),
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stderr);
                 if text.contains("busy") {
-                    return Err(busy(dir));
+                    return Ok(true);
                 }
                 return Err(DiskError::new(ErrorKind::Refused, "unmounting")
                     .file(dir.display())

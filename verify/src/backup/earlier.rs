@@ -174,14 +174,15 @@ impl Earlier {
 /// The file is not one of the backup's: there it would be a file that the manifest does not name.
 fn refuse_place(path: &Path, dir: &Path) -> Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-    let of = |p: &Path| fs::canonicalize(p).ok();
-    match (of(parent.unwrap_or(Path::new("."))), of(dir)) {
-        (Some(place), Some(dir)) if place.starts_with(&dir) => {
-            Err(DiskError::refused("keeping what is proven")
-                .file(path.display())
-                .expected("a place outside of the backup")
-                .found("one inside of it"))
-        }
+    let parent = parent.unwrap_or(Path::new("."));
+    // Known now, and not when there is something to be kept.
+    let place = fs::canonicalize(parent)
+        .map_err(|e| DiskError::io("keeping what is proven", &e).file(parent.display()))?;
+    match fs::canonicalize(dir) {
+        Ok(dir) if place.starts_with(&dir) => Err(DiskError::refused("keeping what is proven")
+            .file(path.display())
+            .expected("a place outside of the backup")
+            .found("one inside of it")),
         _ => Ok(()),
     }
 }
