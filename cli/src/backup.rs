@@ -13,8 +13,11 @@ use convert::backup::{
 };
 use disk_io::{Disk, DiskError};
 use inventory::{FileKind, Point, Slot, vm::rfc3339};
-use proxy::{Machine, SourceSpec};
-use std::sync::Arc;
+use proxy::{Machine, SourceSpec, machine::Machines};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// What was found, and what is missing of it.
 pub(crate) struct Taken {
@@ -28,6 +31,8 @@ pub(crate) struct Taken {
     pub(crate) sources: Sources,
     /// Whether SOURCE has a manifest that says what its disks must hold.
     pub(crate) proven: bool,
+    /// The package that a machine is taken from: its manifest is not looked at yet.
+    pub(crate) package: Option<PathBuf>,
 }
 
 /// Opens SOURCE: a machine as of a restore point, or a disk.
@@ -56,7 +61,11 @@ pub(crate) fn take(
         spec.path = spec.path.join(&disk.file);
         return one_disk(&spec, expected, memory);
     }
-    match spec.machines()? {
+    let machines = match spec.machines()? {
+        Some(machines) => Some(machines),
+        None => packaged(&spec)?,
+    };
+    match machines {
         None => one_disk(&spec, None, memory),
         Some(machines) => {
             let (machine, date_used) = machines.only(spec.snapshot.as_deref())?;
@@ -66,14 +75,27 @@ pub(crate) fn take(
                 (None, Some(dir)) => Manifest::read(&dir)?,
                 _ => manifest,
             };
-            machine_parts(
+            let taken = machine_parts(
                 &spec,
                 machine,
                 wanted.as_deref(),
                 manifest,
                 (changes, memory),
-            )
+            )?;
+            Ok(Taken {
+                package: spec.package_file().map(Path::to_path_buf),
+                ..taken
+            })
         }
+    }
+}
+
+/// The machine of a package; `None` where `--disk` calls one of its disks by a name of its own.
+fn packaged(spec: &SourceSpec) -> Result<Option<Machines>, Failure> {
+    let is_place = |d: &str| d.parse::<Slot>().is_ok();
+    match spec.disk.as_deref().is_none_or(is_place) {
+        true => Ok(spec.packaged()?),
+        false => Ok(None),
     }
 }
 
@@ -109,6 +131,7 @@ fn one_disk(
         left_out: Vec::new(),
         sources: vec![opened.clone()],
         single: Some(opened),
+        package: None,
     })
 }
 
@@ -145,6 +168,7 @@ fn machine_parts(
         sources: Vec::new(),
         single: None,
         proven: manifest.is_some() && point.is_current(),
+        package: None,
     };
     for disk in &point.disks {
         if only.is_some_and(|slot| slot != disk.slot) {

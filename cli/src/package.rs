@@ -5,15 +5,22 @@ use convert::Progress;
 use disk_image::{Format, ova::Package};
 use disk_io::{DiskError, HostDir, host_dir::Allowed};
 use proxy::Source;
+use std::path::Path;
 
 /// Compares the files of a package with its manifest, if SOURCE is one and has one.
 pub(crate) fn check(source: &Source, global: &Global) -> Result<(), Failure> {
     let format = source.image().format;
     // What is looked up inside a package is no package.
-    if !matches!(format, Format::Ova | Format::Ovf) || !source.devices().is_empty() {
-        return Ok(());
+    if matches!(format, Format::Ova | Format::Ovf) && source.devices().is_empty() {
+        check_file(source.path(), global)?;
     }
-    let opened = HostDir::open_source(source.path(), &Allowed::default())?;
+    Ok(())
+}
+
+/// Compares the files of the package `path` with its manifest; whether it has one.
+pub(crate) fn check_file(path: &Path, global: &Global) -> Result<bool, Failure> {
+    let opened = HostDir::open_source(path, &Allowed::default())?;
+    let format = disk_image::probe(&*opened.disk)?.unwrap_or(Format::Ova);
     let package = Package::open(&opened, format)?;
     let bar = Bar::new(global, 0);
     let mut last = (String::new(), 0);
@@ -33,10 +40,10 @@ pub(crate) fn check(source: &Source, global: &Global) -> Result<(), Failure> {
     }
     let Some(lines) = checked else {
         output::warn("the package has no manifest: that it is what was exported is unproven");
-        return Ok(());
+        return Ok(false);
     };
     match lines.into_iter().find_map(|l| l.problem) {
-        None => Ok(()),
+        None => Ok(true),
         Some(e) => Err(e
             .hint("the package was damaged or changed; --ignore-manifest goes on regardless")
             .into()),

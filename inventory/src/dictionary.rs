@@ -22,6 +22,19 @@ enum Line {
     Other(String),
 }
 
+impl FromIterator<(String, String)> for Dictionary {
+    /// One line for each pair.
+    fn from_iter<T: IntoIterator<Item = (String, String)>>(pairs: T) -> Self {
+        let entries = pairs.into_iter();
+        Self {
+            lines: entries
+                .map(|(key, value)| Line::Entry { key, value })
+                .collect(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
 impl Dictionary {
     /// Reads a whole file. `name` is for messages.
     pub fn read(disk: &dyn Disk, name: &str) -> Result<Self> {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`dictionary`] | the lines of `key = "value"` that configurations are made of |
 //! | [`config`] | what a `.vmx` says of a machine and its disks |
+//! | [`guest_os`] | guest systems by name |
 //! | [`snapshots`] | what a `.vmsd` says of its snapshots |
 //! | [`vm`] | a machine: its configuration, its restore points, its files |
 //! | [`place`] | where machines are looked for |
@@ -17,6 +18,7 @@
 
 pub mod config;
 pub mod dictionary;
+pub mod guest_os;
 pub mod place;
 mod redo;
 pub mod scan;

@@ -1,10 +1,10 @@
 //! Datastores (`--datastore`): SOURCE and every name inside it are looked up in them.
 //!
 //! A datastore is a VMFS volume (over one or more devices, each of them any image or block
-//! device), an OVA package, or a directory of the host. Nothing outside is opened.
+//! device), a package (OVA, or an OVF descriptor with its files), or a directory of the host. Nothing outside is opened.
 
-use crate::{machine::Spot, source::SourceSpec, vmfs_place::VmfsPlace};
-use disk_image::{Format, Image, ova::Archive};
+use crate::{machine::Spot, package::PackagePlace, source::SourceSpec, vmfs_place::VmfsPlace};
+use disk_image::{Format, Image};
 use disk_io::{
     Disk, DiskError, ErrorKind, HostDir, Locate, Opened, Purpose, Result, error::escape,
     host_dir::Allowed,
@@ -100,7 +100,7 @@ pub(crate) enum Opening {
         name: Option<String>,
     },
     /// One package.
-    Package(Arc<dyn Locate>),
+    Package(PackagePlace),
 }
 
 impl Opening {
@@ -122,8 +122,8 @@ impl Opening {
                 });
             }
             let opened = HostDir::open_source(&device.path, &allowed)?;
-            if disk_image::probe(&*opened.disk)? == Some(Format::Ova) {
-                return Ok(Self::Package(Arc::new(Archive::open(&opened)?)));
+            if let Some(format @ (Format::Ova | Format::Ovf)) = disk_image::probe(&*opened.disk)? {
+                return Ok(Self::Package(PackagePlace::open(&opened, format)?));
             }
         }
         Ok(Self::Vmfs(Datastores::new(vec![volume(only, spec)?])))
@@ -170,10 +170,7 @@ impl Opening {
     /// Every datastore as a place where machines are looked for.
     pub(crate) fn places(self, allowed: &Allowed) -> Result<Vec<Arc<dyn Place>>> {
         match self {
-            Self::Package(_) => Err(DiskError::unsupported("looking for virtual machines")
-                .expected("a datastore or a directory")
-                .found("a package")
-                .hint("vmdkit info shows the disks of a package")),
+            Self::Package(place) => Ok(vec![Arc::new(place)]),
             Self::Directory { root, .. } => Ok(vec![Arc::new(HostPlace::new(&root, allowed)?)]),
             Self::Vmfs(stores) => {
                 let count = stores.volumes().count();
@@ -188,11 +185,14 @@ impl Opening {
         }
     }
 
-    /// SOURCE as a path of one of the datastores; `None` for a file of a package. A path
-    /// that several have, or none, is for [`Self::source`] to refuse.
+    /// SOURCE as a path of one of the datastores. A path that several have, or none, is for
+    /// [`Self::source`] to refuse.
     pub(crate) fn spot(self, path: &Path, allowed: &Allowed) -> Result<Option<Spot>> {
         match self {
-            Self::Package(_) => Ok(None),
+            Self::Package(place) => Ok(Some(Spot {
+                path: path.to_path_buf(),
+                place: Arc::new(place),
+            })),
             Self::Directory { root, name, .. } => Ok(Some(Spot {
                 path: in_directory(path, name.as_deref())?,
                 place: Arc::new(HostPlace::new(&root, allowed)?),

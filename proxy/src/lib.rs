@@ -31,6 +31,7 @@ pub mod machine;
 pub mod mount;
 pub mod names;
 pub mod own;
+mod package;
 pub mod path;
 pub mod resolve;
 pub mod sets;

@@ -2,6 +2,7 @@
 
 use crate::{
     datastore::{DatastoreSpec, Device, Opening},
+    package,
     source::{Source, SourceSpec},
 };
 use disk_io::{DiskError, ErrorKind, HostDir, Locate, Opened, Purpose, Result, host_dir::Allowed};
@@ -118,11 +119,13 @@ fn directory(
         false => dir.display().to_string(),
     };
     let several = |names: Vec<String>| {
-        DiskError::new(ErrorKind::Ambiguous, "opening the directory as a machine")
-            .file(shown())
-            .expected("one virtual machine, or dated backups of one")
-            .found(names.join(", "))
-            .hint("name one of them; vmdkit vm lists all")
+        let doing = "opening the directory as a machine";
+        one_of(
+            doing,
+            &shown(),
+            names,
+            "name one of them; vmdkit vm lists all",
+        )
     };
     match here.as_slice() {
         [only] => {
@@ -174,6 +177,20 @@ fn directory(
             Err(several(names.collect()))
         }
     }
+}
+
+/// There are several machines, and one is meant.
+pub(crate) fn one_of(
+    doing: &'static str,
+    place: &str,
+    names: Vec<String>,
+    hint: &str,
+) -> DiskError {
+    DiskError::new(ErrorKind::Ambiguous, doing)
+        .file(place)
+        .expected("one virtual machine, or dated backups of one")
+        .found(names.join(", "))
+        .hint(hint)
 }
 
 /// Configurations of a directory, by name and content.
@@ -239,6 +256,10 @@ impl Machines {
 }
 
 impl Machine {
+    pub(crate) fn new(vm: Vm, place: Arc<dyn Place>, spec: SourceSpec) -> Self {
+        Self { vm, place, spec }
+    }
+
     /// What its files say.
     pub fn vm(&self) -> &Vm {
         &self.vm
@@ -350,6 +371,8 @@ pub struct Scanned {
     pub inventory: Inventory,
     /// The datastores, where a disk was taken for one.
     datastores: Option<Vec<DatastoreSpec>>,
+    /// Disks of packages in it (paths relative to the place).
+    pub packaged: Vec<PathBuf>,
 }
 
 impl Scanned {
@@ -372,6 +395,7 @@ pub fn scan(spec: &SourceSpec) -> Result<Vec<Scanned>> {
                     place,
                     inventory,
                     datastores: Some(spec.datastores.clone()),
+                    packaged: Vec::new(),
                 })
             })
             .collect();
@@ -388,11 +412,16 @@ pub fn scan(spec: &SourceSpec) -> Result<Vec<Scanned>> {
     if place.list(&path).is_ok() {
         let place: Arc<dyn Place> = Arc::new(Below { place, path });
         let inventory = Inventory::scan(&*place)?;
-        return Ok(vec![Scanned {
+        let scanned = Scanned {
             place,
             inventory,
             datastores: None,
-        }]);
+            packaged: Vec::new(),
+        };
+        return Ok(match spec.datastores.is_empty() {
+            true => with_packages(scanned, spec),
+            false => vec![scanned],
+        });
     }
     // A configuration: it alone.
     let dir = path.parent().unwrap_or(Path::new("")).to_path_buf();
@@ -408,6 +437,7 @@ pub fn scan(spec: &SourceSpec) -> Result<Vec<Scanned>> {
             place,
             inventory,
             datastores: None,
+            packaged: Vec::new(),
         }]);
     }
     if !spec.datastores.is_empty() {
@@ -436,6 +466,39 @@ pub fn scan(spec: &SourceSpec) -> Result<Vec<Scanned>> {
         ..spec.clone()
     };
     scan(&as_datastore)
+}
+
+/// A directory of the host, and the packages in it as places of their own.
+fn with_packages(mut own: Scanned, spec: &SourceSpec) -> Vec<Scanned> {
+    let root = PathBuf::from(own.place.describe());
+    let is_named = |name: &Path| {
+        let extension = name.extension();
+        extension.is_some_and(|e| e.eq_ignore_ascii_case("ova") || e.eq_ignore_ascii_case("ovf"))
+    };
+    let directories = own.inventory.directories.iter();
+    let names = directories.flat_map(|(dir, listing)| {
+        let named = listing.files.iter().filter(|(n, _)| is_named(n));
+        named.map(move |(name, _)| dir.join(name))
+    });
+    let names: Vec<PathBuf> = names.collect();
+    let mut packages = Vec::new();
+    for name in names {
+        match package::find(&root.join(&name), spec) {
+            Ok(None) => {}
+            Ok(Some(found)) => {
+                let dir = name.parent().unwrap_or(Path::new(""));
+                own.packaged.extend(found.files.iter().map(|f| dir.join(f)));
+                packages.push(Scanned {
+                    place: found.place,
+                    inventory: found.inventory,
+                    datastores: Some(found.inside.datastores),
+                    packaged: Vec::new(),
+                });
+            }
+            Err(e) => own.inventory.warnings.push(e.to_string()),
+        }
+    }
+    std::iter::once(own).chain(packages).collect()
 }
 
 impl Scanned {

@@ -136,7 +136,10 @@ impl Tree {
 
     fn of_source(spec: &SourceSpec, options: TreeOptions) -> Result<Self> {
         let Some(machines) = spec.machines()? else {
-            return Self::new(Arc::new(Source::open_disk(spec)?), options);
+            return match Self::of_package(spec, &options)? {
+                Some(tree) => Ok(tree),
+                None => Self::new(Arc::new(Source::open_disk(spec)?), options),
+            };
         };
         if spec.disk.is_some() {
             return Self::new(Arc::new(Source::open(spec)?), options);
@@ -166,6 +169,31 @@ impl Tree {
             }
         }
         Ok(tree)
+    }
+
+    /// The tree of a package with several disks: that of its machine, or one directory for each.
+    /// One that has a single disk is that disk.
+    fn of_package(spec: &SourceSpec, options: &TreeOptions) -> Result<Option<Self>> {
+        if spec.disk.is_some() {
+            return Ok(None);
+        }
+        let machines = spec.package_machines()?;
+        let disks = machines.iter().flat_map(|m| &m.vm().points);
+        if disks.map(|p| p.disks.len()).sum::<usize>() < 2 {
+            return Ok(None);
+        }
+        let mut tree = Self::empty(options.clone());
+        if let [only] = machines.as_slice() {
+            tree.warnings.extend_from_slice(&only.vm().warnings);
+            tree.current = Some(tree.add_machine(OwnTree::ROOT, only));
+            return Ok(Some(tree));
+        }
+        for machine in &machines {
+            let name = Name::from(machine.vm().name().as_str());
+            let dir = tree.own.add(OwnTree::ROOT, &name, Own::Directory);
+            tree.add_machine(dir, machine);
+        }
+        Ok(Some(tree))
     }
 
     /// The restore points of a machine below `dir`: the directory of the present one.

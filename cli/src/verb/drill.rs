@@ -374,7 +374,10 @@ type Disks = Vec<(String, Arc<Source>)>;
 fn disks(spec: &SourceSpec) -> Result<(Disks, bool), Failure> {
     let machines = match spec.disk.is_some() {
         true => None,
-        false => spec.machines()?,
+        false => match spec.machines()? {
+            Some(machines) => Some(machines),
+            None => spec.packaged()?,
+        },
     };
     let Some(machines) = machines else {
         let source = Arc::new(Source::open(spec)?);

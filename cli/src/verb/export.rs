@@ -393,8 +393,13 @@ impl Export {
 
     fn take(&self, global: &Global) -> Result<Taken, Failure> {
         let taken = take(&self.source, global, Changes::default(), self.with_memory)?;
-        if let Some(source) = taken.single.as_ref().filter(|_| !self.ignore_manifest) {
-            package::check(source, global)?;
+        match (&taken.single, &taken.package) {
+            _ if self.ignore_manifest => {}
+            (Some(source), _) => package::check(source, global)?,
+            (None, Some(path)) => {
+                package::check_file(path, global)?;
+            }
+            (None, None) => {}
         }
         let mut taken = taken;
         if self.used_only {

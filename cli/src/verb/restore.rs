@@ -6,6 +6,7 @@ use crate::{
     exit::{Exit, Failure},
     guest::{self, GuestJson},
     output::{Out, human},
+    package,
     progress::Bar,
     signals, spool,
 };
@@ -28,10 +29,12 @@ Examples:
   vmdkit restore BACKUP ./copy --name copy --uuid new --mac new   beside the original
   ssh host 'cat web01.tar' | vmdkit restore - ./web01         what export - wrote
   vmdkit restore /archive/vcb/web01 ./web01 --subformat vmfs
+  vmdkit restore appliance.ova ./appliance
+  vmdkit restore -D vapp.ova db01.vmx ./db01                 one of a package's machines
 
-SOURCE is a backup of ours, a machine's directory, or one that VMware Consolidated Backup or
-ESX 2 left behind: whatever has a configuration and its disks. Where it has a manifest, what
-is written is compared with it, and nothing is left if it differs.")]
+SOURCE is a backup of ours, a machine's directory, one that VMware Consolidated Backup or
+ESX 2 left behind, or a package (OVA, OVF), of which a configuration is made. Where it has a
+manifest, what is written is compared with it, and nothing is left if it differs.")]
 pub(crate) struct Restore {
     #[command(flatten)]
     source: SourceArgs,
@@ -50,6 +53,9 @@ pub(crate) struct Restore {
     /// Keep the addresses of its network adapters, or let the host give new ones
     #[arg(long, value_enum, default_value_t = Keep::Keep)]
     mac: Keep,
+    /// Restore a package (OVA, OVF) whose files are not what its manifest says
+    #[arg(long)]
+    ignore_manifest: bool,
     /// Take the machine's saved memory along, so that it goes on where it was
     #[arg(long)]
     with_memory: bool,
@@ -117,7 +123,10 @@ impl Restore {
         if let Some(dir) = &spooled {
             args.source = dir.path().to_path_buf();
         }
-        let taken = take(&args, global, changes, self.with_memory)?;
+        let mut taken = take(&args, global, changes, self.with_memory)?;
+        if let Some(path) = taken.package.as_ref().filter(|_| !self.ignore_manifest) {
+            taken.proven = package::check_file(path, global)?;
+        }
         let missing = taken.tell();
         let state = guest::of(&taken.sources);
         guest::tell(&state);

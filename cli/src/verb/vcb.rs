@@ -212,8 +212,16 @@ fn select(host: &OsStr, selector: &str, global: &Global) -> Result<Vec<Selected>
     let spec = spec_of(&SourceArgs { source, how }, global)?;
     let mut found = Vec::new();
     for scanned in scan(&spec)? {
+        // A package in the directory is a datastore of its own.
+        let package = scanned
+            .datastores()
+            .filter(|_| dir)
+            .map(|_| scanned.place.describe());
         for vm in scanned.inventory.select(selector) {
-            found.push(selected(vm, host, dir, in_datastore));
+            found.push(match &package {
+                Some(path) => selected(vm, OsStr::new(path), false, true),
+                None => selected(vm, host, dir, in_datastore),
+            });
         }
     }
     Ok(found)

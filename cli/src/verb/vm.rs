@@ -25,12 +25,16 @@ use std::{
 };
 
 /// List virtual machines: their disks, snapshots and files, and what no machine uses
+///
+/// Packages (OVA, OVF) are looked into: what a descriptor says of a machine is shown as its
+/// configuration would say it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   vmdkit vm /backups                        every machine below a directory
   vmdkit vm -D lun.img                      every machine of a datastore
   vmdkit vm web01/web01.vmx
+  vmdkit vm appliance.ova
   vmdkit vm --select name:web01 /backups
   vmdkit vm --json /backups | jq -r '.places[].vms[] | .name, .points[].name'
 
@@ -153,8 +157,9 @@ impl Vm {
         match self.json {
             true => out.document(&Json { places })?,
             false => {
+                let several = places.len() > 1;
                 for place in &places {
-                    print_place(&mut out, place)?;
+                    print_place(&mut out, place, several, found)?;
                 }
             }
         }
@@ -171,7 +176,7 @@ impl Vm {
 
     fn place(&self, scanned: &Scanned, spec: &SourceSpec) -> Result<PlaceJson, Failure> {
         let inventory = &scanned.inventory;
-        let mut used = BTreeSet::new();
+        let mut used: BTreeSet<PathBuf> = scanned.packaged.iter().cloned().collect();
         let mut known = BTreeMap::new();
         let mut vms = Vec::new();
         for vm in &inventory.vms {
@@ -344,11 +349,17 @@ fn is_broken(place: &PlaceJson) -> bool {
     !place.warnings.is_empty() || disks.any(|d| d.error.is_some() && d.raw_device.is_none())
 }
 
-fn print_place(out: &mut Out, place: &PlaceJson) -> Result<(), Failure> {
+/// `several` of them are shown, and machines are `found` in one at least.
+fn print_place(
+    out: &mut Out,
+    place: &PlaceJson,
+    several: bool,
+    found: bool,
+) -> Result<(), Failure> {
     for vm in &place.vms {
-        print_vm(out, vm)?;
+        print_vm(out, vm, several.then_some(place.place.as_str()))?;
     }
-    if place.vms.is_empty() {
+    if place.vms.is_empty() && !found {
         out.line(format!("{}: no virtual machines", escape(&place.place)))?;
     }
     for shared in &place.shared_disks {
@@ -364,8 +375,10 @@ fn print_place(out: &mut Out, place: &PlaceJson) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print_vm(out: &mut Out, vm: &VmJson) -> Result<(), Failure> {
-    let mut line = format!("{}: {}", escape(&vm.name), escape(&vm.config));
+fn print_vm(out: &mut Out, vm: &VmJson, place: Option<&str>) -> Result<(), Failure> {
+    let place = place.map(|p| format!("{p} ")).unwrap_or_default();
+    let config = escape(&format!("{place}{}", vm.config));
+    let mut line = format!("{}: {config}", escape(&vm.name));
     let facts = [
         vm.guest_os.clone(),
         vm.hardware_version.map(|v| format!("hardware {v}")),

@@ -2,12 +2,15 @@
 
 use super::PackagedDisk;
 use crate::backup::Parts;
-use inventory::{Bus, Dictionary, Slot};
+use inventory::{Bus, Dictionary, Slot, guest_os};
 use quick_xml::escape::escape;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What VMware's own packages name a streamOptimized VMDK.
 const FORMAT: &str = "http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized";
+
+/// Not one of CIM's, and after all of them.
+const CORES: &str = "~CoresPerSocket";
 
 /// Numbers of resource types (CIM).
 mod resource {
@@ -40,8 +43,13 @@ impl Item {
     fn text(&self) -> String {
         let mut out = "      <Item>\n".to_owned();
         for (key, value) in &self.0 {
+            // VMware's own come after those of the standard, as its names come after.
+            let (key, prefix, optional) = match *key {
+                CORES => ("CoresPerSocket", "vmw", " ovf:required=\"false\""),
+                key => (key, "rasd", ""),
+            };
             out.push_str(&format!(
-                "        <rasd:{key}>{}</rasd:{key}>\n",
+                "        <{prefix}:{key}{optional}>{}</{prefix}:{key}>\n",
                 escape(value)
             ));
         }
@@ -99,16 +107,17 @@ pub(super) fn text(parts: &Parts, disks: &[PackagedDisk]) -> String {
     }
     out.push_str(&format!(
         "  <VirtualSystem ovf:id=\"{0}\">\n    <Info>A virtual machine</Info>\n    <Name>{0}</Name>\n\
-         \x20   <OperatingSystemSection ovf:id=\"{1}\" vmw:osType=\"{2}\">\n      <Info>The guest's system</Info>\n    </OperatingSystemSection>\n\
+         {4}\x20   <OperatingSystemSection ovf:id=\"{1}\" vmw:osType=\"{2}\">\n      <Info>The guest's system</Info>\n    </OperatingSystemSection>\n\
          \x20   <VirtualHardwareSection>\n      <Info>The hardware</Info>\n      <System>\n\
          \x20       <vssd:ElementName>Virtual Hardware Family</vssd:ElementName>\n\
          \x20       <vssd:InstanceID>0</vssd:InstanceID>\n\
          \x20       <vssd:VirtualSystemIdentifier>{0}</vssd:VirtualSystemIdentifier>\n\
          \x20       <vssd:VirtualSystemType>vmx-{3:02}</vssd:VirtualSystemType>\n      </System>\n",
         escape(name),
-        os_number(os),
-        escape(os_type(os)),
+        guest_os::number(os),
+        escape(guest_os::in_package(os)),
         hardware(config),
+        annotation(config),
     ));
     for item in items(parts, disks, config, &adapters) {
         out.push_str(&item.text());
@@ -121,8 +130,24 @@ pub(super) fn text(parts: &Parts, disks: &[PackagedDisk]) -> String {
             "      <vmw:Config ovf:required=\"false\" vmw:key=\"firmware\" vmw:value=\"efi\"/>\n",
         );
     }
+    if config.flag("uefi.secureBoot.enabled") == Some(true) {
+        out.push_str(
+            "      <vmw:Config ovf:required=\"false\" vmw:key=\"bootOptions.efiSecureBootEnabled\" vmw:value=\"true\"/>\n",
+        );
+    }
     out.push_str("    </VirtualHardwareSection>\n  </VirtualSystem>\n</Envelope>\n");
     out
+}
+
+/// What the user wrote of the machine.
+fn annotation(config: &Dictionary) -> String {
+    let Some(notes) = config.text("annotation") else {
+        return String::new();
+    };
+    format!(
+        "    <AnnotationSection>\n      <Info>Notes</Info>\n      <Annotation>{}</Annotation>\n    </AnnotationSection>\n",
+        escape(notes)
+    )
 }
 
 /// The hardware version; 7 is what everything takes that is in use.
@@ -138,12 +163,14 @@ fn items(
     adapters: &[Adapter],
 ) -> Vec<Item> {
     let cpus = config.number("numvcpus").unwrap_or(1).max(1).to_string();
+    let cores = config.number("cpuid.coresPerSocket").unwrap_or(1).max(1);
     let memory = config.number("memsize").unwrap_or(1024).max(4).to_string();
     let mut all = vec![
         Item::new(resource::CPU, 1, &format!("{cpus} virtual CPU(s)"))
             .with("AllocationUnits", "hertz * 10^6")
             .with("Description", "Number of virtual CPUs")
-            .with("VirtualQuantity", &cpus),
+            .with("VirtualQuantity", &cpus)
+            .with(CORES, &cores.to_string()),
         Item::new(resource::MEMORY, 2, &format!("{memory}MB of memory"))
             .with("AllocationUnits", "byte * 2^20")
             .with("Description", "Memory size")
@@ -246,65 +273,4 @@ fn adapters(config: &Dictionary) -> Vec<Adapter> {
             }
         })
         .collect()
-}
-
-/// VMware's name of a guest system in packages, from that in configurations:
-/// `rhel7-64` is `rhel7_64Guest`.
-fn os_type(os: Option<&str>) -> String {
-    let os = os.unwrap_or_default();
-    let (base, wide) = match os.strip_suffix("-64") {
-        Some(base) => (base, true),
-        None => (os, false),
-    };
-    let base = match base.to_ascii_lowercase().as_str() {
-        "" | "other" if wide => return "otherGuest64".into(),
-        "" | "other" => return "otherGuest".into(),
-        "otherlinux" => "otherLinux".to_owned(),
-        lower => match lower.strip_suffix("srv") {
-            Some(windows) => format!("{windows}Server"),
-            None => base.to_owned(),
-        },
-    };
-    match (wide, base.ends_with(|c: char| c.is_ascii_digit())) {
-        (false, _) => format!("{base}Guest"),
-        (true, true) => format!("{base}_64Guest"),
-        (true, false) => format!("{base}64Guest"),
-    }
-}
-
-/// CIM's number: Linux, Linux of 64 bits, another of 64 bits, another.
-fn os_number(os: Option<&str>) -> u32 {
-    let os = os.unwrap_or_default().to_ascii_lowercase();
-    let wide = os.contains("64");
-    let linux = [
-        "linux", "ubuntu", "debian", "centos", "rhel", "sles", "suse", "fedora", "oracle", "photon",
-    ];
-    match (linux.iter().any(|l| os.contains(l)), wide) {
-        (true, true) => 101,
-        (true, false) => 36,
-        (false, true) => 102,
-        (false, false) => 1,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_guest_systems() {
-        for (config, package) in [
-            ("ubuntu-64", "ubuntu64Guest"),
-            ("rhel7-64", "rhel7_64Guest"),
-            ("windows9srv-64", "windows9Server64Guest"),
-            ("windows9-64", "windows9_64Guest"),
-            ("winNetStandard", "winNetStandardGuest"),
-            ("otherlinux-64", "otherLinux64Guest"),
-            ("other", "otherGuest"),
-            ("other-64", "otherGuest64"),
-        ] {
-            assert_eq!(os_type(Some(config)), package);
-        }
-        assert_eq!(os_type(None), "otherGuest");
-    }
 }

@@ -2,6 +2,7 @@
 
 mod archive;
 mod gzip;
+pub mod hardware;
 mod manifest;
 mod ovf;
 mod package;
@@ -11,7 +12,8 @@ mod tests;
 
 pub use archive::Archive;
 pub use gzip::UNPACK_LIMIT;
+pub use hardware::{Drive, System};
 pub use manifest::{Algorithm, Checked, Entry, verify_manifest};
-pub use ovf::{Descriptor, Drive, File, VirtualDisk};
+pub use ovf::{Descriptor, File, VirtualDisk};
 pub use package::Package;
 pub use tar::Member;

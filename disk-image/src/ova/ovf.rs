@@ -1,5 +1,6 @@
-//! The descriptor of an appliance, as far as disks are concerned.
+//! The descriptor of an appliance: its files, its disks, its machines.
 
+use super::hardware::{self, Item, System};
 use disk_io::{Disk, DiskError, Result};
 use quick_xml::{
     Reader, XmlVersion,
@@ -11,6 +12,8 @@ const MAX_LEN: u64 = 16 << 20;
 const MAX_DEPTH: usize = 128;
 /// How many files, disks or pieces of hardware one descriptor may have.
 const MAX_ITEMS: usize = 65_536;
+/// Bytes of a text that are kept: notes on a machine are the longest.
+const MAX_TEXT: usize = 64 << 10;
 
 /// A file of the package.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,44 +45,15 @@ pub struct VirtualDisk {
     pub format: Option<String>,
 }
 
-/// A disk at its place in a virtual machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Drive {
-    /// The machine.
-    pub system: String,
-    /// The disk.
-    pub disk: String,
-    /// `scsi`, `ide`, `sata` or `nvme`, if its controller is known.
-    pub bus: Option<&'static str>,
-    /// Which controller of that kind.
-    pub controller: Option<u32>,
-    /// Which place on the controller.
-    pub unit: Option<u32>,
-}
-
-/// What an OVF descriptor says of disks.
+/// What an OVF descriptor says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Descriptor {
     /// The files of the package.
     pub files: Vec<File>,
     /// The disks.
     pub disks: Vec<VirtualDisk>,
-    /// The disks of each machine.
-    pub drives: Vec<Drive>,
-    /// The machines, by id.
-    pub systems: Vec<String>,
-}
-
-/// A hardware item while it is read.
-#[derive(Clone, Debug, Default)]
-struct Item {
-    instance: String,
-    parent: String,
-    kind: String,
-    subtype: String,
-    host: String,
-    address: String,
-    unit: String,
+    /// The machines, in the order of the descriptor.
+    pub systems: Vec<System>,
 }
 
 impl Descriptor {
@@ -137,6 +111,11 @@ impl Descriptor {
                 .found("none"));
         }
         Ok(parser.found)
+    }
+
+    /// Every disk at its place, machine by machine.
+    pub fn drives(&self) -> impl Iterator<Item = &hardware::Drive> {
+        self.systems.iter().flat_map(|s| &s.drives)
     }
 
     /// The file of a disk.
@@ -198,10 +177,11 @@ struct Parser {
     path: Vec<String>,
     text: String,
     found: Descriptor,
-    system: Vec<String>,
+    /// Machines that are being read, the innermost last.
+    system: Vec<System>,
     item: Option<Item>,
-    /// Controllers and drives of the machine that is being read.
-    items: Vec<Item>,
+    /// Hardware and settings of all machines, counted.
+    pieces: usize,
     seen_envelope: bool,
 }
 
@@ -216,8 +196,7 @@ impl Parser {
             .files
             .len()
             .saturating_add(self.found.disks.len())
-            .saturating_add(self.items.len())
-            .saturating_add(self.found.drives.len());
+            .saturating_add(self.pieces);
         if total > MAX_ITEMS {
             return Err(format!("more than {MAX_ITEMS} items"));
         }
@@ -253,25 +232,53 @@ impl Parser {
                 self.found.disks.push(disk);
             }
             (_, "VirtualSystem") => {
-                let mut id = String::new();
+                let mut system = System::default();
                 attributes(e, |key, value| {
                     if key == "id" {
-                        id = value;
+                        system.id = value;
                     }
                 })?;
-                self.found.systems.push(id.clone());
-                self.system.push(id);
+                self.pieces = self.pieces.saturating_add(1);
+                self.system.push(system);
+            }
+            (_, "OperatingSystemSection") => {
+                let mut unused = System::default();
+                let system = self.system.last_mut().unwrap_or(&mut unused);
+                attributes(e, |key, value| match key {
+                    "id" => system.os_number = value.trim().parse().ok(),
+                    "osType" => system.os_type = Some(value),
+                    _ => {}
+                })?;
+            }
+            (_, "ExtraConfig" | "Config") if self.item.is_none() => {
+                let (mut key, mut text) = (String::new(), String::new());
+                attributes(e, |name, value| match name {
+                    "key" => key = value,
+                    "value" => text = value,
+                    _ => {}
+                })?;
+                if let Some(system) = self.system.last_mut() {
+                    self.pieces = self.pieces.saturating_add(1);
+                    match name {
+                        "Config" => system.settings.push((key, text)),
+                        _ => system.extra.push((key, text)),
+                    }
+                }
             }
             (_, "Item" | "StorageItem") => self.item = Some(Item::default()),
             _ => {}
         }
-        self.path.push(name.to_string());
-        self.text.clear();
+        self.enter(name);
         Ok(())
     }
 
+    fn enter(&mut self, name: &str) {
+        self.path.push(name.to_string());
+        self.text.clear();
+    }
+
     fn text(&mut self, text: &str) {
-        if self.item.is_some() && self.text.len() < 4096 {
+        if self.text.len() < MAX_TEXT {
             self.text.push_str(text);
         }
     }
@@ -288,17 +295,36 @@ impl Parser {
                 "HostResource" => item.host = text,
                 "AddressOnParent" => item.unit = text,
                 "Address" => item.address = text,
+                "VirtualQuantity" => item.quantity = text.parse().ok(),
+                "AllocationUnits" => item.unit_bytes = unit(&text),
+                "Connection" => item.connection = text,
+                "AutomaticAllocation" => item.at_start = text.eq_ignore_ascii_case("true"),
+                "CoresPerSocket" => item.cores_per_socket = text.parse().ok(),
+                "Item" | "StorageItem" => {
+                    self.pieces = self.pieces.saturating_add(1);
+                    let item = self.item.take();
+                    if let Some(system) = self.system.last_mut() {
+                        system.items.extend(item);
+                    }
+                }
                 _ => {}
             }
+            return;
         }
-        match name.as_str() {
-            "Item" | "StorageItem" => self.items.extend(self.item.take()),
-            "VirtualSystem" => {
-                let system = self.system.pop().unwrap_or_default();
-                let items = std::mem::take(&mut self.items);
-                drives(&system, &items, &mut self.found.drives);
+        let parent = self.path.last().map_or("", String::as_str);
+        if name == "VirtualSystem" {
+            let mut system = self.system.pop().unwrap_or_default();
+            system.drives = hardware::drives(&system.items);
+            self.found.systems.push(system);
+        } else if let Some(system) = self.system.last_mut() {
+            let some = Some(text).filter(|t| !t.is_empty());
+            match (parent, name.as_str()) {
+                ("VirtualSystem", "Name") => system.name = some,
+                ("AnnotationSection", "Annotation") => system.annotation = some,
+                ("OperatingSystemSection", "Description") => system.os_description = some,
+                ("System", "VirtualSystemType") => system.hardware = some,
+                _ => {}
             }
-            _ => {}
         }
     }
 }
@@ -315,48 +341,6 @@ fn attributes(
         take(attribute.key.local_name().into_inner(), value.into_owned());
     }
     Ok(())
-}
-
-/// Which bus a controller is.
-fn bus(item: &Item) -> Option<&'static str> {
-    let subtype = item.subtype.to_ascii_lowercase();
-    match item.kind.as_str() {
-        "5" => Some("ide"),
-        "6" => Some("scsi"),
-        "20" if subtype.contains("nvme") => Some("nvme"),
-        "20" => Some("sata"),
-        _ => None,
-    }
-}
-
-/// Disks with their controllers, which are numbered in their order for each bus.
-fn drives(system: &str, items: &[Item], into: &mut Vec<Drive>) {
-    for item in items.iter().filter(|i| i.kind == "17") {
-        let resource = item.host.strip_prefix("ovf:").unwrap_or(&item.host);
-        let Some(disk) = resource.strip_prefix("/disk/") else {
-            continue;
-        };
-        let parent = items
-            .iter()
-            .find(|i| i.instance == item.parent && bus(i).is_some());
-        let bus = parent.and_then(bus);
-        let controller = parent.map(|parent| {
-            let before = items.iter().take_while(|i| i.instance != parent.instance);
-            let counted = before.filter(|i| self::bus(i) == bus).count();
-            // IDE channels say which they are; other controllers are counted.
-            parent
-                .address
-                .parse()
-                .unwrap_or(u32::try_from(counted).unwrap_or(u32::MAX))
-        });
-        into.push(Drive {
-            system: system.to_string(),
-            disk: disk.to_string(),
-            bus,
-            controller,
-            unit: item.unit.parse().ok(),
-        });
-    }
 }
 
 /// `byte * 2^20` and the like, in bytes.
@@ -417,12 +401,12 @@ mod tests {
         assert_eq!(d.files[0].href, "a&b.vmdk");
         assert_eq!(d.files[0].compression.as_deref(), Some("gzip"));
         assert_eq!(d.disks[0].capacity, Some(2 << 20));
-        let drive = &d.drives[0];
+        let drive = &d.systems[0].drives[0];
         assert_eq!(
             (drive.bus, drive.controller, drive.unit),
             (Some("scsi"), Some(1), Some(3))
         );
-        assert_eq!(drive.system, "vm");
+        assert_eq!(d.systems[0].id, "vm");
         let wide: Vec<u8> = std::iter::once(0xfeff)
             .chain(SMALL.encode_utf16())
             .flat_map(u16::to_be_bytes)

@@ -91,7 +91,7 @@ impl Package {
 
     /// Where a disk is, in every machine that has it: `scsi0:1`.
     fn places<'a>(&'a self, disk: &'a VirtualDisk) -> impl Iterator<Item = String> + 'a {
-        let drives = self.descriptor.drives.iter();
+        let drives = self.descriptor.drives();
         drives.filter(|d| d.disk == disk.id).filter_map(|d| {
             let (bus, controller, unit) = (d.bus?, d.controller?, d.unit?);
             Some(format!("{bus}{controller}:{unit}"))
