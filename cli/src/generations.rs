@@ -3,15 +3,16 @@
 
 use crate::{
     exit::Failure,
+    image_format::subformat_like,
     output::{say, warn},
 };
 use convert::{
     NoProgress,
-    backup::{Manifest, manifest},
+    backup::{Child, Manifest, Whole, manifest},
     place::TEMP_PREFIX,
 };
 use disk_io::{DiskError, Result, output::write_error};
-use proxy::SourceSpec;
+use proxy::{Source, SourceSpec};
 use rustix::{
     fs::{FlockOperation, Mode, OFlags},
     io::Errno,
@@ -23,6 +24,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use verify::backup::Options;
+use vmdk::writer::{self, Identity};
 
 /// What says to scripts that a generation is complete and proven.
 pub(crate) const DONE: &str = ".done";
@@ -61,12 +63,87 @@ impl Lock {
 }
 
 /// Proves the new backup; then marks it as done and removes the oldest generations of the same
-/// machine or disk, but for `keep` and those that they build on. Gives the names of what was
-/// removed.
+/// machine or disk, but for `keep` and those that they build on; with `merge` those that they build
+/// on too, once they are whole themselves.
 ///
 /// # Errors
 /// `Corrupt` if the new one is not proven: nothing is removed then.
-pub(crate) fn expire(dest: &Path, keep: usize, jobs: usize) -> Result<Vec<String>, Failure> {
+pub(crate) fn expire(
+    dest: &Path,
+    keep: usize,
+    merge: bool,
+    jobs: usize,
+) -> Result<Expired, Failure> {
+    let mut expired = Expired::default();
+    if !prove(dest, jobs)? {
+        warn("not all of the new backup could be proven: no older one is removed");
+        return Ok(expired);
+    }
+    let Some(new) = Manifest::read(dest)? else {
+        return Ok(expired);
+    };
+    mark(dest, &new)?;
+    let Some(mut siblings) = siblings(dest)? else {
+        return Ok(expired);
+    };
+    if merge {
+        for n in to_merge(dest, &new, keep, &siblings) {
+            let Some(one) = siblings.get_mut(n) else {
+                continue;
+            };
+            match whole(&one.path, &one.manifest, jobs) {
+                Ok(None) => {}
+                Ok(Some(manifest)) => {
+                    expired.merged.push(one.path.display().to_string());
+                    one.manifest = manifest;
+                }
+                // It goes on building on what it did.
+                Err(e) => {
+                    e.tell();
+                }
+            }
+        }
+    }
+    let (mut going, spared) = superfluous(dest, &new, keep, &siblings);
+    if spared > 0 {
+        let how = match merge {
+            true => "",
+            false => ", or are merged into them (--merge)",
+        };
+        warn(format!(
+            "--keep {keep}: {spared} older backups stay, since newer ones build on them; they go when \
+             the newest are whole backups{how}"
+        ));
+    }
+    let removed = &mut expired.removed;
+    // Those that others build on go after these, and stay if one of these does.
+    while let Some(next) = going.iter().position(|n| {
+        let is_base = |other: &usize| siblings.get(*other).and_then(Generation::base);
+        let name = siblings.get(*n).map(|g| g.name.as_os_str());
+        !going.iter().any(|other| is_base(other) == name)
+    }) {
+        let next = going.remove(next);
+        let Some(old) = siblings.get(next) else {
+            continue;
+        };
+        match remove(&old.path) {
+            Ok(true) => removed.push(old.path.display().to_string()),
+            Ok(false) => spare(&mut going, &siblings, old),
+            // The new backup is good, whatever becomes of an old one.
+            Err(e) => {
+                warn(e.to_string());
+                spare(&mut going, &siblings, old);
+            }
+        }
+    }
+    Ok(expired)
+}
+
+/// Proves a backup that was just written; whether all of it could be.
+///
+/// # Errors
+/// `Corrupt` where it is not what was written.
+fn prove(dest: &Path, jobs: usize) -> Result<bool, Failure> {
     let mut spec = SourceSpec {
         path: dest.to_path_buf(),
         ..SourceSpec::default()
@@ -96,48 +173,86 @@ pub(crate) fn expire(dest: &Path, keep: usize, jobs: usize) -> Result<Vec<String
             ))
             .into());
     }
-    if verified.is_partial() {
-        warn("not all of the new backup could be proven: no older one is removed");
-        return Ok(Vec::new());
+    Ok(!verified.is_partial())
+}
+
+/// Says to scripts that a backup is complete and proven.
+fn mark(dir: &Path, manifest: &Manifest) -> Result<()> {
+    let done = dir.join(DONE);
+    fs::write(&done, format!("{}\n", manifest.created))
+        .map_err(|e| write_error("writing", &done, &e))
+}
+
+/// Makes the backup `dir`, which builds on another, a whole one of the same name: with the same
+/// contents and content ids, so that others go on building on it. `None` if it is left, since it
+/// holds what is no part of the backup.
+fn whole(dir: &Path, old: &Manifest, jobs: usize) -> Result<Option<Manifest>, Failure> {
+    if holds_more(dir, old)? {
+        return Ok(None);
     }
-    let Some(new) = Manifest::read(dest)? else {
-        return Ok(Vec::new());
-    };
-    let done = dest.join(DONE);
-    fs::write(&done, format!("{}\n", new.created))
-        .map_err(|e| write_error("writing", &done, &e))?;
-    let Some(siblings) = siblings(dest)? else {
-        return Ok(Vec::new());
-    };
-    let (mut going, spared) = superfluous(dest, &new, keep, &siblings);
-    if spared > 0 {
-        warn(format!(
-            "--keep {keep}: {spared} older backups stay, since newer ones build on them; they go when \
-             the newest are whole backups"
-        ));
-    }
-    let mut removed = Vec::new();
-    // Those that others build on go after these, and stay if one of these does.
-    while let Some(next) = going.iter().position(|n| {
-        let is_base = |other: &usize| siblings.get(*other).and_then(Generation::base);
-        let name = siblings.get(*n).map(|g| g.name.as_os_str());
-        !going.iter().any(|other| is_base(other) == name)
-    }) {
-        let next = going.remove(next);
-        let Some(old) = siblings.get(next) else {
-            continue;
+    let mut children = Vec::new();
+    for disk in old.disks.iter().filter(|d| d.parent.is_some()) {
+        let mut spec = SourceSpec {
+            path: dir.join(&disk.file),
+            ..SourceSpec::default()
         };
-        match remove(&old.path) {
-            Ok(true) => removed.push(old.path.display().to_string()),
-            Ok(false) => spare(&mut going, &siblings, old),
-            // The new backup is good, whatever becomes of an old one.
-            Err(e) => {
-                warn(e.to_string());
-                spare(&mut going, &siblings, old);
-            }
-        }
+        crate::since::allow(&mut spec)?;
+        children.push(child(disk.file.clone(), &Source::open(&spec)?)?);
     }
-    Ok(removed)
+    say(format_args!(
+        "making {} whole, so that what it builds on can go",
+        dir.display()
+    ));
+    let whole = Whole::write(dir, old, &children, jobs, &NoProgress)?;
+    drop(children);
+    if !prove(whole.path(), jobs)? {
+        return Err(DiskError::corrupt("making a backup whole")
+            .file(dir.display())
+            .expected("one that can be proven")
+            .found("one that cannot, in part")
+            .into());
+    }
+    let manifest = whole.manifest.clone();
+    mark(whole.path(), &manifest)?;
+    whole.replace()?;
+    Ok(Some(manifest))
+}
+
+/// A disk that is a child of an earlier backup's, to be written whole: in the subformat that the
+/// chain begins with, with the content id that it has.
+fn child(file: String, source: &Source) -> Result<Child> {
+    let unfit = || {
+        DiskError::unsupported("making a backup whole")
+            .file(&file)
+            .expected("a VMDK with a content id")
+            .found("something else")
+    };
+    let links = source.image().vmdk.as_ref().map(|v| v.links());
+    let links = links.ok_or_else(unfit)?;
+    let (first, last) = links.first().zip(links.last()).ok_or_else(unfit)?;
+    let extents = first.extents.iter().filter_map(|e| e.file.as_ref());
+    let names = std::iter::once(&first.path).chain(extents);
+    let names = names.filter_map(|p| p.file_name()?.to_str().map(str::to_owned));
+    let mut files: Vec<String> = names.collect();
+    files.sort();
+    files.dedup();
+    let subformat = subformat_like(last.create_type.as_deref(), false);
+    let identity = Identity::new(first.cid.ok_or_else(unfit)?);
+    Ok(Child {
+        file,
+        files,
+        disk: source.disk().clone(),
+        options: writer::Options::new(subformat, identity),
+    })
+}
+
+/// What became of older backups.
+#[derive(Debug, Default)]
+pub(crate) struct Expired {
+    /// Those that were removed.
+    pub(crate) removed: Vec<String>,
+    /// Those that were made whole.
+    pub(crate) merged: Vec<String>,
 }
 
 struct Generation {
@@ -149,6 +264,11 @@ struct Generation {
 }
 
 impl Generation {
+    /// Whether it is a proven one of the same machine or disk, with no disk that the new one lacks.
+    fn is_of(&self, new: &Manifest) -> bool {
+        self.done && same(&self.manifest, new) && holds(new, &self.manifest)
+    }
+
     /// The name of what it builds on.
     fn base(&self) -> Option<&OsStr> {
         let since = self.manifest.since.as_ref();
@@ -192,20 +312,11 @@ fn siblings(dest: &Path) -> Result<Option<Vec<Generation>>> {
     Ok(Some(all))
 }
 
-/// Generations that can go, by their place in the list: proven ones of the same machine or disk,
-/// but for the newest and those that any other backup there builds on; and how many those are.
-fn superfluous(
-    dest: &Path,
-    new: &Manifest,
-    keep: usize,
-    all: &[Generation],
-) -> (Vec<usize>, usize) {
+/// Proven generations of the same machine or disk but for the newest, by their place in the list.
+fn older(dest: &Path, new: &Manifest, keep: usize, all: &[Generation]) -> Vec<usize> {
     let made = dest.file_name();
     let mut going: Vec<usize> = (0..all.len())
-        .filter(|n| {
-            let fits = |g: &Generation| g.done && same(&g.manifest, new) && holds(new, &g.manifest);
-            all.get(*n).is_some_and(fits)
-        })
+        .filter(|n| all.get(*n).is_some_and(|g| g.is_of(new)))
         .collect();
     // RFC 3339 in UTC sorts as text. The one just made and proven is the newest whatever the
     // clock says: it may have been put back, or two may share a second.
@@ -215,6 +326,34 @@ fn superfluous(
         std::cmp::Reverse((is_made, one.map(|g| g.manifest.created.clone())))
     });
     going.drain(..keep.max(1).min(going.len()));
+    going
+}
+
+/// Those that stay and build on one that would go: if they did not, it could.
+fn to_merge(dest: &Path, new: &Manifest, keep: usize, all: &[Generation]) -> Vec<usize> {
+    let going = older(dest, new, keep, all);
+    let goes = |name: &OsStr| {
+        let mut names = going.iter().filter_map(|n| all.get(*n));
+        names.any(|g| g.name == name)
+    };
+    (0..all.len())
+        .filter(|n| !going.contains(n))
+        .filter(|n| {
+            let one = all.get(*n).filter(|g| g.is_of(new));
+            one.and_then(Generation::base).is_some_and(goes)
+        })
+        .collect()
+}
+
+/// Generations that can go: older ones, but for those that any other backup there builds on; and
+/// how many those are.
+fn superfluous(
+    dest: &Path,
+    new: &Manifest,
+    keep: usize,
+    all: &[Generation],
+) -> (Vec<usize>, usize) {
+    let mut going = older(dest, new, keep, all);
     let most = going.len();
     // What anything else builds on stays, and what that builds on, in whatever order they were
     // made.
@@ -272,6 +411,20 @@ fn remove(path: &Path) -> Result<bool> {
     let Some(old) = Manifest::read(path)? else {
         return Ok(false);
     };
+    if holds_more(path, &old)? {
+        return Ok(false);
+    }
+    let name = path.file_name().unwrap_or_default().display().to_string();
+    let gone = path.with_file_name(format!("{TEMP_PREFIX}{name}-{}.tmp", std::process::id()));
+    fs::rename(path, &gone).map_err(fail)?;
+    fs::remove_dir_all(&gone).map_err(fail)?;
+    Ok(true)
+}
+
+/// Whether the directory of a backup holds what is no part of it; says so.
+fn holds_more(path: &Path, old: &Manifest) -> Result<bool> {
+    let fail =
+        |e: std::io::Error| DiskError::io("looking at an old generation", &e).file(path.display());
     let known: HashSet<&str> = old
         .files
         .iter()
@@ -288,12 +441,8 @@ fn remove(path: &Path) -> Result<bool> {
                 path.display(),
                 name.display()
             ));
-            return Ok(false);
+            return Ok(true);
         }
     }
-    let name = path.file_name().unwrap_or_default().display().to_string();
-    let gone = path.with_file_name(format!("{TEMP_PREFIX}{name}-{}.tmp", std::process::id()));
-    fs::rename(path, &gone).map_err(fail)?;
-    fs::remove_dir_all(&gone).map_err(fail)?;
-    Ok(true)
+    Ok(false)
 }

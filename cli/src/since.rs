@@ -5,7 +5,7 @@ use crate::{backup::Taken, exit::Failure};
 use convert::{
     DigestKind,
     backup::{Base, ChainFile, ChainLink, Manifest, SinceEntry, manifest, units::Units},
-    digest::{UNIT, sha256},
+    digest::UNIT,
 };
 use disk_io::{DiskError, Result, error::shell_word};
 use proxy::{Source, SourceSpec};
@@ -201,13 +201,9 @@ pub(crate) fn attach(
     let since = SinceEntry {
         directory,
         created: manifest.created,
-        manifest: hex(&sha256(&text)),
+        manifest: manifest::hash(&text),
     };
     Ok((since, how))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The name of the earlier backup, which must lie beside the new one.
@@ -384,7 +380,9 @@ pub(crate) fn allow(spec: &mut SourceSpec) -> Result<()> {
                 .found("none")
                 .hint("put it back beside this one; without it only what changed is here"));
         };
-        if hex(&sha256(&text)) != since.manifest {
+        // The same, or that made whole.
+        let meant = Manifest::read(&earlier)?.is_some_and(|m| m.is_meant(&text, &since.manifest));
+        if !meant {
             return Err(DiskError::corrupt(doing)
                 .code("since-differs")
                 .file(earlier.display())

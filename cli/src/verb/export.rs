@@ -4,7 +4,7 @@ use crate::{
     args::{Global, SourceArgs},
     backup::{Taken, take},
     exit::{Exit, Failure, STDOUT},
-    generations::{Lock, expire},
+    generations::{Expired, Lock, expire},
     hooks::HookArgs,
     image_format::{Format, FormatArgs, size},
     output::{Out, human, say, warn},
@@ -35,6 +35,7 @@ Examples:
   vmdkit export web01.vmdk DIR --to qcow2          a single disk
   vmdkit export web01 /backups/web01-2 --since /backups/web01-1     what changed since
   vmdkit export web01 /backups/web01-$(date +%F) --keep 14 --on-error 'logger failed'
+  vmdkit export web01 /backups/2 --since /backups/1 --keep 14 --merge      increments for ever
   vmdkit export web01/web01.vmx web01.ova --to ova
   vmdkit export -D lun.img . /backups --select any:      every machine, each in its directory
   vmdkit export web01 DIR --split 4G              for media of limited size
@@ -86,6 +87,9 @@ pub(crate) struct Export {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     keep: Option<u32>,
+    /// Of the backups that --keep keeps, make those whole that build on one which goes
+    #[arg(help_heading = "What is written", long, requires = "keep")]
+    merge: bool,
     /// Make zeros of what the guests' file systems say is free
     #[arg(help_heading = "What is written", long)]
     used_only: bool,
@@ -180,6 +184,9 @@ struct Json<'a> {
     /// With --keep: older backups that were removed.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     expired: &'a [String],
+    /// With --merge: backups that were made whole.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    merged: &'a [String],
     left_out: &'a [String],
     warnings: &'a [String],
 }
@@ -287,10 +294,10 @@ impl Export {
         let expired = match self.keep {
             Some(_) if missing => {
                 warn("disks were left out: no older backup is removed");
-                Vec::new()
+                Expired::default()
             }
-            Some(keep) => expire(&self.dest, keep as usize, self.jobs)?,
-            None => Vec::new(),
+            Some(keep) => expire(&self.dest, keep as usize, self.merge, self.jobs)?,
+            None => Expired::default(),
         };
         drop(lock);
         self.report(&taken, (&written, &how, &expired), to_stdout, global)?;
@@ -300,7 +307,7 @@ impl Export {
     fn report(
         &self,
         taken: &Taken,
-        (written, how, expired): (&Written, &[Found], &[String]),
+        (written, how, expired): (&Written, &[Found], &Expired),
         to_stdout: bool,
         global: &Global,
     ) -> Result<(), Failure> {
@@ -310,7 +317,8 @@ impl Export {
             written: written.written,
             read: self.since.is_some().then_some(written.read),
             found_by: how.iter().map(|h| h.as_str()).collect(),
-            expired,
+            expired: &expired.removed,
+            merged: &expired.merged,
             left_out: &taken.left_out,
             warnings: &taken.warnings,
         };
@@ -350,7 +358,10 @@ impl Export {
                 written.manifest.files.len(),
                 human(written.written)
             ))?;
-            for old in expired {
+            for one in &expired.merged {
+                out.line(format!("made whole {one}"))?;
+            }
+            for old in &expired.removed {
                 out.line(format!("removed {old}"))?;
             }
         }

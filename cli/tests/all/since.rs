@@ -238,6 +238,74 @@ fn generations_expire() {
         .says("another export");
 }
 
+/// With --merge the oldest that stays is made whole, and what it was built on goes.
+#[test]
+fn a_chain_of_increments_expires() {
+    for subformat in ["monolithicSparse", "twoGbMaxExtentSparse", "vmfsSparse"] {
+        let f = Fixture::new();
+        machine(&f, "web");
+        fs::create_dir(f.path("bk")).unwrap();
+        let mut raw = f.raw();
+        let mut was = Vec::new();
+        for n in 1..=5usize {
+            // A place of its own each day, and one that changes every day.
+            for at in [n << 20, 6 << 20] {
+                raw[at..at + 5000].fill(n as u8);
+            }
+            fs::write(f.path("web/disk-flat.vmdk"), &raw).unwrap();
+            was.push(raw.clone());
+            let (dest, before) = (format!("bk/{n}"), format!("bk/{}", n - 1));
+            let mut args = vec!["web", &dest, "--keep", "3", "--merge"];
+            args.extend(["--subformat", subformat]);
+            if n > 1 {
+                args.extend(["--since", &before]);
+            }
+            let json = export(&f, &args);
+            let said = |key: &str| json[key].to_string();
+            if n < 4 {
+                assert_eq!(
+                    (said("expired"), said("merged")),
+                    ("null".into(), "null".into())
+                );
+            } else {
+                assert_eq!(said("merged"), format!("[\"bk/{}\"]", n - 2));
+                assert_eq!(said("expired"), format!("[\"bk/{}\"]", n - 3));
+            }
+        }
+        let mut names = crate::common::names(&f.path("bk"));
+        names.retain(|n| n != ".vmdkit-keep.lock");
+        assert_eq!(names, ["3", "4", "5"], "{subformat}");
+        for n in 3..=5usize {
+            let dir = format!("bk/{n}");
+            assert!(f.path(&format!("{dir}/.done")).exists());
+            f.run(&["check", &dir]).code(0);
+            let verify = f.run(&["verify", "--json", &dir, "--sample", "100"]);
+            assert_ne!(verify.code, Some(4), "{}", verify.err);
+            let back = format!("{n}.raw");
+            f.run(&["-q", "convert", &dir, &back, "--to", "raw"])
+                .code(0);
+            assert_eq!(
+                fs::read(f.path(&back)).unwrap(),
+                was[n - 1],
+                "{subformat} {n}"
+            );
+        }
+        // The next builds on what was made whole as well.
+        let manifest = fs::read_to_string(f.path("bk/3/vmdkit-manifest.json")).unwrap();
+        assert!(manifest.contains("stands_for") && !manifest.contains("\"since\""));
+        // What is not of the backup is not lost, and keeps it as it is.
+        fs::write(f.path("bk/4/notes.txt"), "mine").unwrap();
+        let args = ["web", "bk/6", "--since", "bk/5", "--keep", "3", "--merge"];
+        let args = [&args[..], &["--subformat", subformat]].concat();
+        let json = export(&f, &args);
+        assert!(
+            json["merged"].is_null() && json["expired"].is_null(),
+            "{json}"
+        );
+        assert!(f.path("bk/4/notes.txt").exists() && f.path("bk/3").exists());
+    }
+}
+
 #[test]
 fn hooks_run_around_an_export() {
     let f = Fixture::new();

@@ -30,6 +30,10 @@ pub struct Manifest {
     /// The earlier backup that it builds on: only what changed since is in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<SinceEntry>,
+    /// Backups of changes that were made whole: SHA-256 of the manifests that this one stands for,
+    /// in lower-case hexadecimal. Its disks have their contents and content ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stands_for: Vec<String>,
     /// The machine; none where it is a single disk.
     pub vm: Option<VmEntry>,
     /// The disks.
@@ -162,7 +166,19 @@ impl DigestEntry {
     }
 }
 
+/// What a later backup calls the one that it builds on by: SHA-256 of the text of its manifest.
+pub fn hash(text: &[u8]) -> String {
+    let hash = crate::digest::sha256(text);
+    hash.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 impl Manifest {
+    /// Whether this manifest, whose text is `text`, is the one that a later backup calls `wanted`,
+    /// or stands for it.
+    pub fn is_meant(&self, text: &[u8], wanted: &str) -> bool {
+        hash(text) == wanted || self.stands_for.iter().any(|s| s == wanted)
+    }
+
     /// Reads the manifest of the backup in `dir`; `None` if there is none.
     ///
     /// # Errors
@@ -248,6 +264,7 @@ mod tests {
             source: "web".into(),
             identity: None,
             since: None,
+            stands_for: Vec::new(),
             vm: None,
             disks: Vec::new(),
             files: vec![FileEntry {

@@ -10,6 +10,7 @@ mod shelf;
 mod since;
 mod split;
 pub mod units;
+mod whole;
 
 pub use manifest::{
     ChainFile, ChainLink, DigestEntry, DiskEntry, FileEntry, Manifest, PointEntry, SinceEntry,
@@ -18,6 +19,7 @@ pub use manifest::{
 pub use rewrite::{Changes, Identity};
 pub use shelf::TarStream;
 pub use since::Base;
+pub use whole::{Child, Whole};
 
 use crate::{
     crc::Crc,
@@ -202,6 +204,7 @@ fn write_into(
         source: options.origin.1.clone(),
         identity: options.identity.clone(),
         since: options.since.clone(),
+        stands_for: Vec::new(),
         vm: parts.machine.as_ref().map(|m| m.entry.clone()),
         disks: writer.disks.iter().map(|(_, d)| d.clone()).collect(),
         files: Vec::new(),
@@ -554,6 +557,11 @@ impl NewDir {
                 return Err(DiskError::io("creating the directory", &e).file(dest.display()));
             }
         }
+        Self::beside(dest)
+    }
+
+    /// One that will have the name of `dest`, which may exist.
+    fn beside(dest: &Path) -> Result<Self> {
         let parent = match dest.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
