@@ -11,7 +11,7 @@ use convert::backup::{
     Changes, DigestEntry, DiskPart, MachinePart, Manifest, Parts, PointEntry, VmEntry, compare,
     digest_of,
 };
-use disk_io::{Disk, DiskError};
+use disk_io::{Disk, DiskError, FileId};
 use inventory::{FileKind, Point, Slot, vm::rfc3339};
 use proxy::{Machine, SourceSpec, machine::Machines};
 use std::{
@@ -29,6 +29,8 @@ pub(crate) struct Taken {
     pub(crate) single: Option<Arc<proxy::Source>>,
     /// What each disk was opened as, in the order of the parts.
     pub(crate) sources: Sources,
+    /// The file that each disk of a machine begins with, in the same order.
+    pub(crate) ids: Vec<FileId>,
     /// Whether SOURCE has a manifest that says what its disks must hold.
     pub(crate) proven: bool,
     /// The package that a machine is taken from: its manifest is not looked at yet.
@@ -124,12 +126,14 @@ fn one_disk(
                 expected,
                 chain: chain_of(&opened),
                 base: None,
+                again: None,
             }],
             sources: source::files(&opened),
         },
         warnings: opened.warnings().to_vec(),
         left_out: Vec::new(),
         sources: vec![opened.clone()],
+        ids: Vec::new(),
         single: Some(opened),
         package: None,
     })
@@ -166,6 +170,7 @@ fn machine_parts(
         warnings: vm.warnings.clone(),
         left_out: Vec::new(),
         sources: Vec::new(),
+        ids: Vec::new(),
         single: None,
         proven: manifest.is_some() && point.is_current(),
         package: None,
@@ -200,7 +205,9 @@ fn machine_parts(
             expected,
             chain: chain_of(&opened),
             base: None,
+            again: None,
         });
+        taken.ids.push(machine.locate(disk)?.id);
         taken.sources.push(Arc::new(opened));
     }
     // The configuration is today's: a disk that the snapshot does not have is taken out of it.

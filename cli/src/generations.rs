@@ -5,6 +5,7 @@ use crate::{
     exit::Failure,
     image_format::subformat_like,
     output::{say, warn},
+    source::names_of,
 };
 use convert::{
     NoProgress,
@@ -230,17 +231,11 @@ fn child(file: String, source: &Source) -> Result<Child> {
     let links = source.image().vmdk.as_ref().map(|v| v.links());
     let links = links.ok_or_else(unfit)?;
     let (first, last) = links.first().zip(links.last()).ok_or_else(unfit)?;
-    let extents = first.extents.iter().filter_map(|e| e.file.as_ref());
-    let names = std::iter::once(&first.path).chain(extents);
-    let names = names.filter_map(|p| p.file_name()?.to_str().map(str::to_owned));
-    let mut files: Vec<String> = names.collect();
-    files.sort();
-    files.dedup();
     let subformat = subformat_like(last.create_type.as_deref(), false);
     let identity = Identity::new(first.cid.ok_or_else(unfit)?);
     Ok(Child {
         file,
-        files,
+        files: names_of(source),
         disk: source.disk().clone(),
         options: writer::Options::new(subformat, identity),
     })

@@ -96,6 +96,20 @@ pub(crate) fn files(source: &Source) -> Vec<PathBuf> {
     files
 }
 
+/// Names of the files of a disk's own link, in its directory.
+pub(crate) fn names_of(source: &Source) -> Vec<String> {
+    let image = source.image();
+    let first = image.vmdk.as_ref().and_then(|v| v.links().first());
+    let extents = first.iter().flat_map(|l| &l.extents);
+    let extents = extents.filter_map(|e| e.file.as_ref());
+    let names = std::iter::once(source.path()).chain(extents.map(PathBuf::as_path));
+    let names = names.filter_map(|p| p.file_name()?.to_str().map(str::to_owned));
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// The tree of SOURCE, its warnings told.
 pub(crate) fn open_tree(
     args: &SourceArgs,

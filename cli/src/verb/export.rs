@@ -24,6 +24,7 @@ use std::{
 
 mod ova;
 mod several;
+mod shared;
 
 /// Write a machine or disk into a new directory as a backup, with a manifest
 #[derive(Clone, Debug, Args)]
@@ -102,7 +103,7 @@ pub(crate) struct Export {
     hooks: HookArgs,
     /// Every machine of SOURCE (a directory, a datastore; with -D, . is all of it) that fits, each
     /// into a directory of its name below DEST (repeatable): name:TEXT, uuid:TEXT, any:, or a name.
-    /// A disk that two of them share is in both backups
+    /// A disk that two of them share is written once, and in both backups
     #[arg(help_heading = "Several machines", long, value_name = "SELECTOR")]
     select: Vec<String>,
     /// So many machines at a time
@@ -128,6 +129,9 @@ pub(crate) struct Export {
     /// Threads; one for every core if not given
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     jobs: usize,
+    /// Disks that it shares with others that are exported too.
+    #[arg(skip)]
+    shared: Option<shared::Shared>,
     /// Print JSON; on standard error where DEST is standard output
     #[arg(long)]
     json: bool,
@@ -251,6 +255,9 @@ impl Export {
         };
         let mut taken = self.take(global)?;
         let missing = taken.tell();
+        if let Some(shared) = &self.shared {
+            shared.find(&mut taken);
+        }
         let (since, how) = match &self.since {
             Some(earlier) => {
                 let (since, how) = attach(&mut taken, earlier, &self.dest, &self.changed_blocks)?;
@@ -291,6 +298,9 @@ impl Export {
             }
         };
         drop(bar);
+        if let Some(shared) = &self.shared {
+            shared.note(&taken, &self.dest, &written.manifest)?;
+        }
         let expired = match self.keep {
             Some(_) if missing => {
                 warn("disks were left out: no older backup is removed");

@@ -1,7 +1,7 @@
 //! Several machines exported at once.
 
 use crate::{common::Fixture, machine::machine};
-use std::fs;
+use std::{fs, os::unix::fs::MetadataExt};
 
 /// Three machines: two of one name that share a disk, one whose disk is lost.
 fn place(f: &Fixture) {
@@ -37,11 +37,29 @@ fn every_machine_of_a_place() {
     for name in ["web 01", "web 01 (2)"] {
         f.run(&["verify", &format!("out/{name}")]).code(0);
     }
-    // The disk that both have is in both: each can be restored alone.
-    for name in ["web 01", "web 01 (2)"] {
+    // The disk that both have is in both, so that each can be restored alone; and once on the disk.
+    let inodes = ["web 01", "web 01 (2)"].map(|name| {
         let disk = f.path(&format!("out/{name}/web_1.vmdk"));
-        assert!(disk.exists(), "{name}");
-    }
+        fs::metadata(disk).unwrap().ino()
+    });
+    assert_eq!(inodes[0], inodes[1]);
+    let own = ["web 01", "web 01 (2)"].map(|name| {
+        let disk = f.path(&format!("out/{name}/web.vmdk"));
+        fs::metadata(disk).unwrap().ino()
+    });
+    assert_ne!(own[0], own[1]);
+    f.run(&["restore", "out/web 01 (2)", "back"]).code(0);
+    f.run(&[
+        "diff",
+        "--blocks",
+        "back",
+        "vms/b",
+        "--disk",
+        "scsi0:1",
+        "--allow-dir",
+        "vms",
+    ])
+    .code(0);
     assert!(!f.path("out/web 01 (3)").exists());
 }
 

@@ -4,6 +4,7 @@
 //! Every disk is one file (with its extents), all its parents merged in. The directory
 //! appears under its name when everything in it is complete.
 
+mod again;
 pub mod manifest;
 pub mod rewrite;
 mod shelf;
@@ -12,6 +13,7 @@ mod split;
 pub mod units;
 mod whole;
 
+pub use again::Again;
 pub use manifest::{
     ChainFile, ChainLink, DigestEntry, DiskEntry, FileEntry, Manifest, PointEntry, SinceEntry,
     VmEntry,
@@ -59,6 +61,8 @@ pub struct DiskPart {
     pub chain: Vec<ChainLink>,
     /// The disk of an earlier backup that it is written as a child of.
     pub base: Option<Base>,
+    /// The same disk in the backup of another machine, made at the same time.
+    pub again: Option<Again>,
 }
 
 /// The machine that the disks belong to.
@@ -299,16 +303,21 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn disks(&mut self) -> Result<()> {
+        let mut names = Vec::new();
         for (number, part) in self.parts.disks.iter().enumerate() {
-            let (format, extension) = (self.options.format)(part.disk.sector_size())?;
-            let stem = &self.parts.stem;
-            let name = match (self.options.naming, part.slot) {
-                (Naming::Vcb, Some(slot)) => {
-                    format!("{}-0-{stem}.{extension}", slot.in_path())
-                }
-                _ if number == 0 => format!("{stem}.{extension}"),
-                _ => format!("{stem}_{number}.{extension}"),
-            };
+            let (_, extension) = (self.options.format)(part.disk.sector_size())?;
+            names.push(self.name(number, part, extension));
+        }
+        for (number, part) in self.parts.disks.iter().enumerate() {
+            let (format, _) = (self.options.format)(part.disk.sector_size())?;
+            let mut others = names.clone();
+            let name = others.swap_remove(number);
+            let again = part.again.as_ref().filter(|a| a.fits(&others));
+            if let (Some(again), None) = (again, &part.expected) {
+                let entry = again.put(self.shelf, part.slot)?;
+                self.disks.push((part.slot, entry));
+                continue;
+            }
             if let (Some(base), Some(since)) = (&part.base, &self.options.since) {
                 self.increment(part, base, since, &format, name)?;
                 continue;
@@ -374,6 +383,17 @@ impl Writer<'_> {
             self.disks.push((part.slot, entry));
         }
         Ok(())
+    }
+
+    fn name(&self, number: usize, part: &DiskPart, extension: &str) -> String {
+        let stem = &self.parts.stem;
+        match (self.options.naming, part.slot) {
+            (Naming::Vcb, Some(slot)) => {
+                format!("{}-0-{stem}.{extension}", slot.in_path())
+            }
+            _ if number == 0 => format!("{stem}.{extension}"),
+            _ => format!("{stem}_{number}.{extension}"),
+        }
     }
 
     /// Writes what changed, as a child of the earlier backup's disk.

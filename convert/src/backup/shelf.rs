@@ -99,6 +99,12 @@ impl Shelf<'_> {
         self.drain(name)
     }
 
+    /// Takes a file of the directory whose digest is known.
+    pub(super) fn known(&self, entry: FileEntry) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.push(entry);
+    }
+
     /// Puts a file into the stream, if there is one, and makes room for the next.
     pub(super) fn drain(&self, name: &str) -> Result<()> {
         let Some(stream) = self.stream else {

@@ -5,7 +5,8 @@
 //! has the name.
 
 use super::{
-    DigestKind, FileEntry, ImageOptions, Manifest, NewDir, Quiet, compare, manifest, shelf::Shelf,
+    DigestKind, FileEntry, ImageOptions, Manifest, NewDir, Quiet, again::link, compare, manifest,
+    shelf::Shelf,
 };
 use crate::{
     pipeline::cancelled,
@@ -170,17 +171,4 @@ fn write_disk(
         shelf.finished(&name.to_string_lossy(), None)?;
     }
     Ok(())
-}
-
-/// A second name for a file; a copy where there is no such thing.
-fn link(from: &Path, to: &Path) -> Result<()> {
-    if fs::hard_link(from, to).is_ok() {
-        return Ok(());
-    }
-    let copy = || -> std::io::Result<()> {
-        let mut new = File::create_new(to)?;
-        std::io::copy(&mut File::open(from)?, &mut new)?;
-        new.sync_all()
-    };
-    copy().map_err(|e| write_error("copying", to, &e))
 }

@@ -1,6 +1,6 @@
 //! Several machines of one place, some of them at once.
 
-use super::Export;
+use super::{Export, shared::Shared};
 use crate::{
     args::{Global, SourceArgs},
     exit::{Exit, Failure},
@@ -9,7 +9,7 @@ use crate::{
     source::spec_of,
 };
 use disk_io::{DiskError, error::escape};
-use inventory::Vm;
+use inventory::{Inventory, Vm};
 use proxy::machine::{Scanned, scan};
 use std::{
     collections::BTreeSet,
@@ -24,6 +24,8 @@ use std::{
 struct Job {
     name: String,
     export: Export,
+    /// The machine's number in its place, and that place.
+    place: (usize, usize),
 }
 
 impl Export {
@@ -93,7 +95,7 @@ impl Export {
     fn jobs_of(&self, global: &Global) -> Result<Vec<Job>, Failure> {
         let mut jobs = Vec::new();
         let mut names = BTreeSet::new();
-        for scanned in scan(&spec_of(&self.source, global)?)? {
+        for (place, scanned) in scan(&spec_of(&self.source, global)?)?.iter().enumerate() {
             for warning in &scanned.inventory.warnings {
                 output::warn(warning);
             }
@@ -113,14 +115,19 @@ impl Export {
                 let Some(vm) = all.get(*n) else { continue };
                 let name = unused(&mut names, &component(&vm.name()));
                 let export = Self {
-                    source: self.source_of(&scanned, vm),
+                    source: self.source_of(scanned, vm),
                     dest: self.destination(&name),
                     jobs: self.jobs.max(1),
                     select: Vec::new(),
                     ..self.clone()
                 };
-                jobs.push(Job { name, export });
+                jobs.push(Job {
+                    name,
+                    export,
+                    place: (place, *n),
+                });
             }
+            share(&mut jobs, place, &scanned.inventory);
         }
         Ok(jobs)
     }
@@ -159,9 +166,23 @@ impl Export {
     }
 }
 
+/// Machines of a place that share disks with each other know what of them was written.
+fn share(jobs: &mut [Job], place: usize, inventory: &Inventory) {
+    let shared = Shared::default();
+    for machines in inventory.shared_disks().values() {
+        let has = |j: &Job| j.place.0 == place && machines.contains(&j.place.1);
+        if jobs.iter().filter(|j| has(j)).count() > 1 {
+            for job in jobs.iter_mut().filter(|j| has(j)) {
+                job.export.shared = Some(shared.clone());
+            }
+        }
+    }
+}
+
 impl Job {
     fn run(&self, quiet: &Global, silent: bool) -> Exit {
         let dest = &self.export.dest;
+        let _turn = self.export.shared.as_ref().map(Shared::turn);
         if let Some(parent) = dest.parent()
             && let Err(e) = std::fs::create_dir_all(parent)
         {
