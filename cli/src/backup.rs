@@ -258,13 +258,24 @@ fn machine_parts(
                 id,
                 name: point.name.clone(),
                 created: point.created.map(rfc3339),
+                description: point.description.clone(),
             }),
+            consistency: Some(consistency(point, manifest.as_ref())),
         },
         config: vm.config.dictionary.clone(),
         files,
         changes,
     });
     Ok(taken)
+}
+
+/// What is known of the guest at that point; of a backup, what it says of itself.
+fn consistency(point: &Point, manifest: Option<&Manifest>) -> String {
+    let vm = manifest
+        .and_then(|m| m.vm.as_ref())
+        .filter(|_| point.is_current());
+    let noted = vm.and_then(|vm| vm.consistency.clone());
+    noted.unwrap_or_else(|| point.consistency.as_str().to_owned())
 }
 
 /// The files from which the machine goes on where it was: its state, and its memory where that is

@@ -76,6 +76,12 @@ impl Consistency {
         }
     }
 
+    /// The word's meaning; `None` for any other.
+    pub fn of(word: &str) -> Option<Self> {
+        let all = [Self::Memory, Self::Quiesced, Self::Crash, Self::Unknown];
+        all.into_iter().find(|c| c.as_str() == word)
+    }
+
     /// For people.
     pub fn describe(self) -> &'static str {
         match self {

@@ -1,6 +1,10 @@
 //! What a guest says of itself, for whoever is about to put it back: its name, its system, its
 //! addresses, and databases that were most likely open when the disk was copied.
 
+mod adapters;
+
+pub use adapters::Adapter;
+
 use crate::{Tree, tree::Node};
 use disk_io::{Disk, guarded::guarded};
 use guest_fs::{Name, NodeKind};
@@ -22,6 +26,8 @@ pub struct GuestState {
     pub system: Option<String>,
     /// Addresses that do not come from DHCP, each with its adapter.
     pub addresses: Vec<String>,
+    /// The adapters of these addresses, where a registry tells more of them.
+    pub adapters: Vec<Adapter>,
     /// Databases, by path.
     pub databases: Vec<Database>,
     /// Volumes that were not closed.
@@ -93,13 +99,39 @@ impl GuestState {
         state
     }
 
+    /// Only what must be warned of before the disk is put back, at the cost of a few lookups: a domain
+    /// controller's database.
+    pub fn of_domain_controller(tree: &Tree) -> Self {
+        let mut state = Self::default();
+        for volume in tree.volumes().iter().filter(|v| v.why_not.is_none()) {
+            let known = KNOWN.iter().filter(|(what, _)| *what == ACTIVE_DIRECTORY);
+            for (what, path) in known {
+                state.database(tree, what, &volume.path.to_string(), path);
+            }
+        }
+        state
+    }
+
     /// Adds what another disk of the same machine says.
     pub fn add(&mut self, other: Self) {
         self.host = self.host.take().or(other.host);
         self.system = self.system.take().or(other.system);
         self.addresses.extend(other.addresses);
+        self.adapters.extend(other.adapters);
         self.databases.extend(other.databases);
         self.dirty.extend(other.dirty);
+    }
+
+    /// Compares the adapters that the guest knows with those of the machine (`vmxnet3`, `e1000` and
+    /// so on): one of a model that the machine does not have is absent.
+    pub fn compare_adapters(&mut self, models: &[String]) {
+        for adapter in &mut self.adapters {
+            if let Some(model) = adapter.model()
+                && !models.iter().any(|m| m.eq_ignore_ascii_case(model))
+            {
+                adapter.absent = Some(true);
+            }
+        }
     }
 
     /// Whether nothing was found.
@@ -140,6 +172,18 @@ impl GuestState {
                 self.addresses.join(", ")
             ));
         }
+        for adapter in self.adapters.iter().filter(|a| a.absent == Some(true)) {
+            told.push(format!(
+                "{} belongs to {}{}, an adapter that is not there any more: the machine starts \
+                 without that address, and Windows keeps it from the adapter that it has",
+                adapter.addresses.join(", "),
+                adapter.called(),
+                match &adapter.device {
+                    Some(device) => format!(" ({device})"),
+                    None => String::new(),
+                }
+            ));
+        }
         told
     }
 
@@ -160,9 +204,15 @@ impl GuestState {
         let config = format!("{base}/Windows/System32/config");
         if let Some(bytes) = read(tree, &format!("{config}/SYSTEM"), MOST) {
             let found = of_system(bytes);
-            if let Some((host, addresses)) = found {
+            if let Some((host, adapters)) = found {
                 self.host = self.host.take().or(host);
-                self.addresses.extend(addresses);
+                for adapter in &adapters {
+                    let called = adapter.called();
+                    let all = adapter.addresses.iter();
+                    self.addresses
+                        .extend(all.map(|a| format!("{a} ({called})")));
+                }
+                self.adapters.extend(adapters);
             }
         }
         if self.system.is_none()
@@ -276,13 +326,13 @@ fn in_hive<T>(bytes: Vec<u8>, look: impl FnOnce(&RegistryHive) -> T) -> Option<T
     .flatten()
 }
 
-/// The host's name and addresses, as a SYSTEM hive has them.
-fn of_system(bytes: Vec<u8>) -> Option<(Option<String>, Vec<String>)> {
+/// The host's name and its adapters with fixed addresses, as a SYSTEM hive has them.
+fn of_system(bytes: Vec<u8>) -> Option<(Option<String>, Vec<Adapter>)> {
     in_hive(bytes, |hive| {
         let control = current(hive);
         let name = hive.open_key(&format!("{control}\\Control\\ComputerName\\ComputerName"));
         let host = name.ok().and_then(|key| text(&key, "ComputerName"));
-        (host, addresses(hive, &control))
+        (host, adapters::of(hive, &control))
     })
 }
 
@@ -324,42 +374,6 @@ fn text(key: &RegistryKey<'_>, name: &str) -> Option<String> {
     (!value.is_empty()).then_some(value)
 }
 
-/// Addresses of adapters that do not ask DHCP, with the number of the adapter's key.
-fn addresses(hive: &RegistryHive, control: &str) -> Vec<String> {
-    let place = format!("{control}\\Services\\Tcpip\\Parameters\\Interfaces");
-    let Some(adapters) = hive.open_key(&place).ok().and_then(|k| k.subkeys().ok()) else {
-        return Vec::new();
-    };
-    let mut all = Vec::new();
-    for adapter in adapters {
-        let dhcp = adapter
-            .value("EnableDHCP")
-            .ok()
-            .and_then(|v| v.raw_data().ok());
-        let dhcp = dhcp.and_then(|v| v.first_chunk().map(|b| u32::from_le_bytes(*b)));
-        if dhcp == Some(1) {
-            continue;
-        }
-        let Some(data) = adapter
-            .value("IPAddress")
-            .ok()
-            .and_then(|v| v.raw_data().ok())
-        else {
-            continue;
-        };
-        // UTF-16, several with a zero after each.
-        let units: Vec<u16> = data
-            .chunks_exact(2)
-            .filter_map(|p| Some(u16::from_le_bytes(p.try_into().ok()?)))
-            .collect();
-        let text = String::from_utf16_lossy(&units);
-        let some = text.split('\0').map(str::trim);
-        let some = some.filter(|a| !a.is_empty() && *a != "0.0.0.0");
-        all.extend(some.map(|a| format!("{a} ({})", adapter.name())));
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,11 +407,66 @@ mod tests {
         let name = hive.add_key(name, "ComputerName").unwrap();
         hive.add_value(name, "ComputerName", DataType::String, &utf16("WEB01\0"))
             .unwrap();
+        // {a} is an adapter that was taken out; {c} one that nothing else is known of; {d} is there.
+        for (name, address) in [("{c}", "10.0.0.7\0\0"), ("{d}", "10.0.0.8\0")] {
+            let key = hive
+                .create_key(&format!(
+                    "ControlSet002\\Services\\Tcpip\\Parameters\\Interfaces\\{name}"
+                ))
+                .unwrap();
+            hive.add_value(key, "IPAddress", DataType::MultiString, &utf16(address))
+                .unwrap();
+        }
+        let class = "{4d36e972-e325-11ce-bfc1-08002be10318}";
+        let times = "Properties\\{83da6326-97a6-4088-9453-a1923f573b29}";
+        for (n, id, pci, removed) in [
+            (3, "{a}", "VEN_15AD&DEV_07B0", 9u64),
+            (4, "{d}", "VEN_8086&DEV_100F", 1),
+        ] {
+            let driver = format!("ControlSet002\\Control\\Class\\{class}\\{n:04}");
+            hive.create_key(&driver).unwrap();
+            hive.add_value_string(&driver, Some("NetCfgInstanceId"), id)
+                .unwrap();
+            hive.add_value_string(&driver, Some("DriverDesc"), "an adapter")
+                .unwrap();
+            let device = format!("ControlSet002\\Enum\\PCI\\{pci}&SUBSYS_1\\4&{n}");
+            hive.create_key(&device).unwrap();
+            hive.add_value_string(&device, Some("Driver"), &format!("{class}\\{n:04}"))
+                .unwrap();
+            for (property, time) in [("0066", 5u64), ("0067", removed)] {
+                let key = format!("{device}\\{times}\\{property}");
+                hive.create_key(&key).unwrap();
+                hive.add_value_binary(&key, None, &time.to_le_bytes())
+                    .unwrap();
+            }
+        }
+        let name = format!("ControlSet002\\Control\\Network\\{class}\\{{a}}\\Connection");
+        hive.create_key(&name).unwrap();
+        hive.add_value_string(&name, Some("Name"), "Ethernet 2")
+            .unwrap();
         let bytes = hive.to_bytes().unwrap();
-        let found = of_system(bytes);
-        let (host, addresses) = found.unwrap();
+        let (host, adapters) = of_system(bytes).unwrap();
         assert_eq!(host.as_deref(), Some("WEB01"));
-        assert_eq!(addresses, ["10.0.0.5 ({a})"]);
+        let told: Vec<_> = adapters
+            .iter()
+            .map(|a| (a.called(), a.addresses[0].as_str(), a.model(), a.absent))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("Ethernet 2", "10.0.0.5", Some("vmxnet3"), Some(true)),
+                ("{c}", "10.0.0.7", None, Some(true)),
+                ("{d}", "10.0.0.8", Some("e1000"), Some(false)),
+            ]
+        );
+        let mut state = GuestState {
+            adapters,
+            ..GuestState::default()
+        };
+        assert!(state.warnings()[0].contains("Ethernet 2 (an adapter)"));
+        // The machine that it is put back as has another model.
+        state.compare_adapters(&["vmxnet3".into()]);
+        assert_eq!(state.adapters[2].absent, Some(true));
         assert_eq!(in_hive(vec![0; 5000], |_| ()), None);
     }
 

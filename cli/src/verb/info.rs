@@ -167,7 +167,7 @@ impl Info {
             text(&mut out, &json, image.format.title(), &volumes)?;
             if let Some(guest) = &guest {
                 out.line("")?;
-                guest::lines(&mut out, guest)?;
+                guest::lines(&mut out, guest, "")?;
                 guest::tell(guest);
             }
         }

@@ -3,7 +3,7 @@
 use crate::{
     args::{Global, HowArgs, SourceArgs},
     exit::{Exit, Failure},
-    guard,
+    guard, guest,
     output::{Out, human, say, warn},
     progress::Bar,
     signals,
@@ -19,7 +19,7 @@ use convert::{
 };
 use disk_image::write::new_id;
 use disk_io::{Disk, DiskError, Result as DiskResult, error::shell_word};
-use proxy::{Source, SourceSpec};
+use proxy::{GuestState, Source, SourceSpec, Tree, TreeOptions};
 use serde::Serialize;
 use std::{
     fs::File,
@@ -132,6 +132,13 @@ struct Reading {
     left_out: Vec<String>,
 }
 
+/// Whoever fails back puts an older disk where a newer one was.
+fn tell_of_domain_controller(source: &std::sync::Arc<Source>) {
+    if let Ok(tree) = Tree::new(source.clone(), TreeOptions::default()) {
+        guest::tell(&GuestState::of_domain_controller(&tree));
+    }
+}
+
 impl Replicate {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
         signals::watch();
@@ -224,6 +231,7 @@ impl Replicate {
             _ => replica.state().map(|s| s.chain.clone()),
         };
         let reading = self.reading(&source, then.as_deref())?;
+        tell_of_domain_controller(&source);
         let report = match then {
             Some(_) => replica.update(&reading.from, &how)?,
             None => replica.make(&reading.from, &how)?,

@@ -2,7 +2,7 @@
 
 use crate::{
     args::{Global, SourceArgs},
-    backup::take,
+    backup::{Taken, take},
     exit::{Exit, Failure},
     guest::{self, GuestJson},
     output::{Out, human},
@@ -13,9 +13,11 @@ use crate::{
 use clap::{Args, ValueEnum};
 use convert::{
     ImageFormat,
-    backup::{self, Changes, Identity, Naming, Options},
+    backup::{self, Changes, Identity, Naming, Options, Written},
 };
 use disk_image::write::new_id;
+use disk_io::error::escape;
+use proxy::GuestState;
 use serde::Serialize;
 use std::path::PathBuf;
 use vmdk::writer::{self, Subformat};
@@ -59,6 +61,9 @@ pub(crate) struct Restore {
     /// Take the machine's saved memory along, so that it goes on where it was
     #[arg(long)]
     with_memory: bool,
+    /// Say what would be written and what the guest says of itself, and write nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Threads; one for every core if not given
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     jobs: usize,
@@ -88,6 +93,10 @@ impl From<Keep> for Identity {
 struct Json<'a> {
     destination: String,
     config: Option<&'a str>,
+    /// Whether nothing was written.
+    dry_run: bool,
+    /// Of all disks.
+    virtual_size: u64,
     disks: &'a [backup::DiskEntry],
     written: u64,
     proven: bool,
@@ -128,8 +137,22 @@ impl Restore {
             taken.proven = package::check_file(path, global)?;
         }
         let missing = taken.tell();
-        let state = guest::of(&taken.sources);
+        let machine = taken.parts.machine.as_ref();
+        let state = match machine {
+            Some(machine) => guest::of_machine(&taken.sources, &machine.config),
+            None => guest::of(&taken.sources),
+        };
         guest::tell(&state);
+        if self.dry_run {
+            backup::check_dest(&self.dest)?;
+            return self.told(&taken, &state, None, missing, global);
+        }
+        if !self.json && !global.quiet {
+            // Before anything is written, so that it can still be stopped.
+            let mut out = Out::new();
+            guest::lines(&mut out, &state, "")?;
+            out.finish()?;
+        }
         let bar = Bar::new(global, taken.len());
         let format = |_| {
             let [a, b, c, d, ..] = new_id();
@@ -149,30 +172,59 @@ impl Restore {
         };
         let written = backup::write(&taken.parts, &self.dest, &options, &bar)?;
         drop(bar);
-        let config = written.manifest.vm.as_ref().map(|vm| vm.config.as_str());
+        self.told(&taken, &state, Some(&written), missing, global)
+    }
+
+    /// What was written, or with --dry-run what would be.
+    fn told(
+        &self,
+        taken: &Taken,
+        state: &GuestState,
+        written: Option<&Written>,
+        missing: bool,
+        global: &Global,
+    ) -> Result<Exit, Failure> {
+        let vm = taken.parts.machine.as_ref().map(|m| &m.entry);
+        let config = vm.map(|vm| vm.config.as_str());
+        let disks = written.map(|w| w.manifest.disks.as_slice());
         let mut out = Out::new();
         if self.json {
             out.document(&Json {
                 destination: self.dest.display().to_string(),
                 config,
-                disks: &written.manifest.disks,
-                written: written.written,
+                dry_run: written.is_none(),
+                virtual_size: taken.len(),
+                disks: disks.unwrap_or_default(),
+                written: written.map_or(0, |w| w.written),
                 proven: taken.proven,
                 left_out: &taken.left_out,
                 warnings: &taken.warnings,
-                guest: (&state).into(),
+                guest: state.into(),
             })?;
         } else if !global.quiet {
-            for disk in &written.manifest.disks {
+            for disk in disks.unwrap_or_default() {
                 out.line(format!("{}  {}", disk.file, human(disk.virtual_size)))?;
             }
-            guest::lines(&mut out, &state)?;
-            if let Some(config) = config {
+            if written.is_none() {
+                guest::lines(&mut out, state, "")?;
+                for disk in &taken.parts.disks {
+                    let place = disk
+                        .slot
+                        .map_or_else(|| "disk".to_owned(), |s| s.to_string());
+                    out.line(format!("would write   {place}  {}", human(disk.disk.len())))?;
+                }
+                let to = self.dest.join(config.unwrap_or_default());
+                out.line(format!(
+                    "to            {}",
+                    escape(&to.display().to_string())
+                ))?;
+            } else if let Some(config) = config {
                 out.line(format!("register {}", self.dest.join(config).display()))?;
             }
-            out.line(match taken.proven {
-                true => "contents as the manifest says",
-                false => "contents are not proven: SOURCE has no manifest of this state",
+            out.line(match (taken.proven, written) {
+                (true, Some(_)) => "contents as the manifest says",
+                (true, None) => "contents will be compared with the manifest",
+                (false, _) => "contents are not proven: SOURCE has no manifest of this state",
             })?;
         }
         out.finish()?;

@@ -3,18 +3,20 @@
 use crate::{
     args::{Global, HowArgs, SourceArgs},
     exit::{Exit, Failure},
+    guest::{self, GuestJson},
     names::{hex_if_needed, shown},
     output::{Out, human},
     source::spec_of,
 };
 use clap::Args;
+use convert::backup::{Manifest, PointEntry, VmEntry};
 use disk_io::error::escape;
 use inventory::{
     Point, PointDisk, Vm as Guest,
     vm::{Consistency, rfc3339},
 };
 use proxy::{
-    Machine, SourceSpec,
+    GuestState, Machine, SourceSpec,
     machine::{DiskFacts, Scanned, scan},
 };
 use serde::Serialize;
@@ -22,6 +24,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// List virtual machines: their disks, snapshots and files, and what no machine uses
@@ -36,6 +39,7 @@ Examples:
   vmdkit vm web01/web01.vmx
   vmdkit vm appliance.ova
   vmdkit vm --select name:web01 /backups
+  vmdkit vm --guest /backups/web01-2026-11-26
   vmdkit vm --json /backups | jq -r '.places[].vms[] | .name, .points[].name'
 
 Then: vmdkit ls web01/web01.vmx /snapshots shows a machine's files as of each snapshot.
@@ -53,6 +57,10 @@ pub(crate) struct Vm {
     /// Do not open disks: no lengths, no chains, nothing on what no machine uses
     #[arg(long)]
     no_disks: bool,
+    /// Say of each point what the guest says of itself: its name, its system, its fixed addresses,
+    /// databases that may have been open, volumes that were not closed. Its disks are opened for that
+    #[arg(long, conflicts_with = "no_disks")]
+    guest: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -110,6 +118,14 @@ struct PointJson {
     consistency: &'static str,
     #[serde(skip)]
     said: &'static str,
+    /// Of a backup: the snapshot that it was made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made_of: Option<PointEntry>,
+    /// With --guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest: Option<GuestJson>,
+    #[serde(skip)]
+    state: Option<GuestState>,
     disks: Vec<DiskJson>,
 }
 
@@ -232,18 +248,42 @@ impl Vm {
             };
             disk_json(disk, facts)
         });
+        let state = self.guest.then(|| {
+            // What cannot be opened is said at the disk.
+            let opened = point
+                .disks
+                .iter()
+                .filter_map(|d| machine.open(d, false).ok());
+            let sources: Vec<_> = opened.map(Arc::new).collect();
+            guest::of_machine(&sources, &machine.vm().config.dictionary)
+        });
+        let backup = of_backup(machine, point);
+        let consistency = backup.as_ref().and_then(|vm| vm.consistency.as_deref());
+        let consistency = consistency
+            .and_then(Consistency::of)
+            .unwrap_or(point.consistency);
         PointJson {
+            made_of: backup.and_then(|vm| vm.point),
+            guest: state.as_ref().map(GuestJson::from),
+            state,
             id: point.uid,
             name: point.name.clone(),
             description: point.description.clone(),
             created: point.created.map(rfc3339),
             depth: point.depth,
             memory: point.consistency == Consistency::Memory,
-            consistency: point.consistency.as_str(),
-            said: point.consistency.describe(),
+            consistency: consistency.as_str(),
+            said: consistency.describe(),
             disks: disks.collect(),
         }
     }
+}
+
+/// What the manifest of a backup says of the machine, for its present state.
+fn of_backup(machine: &Machine, point: &Point) -> Option<VmEntry> {
+    let dir = machine.host_dir().filter(|_| point.is_current())?;
+    // One that cannot be read is for verify to tell.
+    Manifest::read(&dir).ok().flatten()?.vm
 }
 
 /// What opening a disk told.
@@ -396,7 +436,21 @@ fn print_vm(out: &mut Out, vm: &VmJson, place: Option<&str>) -> Result<(), Failu
         let created = point.created.as_deref().map(|c| format!("  {c}"));
         out.line(match point.id {
             None if point.memory => format!("{indent}current (suspended, with memory)"),
-            None => format!("{indent}current"),
+            None => match &point.made_of {
+                Some(of) => format!(
+                    "{indent}current (made of snapshot {}, {}){}",
+                    escape(&of.name),
+                    point.said,
+                    of.created
+                        .as_deref()
+                        .map(|c| format!("  {}", escape(c)))
+                        .unwrap_or_default()
+                ),
+                None if point.consistency == Consistency::Unknown.as_str() => {
+                    format!("{indent}current")
+                }
+                None => format!("{indent}current ({})", point.said),
+            },
             Some(id) => format!(
                 "{indent}snapshot {} (id {id}, {}){}",
                 escape(&point.name),
@@ -406,6 +460,12 @@ fn print_vm(out: &mut Out, vm: &VmJson, place: Option<&str>) -> Result<(), Failu
         })?;
         for disk in &point.disks {
             print_disk(out, disk, &indent)?;
+        }
+        if let Some(state) = &point.state {
+            guest::lines(out, state, &format!("{indent}  "))?;
+            for warning in state.warnings() {
+                out.line(format!("{indent}  warning: {}", escape(&warning)))?;
+            }
         }
     }
     let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();

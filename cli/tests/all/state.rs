@@ -60,6 +60,41 @@ fn before_it_is_put_back() {
     assert_eq!(guest["domain_controller"], true);
     assert_eq!(guest["databases"][1]["open"], true, "{guest}");
     crate::machine::machine(&f, "web");
+    // Of each point; the deltas on top are empty.
+    let vm = f.run(&["vm", "web", "--guest", "--json"]).code(0).json();
+    for n in 0..3 {
+        let guest = &vm["places"][0]["vms"][0]["points"][n]["guest"];
+        assert_eq!(guest["host"], "db01", "{n}");
+    }
+    let vm = f.run(&["vm", "web", "--guest"]).code(0);
+    assert!(vm.text().contains("guest         db01"), "{}", vm.text());
+    assert!(vm.text().contains("warning: it is a domain controller"));
+    // Before anything is written.
+    let said = f.run(&["restore", "web", "back", "--dry-run"]).code(0);
+    assert!(
+        said.text().contains("guest         db01"),
+        "{}",
+        said.text()
+    );
+    assert!(
+        said.text().contains("would write   scsi0:0  8.0 MiB"),
+        "{}",
+        said.text()
+    );
+    assert!(!f.path("back").exists());
+    fs::create_dir_all(f.path("full/x")).unwrap();
+    f.run(&["restore", "web", "full", "--dry-run"])
+        .code(1)
+        .says("files in it");
+    // A backup says what it was made of.
+    f.run(&["export", "web", "old", "--snapshot", "id:1"])
+        .code(0);
+    let vm = f.run(&["vm", "old"]).code(0);
+    let line = "current (made of snapshot a/b, crash-consistent)";
+    assert!(vm.text().contains(line), "{}", vm.text());
+    f.run(&["replicate", "disk.vmdk", "hot.raw"])
+        .code(0)
+        .says("USN rollback");
     let said = f.run(&["restore", "web", "back"]).code(0);
     for part in [
         "USN rollback",

@@ -86,6 +86,10 @@ pub struct VmEntry {
     pub config: String,
     /// The snapshot that it was made of; none for the state at that time.
     pub point: Option<PointEntry>,
+    /// What the guest had done then, as far as its files told: `memory`, `quiesced`, `crash`,
+    /// `unknown`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<String>,
 }
 
 /// A snapshot of a machine.
@@ -97,6 +101,9 @@ pub struct PointEntry {
     pub name: String,
     /// When it was taken: RFC 3339.
     pub created: Option<String>,
+    /// What the user said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
 }
 
 /// A disk of a backup.

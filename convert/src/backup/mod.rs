@@ -557,26 +557,32 @@ struct NewDir {
     done: bool,
 }
 
-impl NewDir {
-    fn create(dest: &Path) -> Result<Self> {
-        let refused = |found: &str| {
-            DiskError::refused("creating the directory")
-                .file(dest.display())
-                .expected("a new name, or an empty directory")
-                .found(found)
-        };
-        match std::fs::read_dir(dest) {
-            Ok(mut entries) => {
-                if entries.next().is_some() {
-                    return Err(refused("a directory with files in it"));
-                }
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(_) if dest.symlink_metadata().is_ok() => return Err(refused("something else")),
-            Err(e) => {
-                return Err(DiskError::io("creating the directory", &e).file(dest.display()));
+/// Refuses a directory that [`write()`] would refuse.
+pub fn check_dest(dest: &Path) -> Result<()> {
+    let refused = |found: &str| {
+        DiskError::refused("creating the directory")
+            .file(dest.display())
+            .expected("a new name, or an empty directory")
+            .found(found)
+    };
+    match std::fs::read_dir(dest) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(refused("a directory with files in it"));
             }
         }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(_) if dest.symlink_metadata().is_ok() => return Err(refused("something else")),
+        Err(e) => {
+            return Err(DiskError::io("creating the directory", &e).file(dest.display()));
+        }
+    }
+    Ok(())
+}
+
+impl NewDir {
+    fn create(dest: &Path) -> Result<Self> {
+        check_dest(dest)?;
         Self::beside(dest)
     }
 
