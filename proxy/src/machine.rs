@@ -28,9 +28,15 @@ pub struct Machine {
 pub enum Machines {
     /// One.
     One(Box<Machine>),
-    /// Backups of one, by the names of their directories, the oldest first.
+    /// Backups of one, by the paths of their directories, the oldest first.
     Dated(Vec<(String, Machine)>),
+    /// Backups of several, by the paths of their directories: `web01/2026-11-01`, or
+    /// `2026-11-01/web01`.
+    Forest(Vec<(String, Machine)>),
 }
+
+/// Directories below which dated backups of several machines are looked for.
+const MOST_DIRECTORIES: usize = 20_000;
 
 /// A place and a path in it.
 pub(crate) struct Spot {
@@ -149,6 +155,21 @@ fn directory(
             found.push((name.display().to_string(), vm));
         }
     }
+    if found.is_empty() {
+        found = dated_below(place, dir, listing)?;
+        if !found.is_empty() {
+            let all = found.into_iter().map(|(name, vm)| (name, machine(vm)));
+            let all: Vec<_> = all.collect();
+            let of_one = all.windows(2).all(|w| match w {
+                [(_, a), (_, b)] => is_same(&a.vm, &b.vm),
+                _ => true,
+            });
+            return Ok(match of_one {
+                true => Machines::Dated(all),
+                false => Machines::Forest(all),
+            });
+        }
+    }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     let dated = found.iter().all(|(name, _)| has_date(name))
         && found
@@ -176,6 +197,52 @@ fn directory(
                 .map(|(_, vm)| vm.dir.join(&vm.config_file).display().to_string());
             Err(several(names.collect()))
         }
+    }
+}
+
+/// Backups two levels down, `MACHINE/DATE` or `DATE/MACHINE`, the oldest first; none if one of them
+/// has no date.
+fn dated_below(place: &dyn Place, dir: &Path, listing: &Listing) -> Result<Vec<(String, Vm)>> {
+    let mut found = Vec::new();
+    let mut left = MOST_DIRECTORIES;
+    for outer in &listing.directories {
+        let Ok(between) = place.list(&dir.join(outer)) else {
+            continue;
+        };
+        for inner in &between.directories {
+            let path = dir.join(outer).join(inner);
+            left = match left.checked_sub(1) {
+                Some(left) => left,
+                None => return Ok(Vec::new()),
+            };
+            let Ok(below) = place.list(&path) else {
+                continue;
+            };
+            let names = [outer, inner].map(|n| n.display().to_string());
+            for config in configs(place, &path, &below)? {
+                let Some(date) = names.iter().find(|n| has_date(n)).cloned() else {
+                    return Ok(Vec::new());
+                };
+                let vm = Vm::read(place, &path, &config, &below)?;
+                found.push((date, names.join("/"), vm));
+            }
+        }
+    }
+    found.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+    // Two machines in one directory are no backups of one.
+    let twice = found.windows(2).any(|w| matches!(w, [a, b] if a.1 == b.1));
+    Ok(match twice {
+        true => Vec::new(),
+        false => found.into_iter().map(|(_, name, vm)| (name, vm)).collect(),
+    })
+}
+
+/// Whether two backups are of one machine.
+fn is_same(a: &Vm, b: &Vm) -> bool {
+    match (&a.config.uuid, &b.config.uuid) {
+        (Some(a), Some(b)) => a == b,
+        (None, None) => a.name() == b.name(),
+        _ => false,
     }
 }
 
@@ -236,6 +303,15 @@ impl Machines {
         let all = match self {
             Self::One(machine) => return Ok((machine, false)),
             Self::Dated(all) => all,
+            Self::Forest(all) => {
+                let names = all.iter().take(32).map(|(name, _)| name.clone());
+                return Err(
+                    DiskError::new(ErrorKind::Ambiguous, "choosing one of the machines")
+                        .expected("the directory of one, or of one's backups")
+                        .found(names.collect::<Vec<_>>().join(", "))
+                        .hint("name that directory"),
+                );
+            }
         };
         let date = wanted.and_then(|w| w.strip_prefix("date:"));
         let fits = |name: &str| date.is_none_or(|d| name.contains(d));

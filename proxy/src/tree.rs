@@ -146,11 +146,10 @@ impl Tree {
         }
         let mut tree = Self::empty(options);
         match &machines {
-            Machines::Dated(all) if spec.snapshot.is_none() => {
+            Machines::Dated(all) | Machines::Forest(all) if spec.snapshot.is_none() => {
                 for (name, machine) in all {
-                    let dir = tree
-                        .own
-                        .directory(OwnTree::ROOT, &Name::from(name.as_str()));
+                    let parts = name.split('/').map(Name::from);
+                    let dir = parts.fold(OwnTree::ROOT, |at, part| tree.own.directory(at, &part));
                     tree.add_machine(dir, machine);
                 }
             }

@@ -77,6 +77,10 @@ impl History {
                 "name a machine (.vmx or directory) or a directory of dated backups",
             ));
         };
+        if let Machines::Forest(_) = machines {
+            // Whose file is meant is not known.
+            machines.only(None)?;
+        }
         let points = points(&spec, &machines);
         let zone = global.zone();
         let mut versions: Vec<Version> = Vec::new();
@@ -185,7 +189,7 @@ fn points(spec: &SourceSpec, machines: &Machines) -> Vec<OnePoint> {
             });
             points.collect()
         }
-        Machines::Dated(all) => {
+        Machines::Dated(all) | Machines::Forest(all) => {
             let points = all.iter().map(|(name, _)| {
                 let spec = SourceSpec {
                     path: spec.path.join(name),

@@ -102,6 +102,59 @@ fn the_tree_of_a_machine() {
     .code(1);
 }
 
+/// Dated backups two levels down: of several machines, and of one.
+#[test]
+fn machines_by_date_and_dates_by_machine() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    let put = |path: &str, name: &str| {
+        fs::create_dir_all(f.path(path).parent().unwrap()).unwrap();
+        f.run(&["export", "web", path]).code(0);
+        let config = f.path(path).join("web.vmx");
+        let text = fs::read_to_string(&config).unwrap();
+        let text = text.replace("web 01", name).replace(
+            "f5 7c 2d 9f",
+            match name {
+                "web 01" => "f5 7c 2d 9f",
+                _ => "f5 7c 2d 9e",
+            },
+        );
+        fs::write(config, text).unwrap();
+    };
+    for date in ["2026-11-01", "2026-11-02"] {
+        for name in ["web 01", "db 01"] {
+            put(&format!("a/{name}/{date}"), name);
+            put(&format!("b/{date}/{name}"), name);
+        }
+        put(&format!("c/web 01/{date}"), "web 01");
+    }
+    let ls = |source: &str, path: &str| f.run(&["ls", source, path]).code(0).text().to_owned();
+    assert_eq!(ls("a", "/"), "db 01\nweb 01\n");
+    assert_eq!(ls("a", "/db 01"), "2026-11-01\n2026-11-02\n");
+    assert_eq!(ls("b", "/2026-11-02"), "db 01\nweb 01\n");
+    for (source, path) in [
+        ("a", "/web 01/2026-11-02/current/scsi0-0/p0/a.txt"),
+        ("b", "/2026-11-02/db 01/current/scsi0-0/p0/a.txt"),
+        ("c", "/web 01/2026-11-01/scsi0-0/p0/a.txt"),
+    ] {
+        assert_eq!(f.run(&["cat", source, path]).code(0).out, b"hello\n");
+    }
+    // One machine's backups are points in time; several machines are none.
+    let history = f.run(&["history", "c", "/a.txt"]).code(0);
+    assert!(
+        history.text().contains("web 01/2026-11-02"),
+        "{}",
+        history.text()
+    );
+    f.run(&["cat", "c", "--snapshot", "date:2026-11-01", "/a.txt"])
+        .code(0);
+    f.run(&["history", "a", "/a.txt"])
+        .code(2)
+        .says("db 01/2026-11-01");
+    f.run(&["history", "a/db 01", "/a.txt"]).code(0);
+    f.run(&["check", "b"]).code(2).says("name that directory");
+}
+
 #[test]
 fn a_lost_link_is_told_where_it_matters() {
     let f = Fixture::new();
