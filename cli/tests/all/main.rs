@@ -24,4 +24,5 @@ mod several;
 mod since;
 mod state;
 mod tar;
+mod vcb;
 mod verify;
