@@ -304,6 +304,42 @@ mod tests {
         hive.to_bytes().unwrap()
     }
 
+    /// On GPT disks a mount point may name a partition of which no registry speaks.
+    #[test]
+    fn a_partition_is_known_by_its_own_guid() {
+        let disk: Arc<dyn Disk> = Arc::new(disk_io::MemDisk::new(vec![0; 4096]));
+        let volume = |uuid: &str| {
+            let partition = guest_fs::partition::Partition {
+                number: 1,
+                start: 0,
+                len: 4096,
+                available: 4096,
+                type_id: String::new(),
+                type_name: String::new(),
+                name: None,
+                uuid: Some(uuid.into()),
+                active: false,
+                extended: false,
+            };
+            let volume = Volume::new(
+                Name::from("p1"),
+                disk.clone(),
+                Some(partition),
+                Default::default(),
+            );
+            (Arc::new(volume), OwnTree::ROOT)
+        };
+        let of = |uuid: &str| Letters::find(&[volume(uuid)], &OwnTree::default());
+        let gpt = of("0f0e0d0c-1111-2222-3333-444455556666");
+        assert!(
+            gpt.mounted("Volume{0F0E0D0C-1111-2222-3333-444455556666}")
+                .is_some()
+        );
+        assert!(gpt.mounted("Volume{1}").is_none());
+        // What stands for one on MBR disks is none.
+        assert!(of("1a2b3c4d-01").mounts.is_empty());
+    }
+
     #[test]
     fn what_the_registry_says() {
         let mut mbr = 0x1122_3344u32.to_le_bytes().to_vec();
