@@ -207,6 +207,10 @@ impl convert::restore::Source for Restorable<'_> {
     }
 
     fn read_link(&self, node: Node) -> Result<Link> {
+        // What is mounted there is not entered: it is somewhere else in the tree.
+        if let Some(remark) = self.tree.mount_point_remark(node) {
+            crate::output::warn(format!("{remark}; not taken along"));
+        }
         self.tree.read_link(node)
     }
 }

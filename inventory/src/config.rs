@@ -114,6 +114,8 @@ pub struct Config {
     pub name: Option<String>,
     /// The BIOS uuid, as 8-4-4-4-12 digits.
     pub uuid: Option<String>,
+    /// The uuid by which vCenter knows it, likewise.
+    pub instance_uuid: Option<String>,
     /// `guestOS`, as written.
     pub guest_os: Option<String>,
     /// Version of the virtual hardware.
@@ -161,6 +163,7 @@ impl Config {
         Self {
             name: text("displayName"),
             uuid: text("uuid.bios").and_then(|u| plain_uuid(&u)),
+            instance_uuid: text("vc.uuid").and_then(|u| plain_uuid(&u)),
             guest_os: text("guestOS"),
             hardware: dictionary.number("virtualHW.version"),
             firmware: text("firmware"),

@@ -95,7 +95,8 @@ impl Inventory {
         }
     }
 
-    /// The machine that a selector means: `name:TEXT`, `uuid:TEXT`, `any:`, or a bare name,
+    /// The machine that a selector means: `name:TEXT`, `uuid:TEXT` (the BIOS', or vCenter's),
+    /// `any:`, or a bare name,
     /// uuid or path of a configuration. All that fit.
     pub fn select(&self, selector: &str) -> Vec<&Vm> {
         let plain = |u: &str| {
@@ -105,8 +106,10 @@ impl Inventory {
                 .to_ascii_lowercase()
         };
         let by_uuid = |vm: &&Vm, wanted: &str| {
-            let own = vm.config.uuid.as_deref().map(plain);
-            own.is_some_and(|own| own == plain(wanted))
+            // That of the BIOS, or the one by which vCenter knows it.
+            let own = [&vm.config.uuid, &vm.config.instance_uuid];
+            let mut own = own.into_iter().flatten().map(|u| plain(u));
+            own.any(|own| own == plain(wanted))
         };
         let all = self.vms.iter();
         match selector.split_once(':') {

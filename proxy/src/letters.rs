@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 /// Longest hive that is read into memory; they are of some 20 MiB.
 const MOST: u64 = 256 << 20;
+/// Characters of a GUID; what MBR disks give their partitions is shorter.
+const GUID: usize = 36;
 /// Where Windows keeps the hive, newest first.
 const PLACES: [&[&str]; 2] = [
     &["Windows", "System32", "config", "SYSTEM"],
@@ -44,9 +46,9 @@ pub(crate) struct Letters {
 
 impl Letters {
     /// Looks through `volumes` for registries.
-    pub(crate) fn find(volumes: &[(Arc<Volume>, OwnId)]) -> Self {
+    pub(crate) fn find(volumes: &[(Arc<Volume>, OwnId)], own: &OwnTree) -> Self {
         let mut found = Self::default();
-        for (volume, _) in volumes {
+        for (volume, door) in volumes {
             let kind = volume.recognised().as_ref().ok().and_then(Option::as_ref);
             if kind.is_none_or(|k| k.kind != FsKind::Ntfs) {
                 continue;
@@ -57,14 +59,35 @@ impl Letters {
             match hive(&**fs) {
                 Ok(Some(bytes)) => match mounted_devices(bytes) {
                     Ok(entries) => found.take(entries, volumes),
-                    Err(e) => found.remarks.push(format!("/{}: {e}", volume.name())),
+                    Err(e) => found.remarks.push(format!("{}: {e}", own.path(*door))),
                 },
                 Ok(None) => {}
-                Err(e) => found.remarks.push(format!("/{}: {e}", volume.name())),
+                Err(e) => found.remarks.push(format!("{}: {e}", own.path(*door))),
             }
         }
         found.letters.sort_unstable();
+        // On GPT disks Windows may name a volume by its partition, and say so nowhere.
+        for (volume, door) in volumes {
+            let uuid = volume.partition().and_then(|p| p.uuid.as_deref());
+            if let Some(uuid) = uuid.filter(|uuid| uuid.len() == GUID) {
+                let name = format!("volume{{{}}}", uuid.to_ascii_lowercase());
+                found.mounts.push((name, *door));
+            }
+        }
         found
+    }
+
+    /// The volume that has a letter.
+    pub(crate) fn of(&self, letter: u8) -> Option<OwnId> {
+        let found = self.letters.iter().find(|(l, _)| *l == letter);
+        found.map(|(_, door)| *door)
+    }
+
+    /// The volume that a mount point names as `Volume{guid}`.
+    pub(crate) fn mounted(&self, name: &str) -> Option<OwnId> {
+        let mut mounts = self.mounts.iter();
+        let found = mounts.find(|(guid, _)| guid.eq_ignore_ascii_case(name));
+        found.map(|(_, door)| *door)
     }
 
     /// Takes over what one registry says, where no other has said it before.
@@ -190,20 +213,18 @@ impl Tree {
     /// Drive letters and mount points of the volumes that paths without a restore point
     /// mean. Reads registries the first time.
     pub(crate) fn letters(&self) -> &Letters {
-        self.letters.get_or_init(|| Letters::find(&self.searched()))
+        self.letters_at(self.default_point())
     }
 
     /// The root directory of the volume that carries a drive letter, as the registry of a
     /// guest on SOURCE says.
     pub fn letter(&self, letter: u8) -> Option<Node> {
-        let letters = &self.letters().letters;
-        let found = letters.iter().find(|(l, _)| *l == letter);
-        found.map(|(_, door)| own_node(*door))
+        self.letters().of(letter).map(own_node)
     }
 
-    /// The letter of the volume behind a door.
+    /// The letter of the volume behind a door, by the registry of its own restore point.
     pub(crate) fn letter_of(&self, door: OwnId) -> Option<char> {
-        let letters = &self.letters().letters;
+        let letters = &self.letters_at(self.point_above(door)).letters;
         let found = letters.iter().find(|(_, d)| *d == door);
         found.map(|(letter, _)| char::from(*letter))
     }
@@ -281,6 +302,42 @@ mod tests {
             hive.add_value(key, name, DataType::Binary, data).unwrap();
         }
         hive.to_bytes().unwrap()
+    }
+
+    /// On GPT disks a mount point may name a partition of which no registry speaks.
+    #[test]
+    fn a_partition_is_known_by_its_own_guid() {
+        let disk: Arc<dyn Disk> = Arc::new(disk_io::MemDisk::new(vec![0; 4096]));
+        let volume = |uuid: &str| {
+            let partition = guest_fs::partition::Partition {
+                number: 1,
+                start: 0,
+                len: 4096,
+                available: 4096,
+                type_id: String::new(),
+                type_name: String::new(),
+                name: None,
+                uuid: Some(uuid.into()),
+                active: false,
+                extended: false,
+            };
+            let volume = Volume::new(
+                Name::from("p1"),
+                disk.clone(),
+                Some(partition),
+                Default::default(),
+            );
+            (Arc::new(volume), OwnTree::ROOT)
+        };
+        let of = |uuid: &str| Letters::find(&[volume(uuid)], &OwnTree::default());
+        let gpt = of("0f0e0d0c-1111-2222-3333-444455556666");
+        assert!(
+            gpt.mounted("Volume{0F0E0D0C-1111-2222-3333-444455556666}")
+                .is_some()
+        );
+        assert!(gpt.mounted("Volume{1}").is_none());
+        // What stands for one on MBR disks is none.
+        assert!(of("1a2b3c4d-01").mounts.is_empty());
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! | [`find`] | everything below a directory, by one scan where possible |
 //! | [`resolve`] | paths as users type them |
 //! | `letters` | drive letters, from a guest's registry |
+//! | `points` | restore points: their volumes, letters and mount points in paths |
 //! | [`path`] | the text of paths: components, drive form |
 //! | [`inode`] | nodes as inode numbers and back |
 //! | [`names`] | guest names that no host directory can hold |
@@ -33,6 +34,7 @@ pub mod names;
 pub mod own;
 mod package;
 pub mod path;
+mod points;
 pub mod resolve;
 pub mod sets;
 pub mod source;

@@ -75,6 +75,8 @@ pub(crate) struct MockFs {
     items: Vec<Item>,
     pub(crate) kind: FsKind,
     pub(crate) tells_names: bool,
+    /// What its links are.
+    pub(crate) sort: &'static str,
 }
 
 impl MockFs {
@@ -83,6 +85,7 @@ impl MockFs {
             items: Vec::new(),
             kind: FsKind::Ntfs,
             tells_names: true,
+            sort: "symlink",
         };
         fs.item(NodeKind::Directory, Vec::new());
         fs
@@ -305,7 +308,7 @@ impl FileSystem for MockFs {
         let target = self.get(node)?.link.clone();
         let target = target.ok_or_else(|| DiskError::unsupported("reading a link"))?;
         Ok(Link {
-            sort: "symlink",
+            sort: self.sort,
             stored: target.clone(),
             target,
         })

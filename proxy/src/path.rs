@@ -33,6 +33,14 @@ pub fn drive(path: &[u8]) -> Option<(u8, Vec<u8>)> {
     }
 }
 
+/// The drive form as one component, `^[A-Za-z]:$`: the letter in upper case.
+pub fn drive_component(part: &[u8]) -> Option<u8> {
+    match part {
+        [letter, b':'] if letter.is_ascii_alphabetic() => Some(letter.to_ascii_uppercase()),
+        _ => None,
+    }
+}
+
 /// Cuts `name:stream` at its last colon, `name:stream:$DATA` at the one before. An empty
 /// stream is the unnamed one.
 pub fn stream(name: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -94,6 +102,10 @@ mod tests {
         assert_eq!(drive(b"D:/"), Some((b'D', Vec::new())));
         for not in [b"c:".as_slice(), b"cc:/x", b"1:/", b"/c:/x", b"c:x"] {
             assert_eq!(drive(not), None);
+        }
+        assert_eq!(drive_component(b"c:"), Some(b'C'));
+        for not in [b"c".as_slice(), b"c:x", b"1:", b":", b"cc:"] {
+            assert_eq!(drive_component(not), None);
         }
     }
 

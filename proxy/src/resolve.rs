@@ -23,6 +23,14 @@ pub struct Resolved {
     pub remarks: Vec<String>,
 }
 
+/// A directory or file on the way.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) node: Node,
+    /// Its path from the root, with the names as they are stored.
+    pub(crate) path: Name,
+}
+
 /// How many entries are looked at for "did you mean" and for stored spellings.
 const LOOK_AT: usize = 20_000;
 
@@ -35,19 +43,36 @@ impl Tree {
     pub fn resolve(&self, path: impl AsRef<[u8]>) -> Result<Resolved> {
         let path = path.as_ref();
         if let Some((letter, rest)) = path::drive(path) {
-            let door = self
-                .letter(letter)
-                .ok_or_else(|| self.no_letter(path, letter))?;
+            let door = match self.letter(letter) {
+                Some(door) => door,
+                None => {
+                    let why = self.in_points(path);
+                    let no_letter = || self.no_letter(path, letter, self.default_point());
+                    return Err(why.unwrap_or_else(no_letter));
+                }
+            };
             return self.walk(door, &rest, path);
         }
         let Some(first) = path::components(path).next() else {
             return self.walk(self.root(), path, path);
         };
-        let first = Name::from_bytes(first);
-        if first.as_bytes() == b".." || self.lookup(self.root(), &first)?.is_some() {
+        let name = Name::from_bytes(first);
+        if first == b".." || self.lookup(self.root(), &name)?.is_some() {
             return self.walk(self.root(), path, path);
         }
-        self.search_volumes(path)
+        if let Some(why) = self.in_points(path) {
+            return Err(why);
+        }
+        // `/C:/…` is a drive, unless a guest has a file of that name.
+        match path::drive_component(first) {
+            Some(letter) if !self.is_a_name(first) => match self.letter(letter) {
+                Some(_) => self.walk(self.root(), path, path),
+                None => self
+                    .search_volumes(path)
+                    .map_err(|_| self.no_letter(path, letter, self.default_point())),
+            },
+            _ => self.search_volumes(path),
+        }
     }
 
     /// A path with no volume: good where exactly one volume has it.
@@ -121,73 +146,89 @@ impl Tree {
     }
 
     /// Walks from `from`, component by component. `typed` is the path for messages.
-    fn walk(&self, from: Node, rest: &[u8], typed: &[u8]) -> Result<Resolved> {
-        let mut trail: Vec<(Node, Name)> = Vec::new();
+    pub(crate) fn walk(&self, from: Node, rest: &[u8], typed: &[u8]) -> Result<Resolved> {
+        self.walk_on(from, rest, typed, &mut 0)
+    }
+
+    /// The same, where `hops` mount points have been followed before.
+    pub(crate) fn walk_on(
+        &self,
+        from: Node,
+        rest: &[u8],
+        typed: &[u8],
+        hops: &mut usize,
+    ) -> Result<Resolved> {
+        let mut trail: Vec<Step> = Vec::new();
+        let start = Step {
+            node: from,
+            path: own_id(from).map_or_else(|| self.path_of(from), |id| self.own.path(id)),
+        };
         let parts: Vec<&[u8]> = path::components(rest).collect();
         let mut stream = None;
         for (i, part) in parts.iter().enumerate() {
-            let here = trail.last().map_or(from, |t| t.0);
             if *part == b".." {
                 trail.pop();
                 continue;
             }
             let name = Name::from_bytes(*part);
             let is_last = i + 1 == parts.len() && !path::wants_directory(rest);
-            match self.lookup(here, &name) {
+            let mut here = trail.last().unwrap_or(&start).clone();
+            let mut found = self.lookup(here.node, &name);
+            while !matches!(found, Ok(Some(_)))
+                && let Some(there) = self.through(&here, typed, hops)?
+            {
+                // `..` leads back to where the volume is mounted, as in Windows.
+                if let Some(last) = trail.last_mut() {
+                    *last = there.clone();
+                }
+                here = there;
+                found = self.lookup(here.node, &name);
+            }
+            match found {
                 Ok(Some(node)) => {
-                    let stored = self.stored_name(here, node, &name);
-                    self.only_one(here, node, &name, &stored, &|| {
-                        self.trail_path(from, &trail)
-                    })?;
-                    trail.push((node, stored));
+                    let stored = self.stored_name(here.node, node, &name);
+                    self.only_one(here.node, node, &name, &stored, &|| here.path.clone())?;
+                    let path = below(&here.path, &stored);
+                    trail.push(Step { node, path });
                 }
                 Ok(None) => {
-                    if is_last && let Some((node, base, named)) = self.stream_of(here, &name)? {
-                        trail.push((node, base));
+                    if let Some(drive) = self.drive_in(&here, part, typed)? {
+                        trail.push(drive);
+                        continue;
+                    }
+                    if is_last
+                        && let Some((node, base, named)) = self.stream_of(here.node, &name)?
+                    {
+                        let path = below(&here.path, &base);
+                        trail.push(Step { node, path });
                         stream = named;
                         break;
                     }
-                    let place = self.trail_path(from, &trail);
-                    return Err(self.missing(here, &place, &name, typed));
+                    return Err(self.missing(here.node, &here.path, &name, typed));
                 }
                 Err(e) => {
-                    let place = self.trail_path(from, &trail);
-                    return Err(match self.not_enterable(here, &place, typed) {
+                    return Err(match self.not_enterable(here.node, &here.path, typed) {
                         Some(why) => why,
-                        None => e.file(&place),
+                        None => e.file(&here.path),
                     });
                 }
             }
         }
-        let node = trail.last().map_or(from, |t| t.0);
-        let path = self.trail_path(from, &trail);
-        if path::wants_directory(rest)
-            && let Some(why) = self.not_enterable(node, &path, typed)
-        {
-            return Err(why);
+        let mut end = trail.pop().unwrap_or(start);
+        if path::wants_directory(rest) {
+            while let Some(there) = self.through(&end, typed, hops)? {
+                end = there;
+            }
+            if let Some(why) = self.not_enterable(end.node, &end.path, typed) {
+                return Err(why);
+            }
         }
         Ok(Resolved {
-            node,
+            node: end.node,
             stream,
-            path,
+            path: end.path,
             remarks: Vec::new(),
         })
-    }
-
-    fn trail_path(&self, from: Node, trail: &[(Node, Name)]) -> Name {
-        let mut path = match own_id(from) {
-            Some(id) => self.own.path(id),
-            None => self.path_of(from),
-        }
-        .as_bytes()
-        .to_vec();
-        for (_, name) in trail {
-            if path.last() != Some(&b'/') {
-                path.push(b'/');
-            }
-            path.extend_from_slice(name.as_bytes());
-        }
-        Name::from_bytes(path)
     }
 
     /// The name under which `dir` stores `node`, which was found as `typed`.
@@ -426,63 +467,17 @@ impl Tree {
         near.iter().take(3).map(|(_, n)| format!("'{n}'")).collect()
     }
 
-    /// "/p1 (ntfs, 'System'), /p2 (bitlocker)", for hints.
+    /// What paths may begin with, for hints.
     fn list_volumes(&self) -> String {
-        if self.current.is_some() {
+        if self.current.is_some() || self.volumes_at(OwnTree::ROOT).is_empty() {
             let names = self.own.children(OwnTree::ROOT).take(32);
             let names: Vec<String> = names.map(|(_, name)| format!("/{name}")).collect();
-            return names.join(", ");
+            return match names.is_empty() {
+                true => "none".into(),
+                false => names.join(", "),
+            };
         }
-        let list: Vec<String> = self
-            .volumes
-            .iter()
-            .take(32)
-            .map(|(_, (volume, door))| {
-                let what = match volume.recognised() {
-                    Ok(Some(r)) => match &r.label {
-                        Some(label) if !label.as_bytes().is_empty() => {
-                            format!("{}, '{label}'", r.kind)
-                        }
-                        _ => r.kind.to_string(),
-                    },
-                    Ok(None) => "nothing known".into(),
-                    Err(_) => "unreadable".into(),
-                };
-                format!("{} ({what})", self.own.path(*door))
-            })
-            .collect();
-        match list.is_empty() {
-            true => "none".into(),
-            false => list.join(", "),
-        }
-    }
-
-    fn no_letter(&self, path: &[u8], letter: u8) -> DiskError {
-        let letter = char::from(letter);
-        let known = self.letters();
-        let others: Vec<String> = known
-            .letters
-            .iter()
-            .map(|(l, door)| format!("{}: ({})", char::from(*l), self.own.path(*door)))
-            .collect();
-        if !others.is_empty() {
-            return DiskError::not_found(format!("no volume is known as {letter}:"))
-                .file(Name::from_bytes(path))
-                .hint(format!("the registry knows {}", others.join(", ")));
-        }
-        if let Some(why) = known.remarks.first() {
-            return DiskError::not_found(format!("no volume is known as {letter}:"))
-                .file(Name::from_bytes(path))
-                .found(format!("a registry that cannot be read: {why}"))
-                .hint(format!("name the volume instead: {}", self.list_volumes()));
-        }
-        DiskError::not_found(format!("no volume is known as {letter}:"))
-            .file(Name::from_bytes(path))
-            .hint(format!(
-                "drive letters come from the registry of a Windows installation on SOURCE, \
-                 and none was read here; name the volume instead: {}",
-                self.list_volumes()
-            ))
+        self.list_volumes_at(OwnTree::ROOT)
     }
 }
 
@@ -493,6 +488,16 @@ pub fn link_words(sort: &str) -> &'static str {
         "mount point" => "a mount point",
         _ => "a symbolic link",
     }
+}
+
+/// `dir/name`, where the name is as the tree shows it.
+fn below(dir: &Name, name: &Name) -> Name {
+    let mut path = dir.as_bytes().to_vec();
+    if path.last() != Some(&b'/') {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name.as_bytes());
+    Name::from_bytes(path)
 }
 
 fn join(dir: &Name, name: &Name) -> Name {

@@ -78,7 +78,10 @@ pub struct Tree {
     warnings: Vec<String>,
     /// Held while volumes are added.
     growing: Mutex<()>,
+    /// What the registry says of volumes that lie in no restore point.
     pub(crate) letters: OnceLock<Letters>,
+    /// Directories that are restore points, each with what its own registry says.
+    pub(crate) points: boxcar::Vec<(OwnId, OnceLock<Letters>)>,
     pub(crate) mount_points: MountPoints,
 }
 
@@ -225,6 +228,7 @@ impl Tree {
     }
 
     fn add_point(&self, dir: OwnId, machine: &Machine, point: &Point) {
+        self.points.push((dir, OnceLock::new()));
         for disk in &point.disks {
             let (machine, wanted, newer) = (machine.clone(), disk.clone(), point.is_current());
             let lazy = LazyDisk {
@@ -319,6 +323,7 @@ impl Tree {
             warnings: Vec::new(),
             growing: Mutex::new(()),
             letters: OnceLock::new(),
+            points: boxcar::Vec::new(),
             mount_points: MountPoints::default(),
         }
     }
@@ -537,31 +542,14 @@ impl Tree {
 
     /// The volumes that a path without one is looked for in: those of the present state.
     pub(crate) fn searched(&self) -> Vec<(Arc<Volume>, OwnId)> {
-        let Some(current) = self.current else {
-            return self.volumes.iter().map(|(_, v)| v.clone()).collect();
-        };
-        for (id, _) in self.own.children(current) {
-            // What cannot be opened is told by `closed`, and when it is named.
-            let _ = self.place(own_node(id));
-        }
-        let below = |mut at: OwnId| {
-            while at != OwnTree::ROOT && at != current {
-                at = self.own.parent(at);
-            }
-            at == current
-        };
-        let all = self.volumes.iter().map(|(_, v)| v);
-        all.filter(|(_, door)| below(*door)).cloned().collect()
+        self.volumes_at(self.default_point())
     }
 
     /// Disks of the machine's present state that cannot be opened, with the reason: what lies on
     /// them is not known.
     pub fn closed(&self) -> Vec<(Node, DiskError)> {
-        let disks = self.current.map(|current| self.own.children(current));
-        let nodes = disks.into_iter().flatten().map(|(id, _)| own_node(id));
-        nodes
-            .filter_map(|n| self.place(n).err().map(|e| (n, e)))
-            .collect()
+        let all = self.closed_at(self.default_point()).into_iter();
+        all.map(|(id, e)| (own_node(id), e)).collect()
     }
 
     /// Finds a name in a directory: exactly first, then, where the guest's file system

@@ -206,7 +206,11 @@ impl Find {
         let metadata = tree.metadata(found.node)?;
         if found.stream.is_some() || metadata.kind != NodeKind::Directory {
             let e = DiskError::not_found("finding").file(found.path);
-            return Err(e.expected("a directory").found("something else").into());
+            let mut e = e.expected("a directory").found("something else");
+            if let Some(remark) = tree.mount_point_remark(found.node) {
+                e = e.hint(format!("{remark}; PATH/ begins there"));
+            }
+            return Err(e.into());
         }
         let mut printer = Printer {
             find: &self,

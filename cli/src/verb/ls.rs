@@ -156,6 +156,8 @@ impl Ls {
                 path.push(b':');
                 path.extend_from_slice(stream.as_bytes());
                 kind = NodeKind::File;
+            } else if let Some(remark) = tree.mount_point_remark(found.node) {
+                crate::output::warn(format!("{remark}; PATH/ lists that"));
             }
             lister.only(&path, found.node, kind)?;
         } else if self.recursive {

@@ -4,6 +4,10 @@
 //! without one (accounts, transports) is accepted and said to be ignored; nothing of it is
 //! ever shown. Each command becomes one of our own verbs.
 
+mod flags;
+mod restore;
+
+use self::flags::{COMMANDS, Command, Flags};
 use crate::{
     args::{self, Cli, Global, HowArgs, SourceArgs},
     exit::{Exit, Failure},
@@ -30,14 +34,16 @@ Commands:
                                                     -F 1: with all bytes
   mounter -U DIR                                    unmount
   export -s MACHINE -d DIR                          export a machine
-  restore -s BACKUP -h DIR                          restore below the directory DIR
+  restore -s BACKUP -h DIR                          restore below the directory DIR;
+                                                    -b overwrite: over what is there
   vmname -h SOURCE -s SELECTOR                      name, uuid and place of machines
   snapall -h SOURCE -a SELECTOR -r DIR              export each to DIR/NAME
   mountvm -d DISK DIR, mountvm -u DIR               mount a disk's volumes; unmount
   cleanup                                           mounts whose process died
 
 SOURCE is a directory, a datastore or its LUN; selectors are name:TEXT, uuid:TEXT and any:.
--u, -p, -m, -L and -y are accepted and ignored. Called through a link of VCB's names
+vmdkit vcb COMMAND --help has all flags of a command, and examples. -u, -p, -m, -L and -y are
+accepted and ignored, others that a command does not know are refused. Called through a link of VCB's names
 (vcbMounter, vcbExport, vcbRestore, vcbVmName, vcbSnapAll, mountvm, vcbCleanup), vmdkit is
 that command.
 
@@ -56,17 +62,6 @@ pub(crate) struct Vcb {
     words: Vec<OsString>,
 }
 
-/// VCB's names of programs, and the command that each is.
-const PROGRAMS: [(&str, &str); 7] = [
-    ("vcbmounter", "mounter"),
-    ("vcbexport", "export"),
-    ("vcbrestore", "restore"),
-    ("vcbvmname", "vmname"),
-    ("vcbsnapall", "snapall"),
-    ("mountvm", "mountvm"),
-    ("vcbcleanup", "cleanup"),
-];
-
 /// The command that a program's name stands for.
 pub(crate) fn by_name(program: &OsStr) -> Option<&'static str> {
     let name = Path::new(program)
@@ -75,87 +70,7 @@ pub(crate) fn by_name(program: &OsStr) -> Option<&'static str> {
         .to_ascii_lowercase();
     let name = name.strip_suffix(".bat").unwrap_or(&name);
     let name = name.strip_suffix(".exe").unwrap_or(name);
-    let found = PROGRAMS.iter().find(|(n, _)| *n == name);
-    found.map(|(_, command)| *command)
-}
-
-/// Flags with a value, and those without.
-const VALUES: &str = "haurtpmMFLUsdbxc";
-const ALONE: &str = "yqv";
-
-/// VCB's flags as they were given.
-#[derive(Debug, Default)]
-struct Flags {
-    values: Vec<(char, OsString)>,
-    rest: Vec<OsString>,
-}
-
-impl Flags {
-    /// `-a VALUE` and `-aVALUE`; flags in `alone` have no value.
-    fn parse(words: &[OsString], alone: &str) -> Result<Self, Failure> {
-        let mut flags = Self::default();
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            let Some(text) = word.to_str().filter(|t| t.len() > 1 && t.starts_with('-')) else {
-                flags.rest.push(word.clone());
-                continue;
-            };
-            let mut letters = text.chars().skip(1);
-            let Some(letter) = letters.next() else {
-                continue;
-            };
-            if alone.contains(letter) {
-                flags.values.push((letter, OsString::new()));
-                continue;
-            }
-            if !VALUES.contains(letter) {
-                // mountvm has -cycleId and its like.
-                return Err(Failure::usage_with(
-                    format!("VCB has no flag {text} here"),
-                    "vmdkit vcb --help lists the commands and their flags",
-                ));
-            }
-            let glued: String = letters.collect();
-            let value = match glued.is_empty() {
-                false => OsString::from(glued),
-                true => words
-                    .next()
-                    .cloned()
-                    .ok_or_else(|| Failure::usage(format!("-{letter} needs a value")))?,
-            };
-            flags.values.push((letter, value));
-        }
-        Ok(flags)
-    }
-
-    fn get(&self, letter: char) -> Option<&OsStr> {
-        let mut all = self.values.iter().rev();
-        all.find(|(l, _)| *l == letter).map(|(_, v)| v.as_os_str())
-    }
-
-    fn need(&self, letter: char, what: &str) -> Result<&OsStr, Failure> {
-        self.get(letter)
-            .ok_or_else(|| Failure::usage(format!("-{letter} is missing: {what}")))
-    }
-
-    fn text(&self, letter: char) -> Option<&str> {
-        self.get(letter).and_then(OsStr::to_str)
-    }
-
-    /// Says what is ignored: which flags, never their values.
-    fn ignored(&self, letters: &str) {
-        let given: Vec<String> = letters
-            .chars()
-            .filter(|l| self.get(*l).is_some())
-            .map(|l| format!("-{l}"))
-            .collect();
-        if !given.is_empty() {
-            output::warn(format!(
-                "{} ignored: there is no host to log in to, no transport and no log level of VCB",
-                given.join(", ")
-            ));
-        }
-    }
+    Command::of_program(name).map(|c| c.name)
 }
 
 /// A machine that a selector means: how our own verbs name it.
@@ -304,21 +219,38 @@ impl Vcb {
             None => (String::new(), [].as_slice()),
         };
         let command = command.to_ascii_lowercase();
-        if rest.iter().any(|w| w == "--help") || command.is_empty() {
+        if command.is_empty() || command == "--help" {
             return run(words(["vcb", "--help"]), global);
         }
-        match command.as_str() {
-            "mounter" => mounter(&Flags::parse(rest, ALONE)?, global),
-            "export" => export(&Flags::parse(rest, ALONE)?, global),
-            "restore" => restore(&Flags::parse(rest, ALONE)?, global),
-            "vmname" => vmname(&Flags::parse(rest, ALONE)?, global),
-            "snapall" => snapall(&Flags::parse(rest, ALONE)?, global),
-            "mountvm" => mountvm(rest, global),
-            "cleanup" => run(words(["cleanup"]), global),
-            other => Err(Failure::usage_with(
-                format!("VCB has no command {other:?}"),
-                "mounter, export, restore, vmname, snapall, mountvm, cleanup",
-            )),
+        let Some(command) = Command::named(&command) else {
+            let names: Vec<&str> = COMMANDS.iter().map(|c| c.name).collect();
+            return Err(Failure::usage_with(
+                format!("VCB has no command {command:?} here"),
+                names.join(", "),
+            ));
+        };
+        if rest.iter().any(|w| w == "--help") {
+            let mut out = Out::new();
+            out.line(command.help())?;
+            out.finish()?;
+            return Ok(Exit::Done);
+        }
+        // -cycleId lets VCB give disks new signatures; here nothing is attached.
+        let rest: Vec<OsString> = match command.name {
+            "mountvm" => rest.iter().filter(|w| *w != "-cycleId").cloned().collect(),
+            _ => rest.to_vec(),
+        };
+        let flags = Flags::parse(command, &rest)?;
+        flags.no_more_than(usize::from(command.name == "mountvm"))?;
+        flags.tell_ignored();
+        match command.name {
+            "mounter" => mounter(&flags, global),
+            "export" => export(&flags, global),
+            "restore" => restore::restore(&flags, global),
+            "vmname" => vmname(&flags, global),
+            "snapall" => snapall(&flags, global),
+            "mountvm" => mountvm(&flags, global),
+            _ => run(words(["cleanup"]), global),
         }
     }
 }
@@ -341,7 +273,6 @@ fn mount(source: Vec<OsString>, dir: &Path, global: &Global) -> Result<Exit, Fai
 }
 
 fn mounter(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
-    flags.ignored("upmLy");
     if let Some(dir) = flags.get('U') {
         let place = Path::new(dir);
         if !proxy::is_mounted(place) && place.join(convert::backup::manifest::NAME).is_file() {
@@ -378,8 +309,7 @@ fn full(
     flags: &Flags,
     global: &Global,
 ) -> Result<Exit, Failure> {
-    let on = |letter| flags.text(letter) == Some("1");
-    let subformat = match (on('M'), on('F')) {
+    let subformat = match (flags.on('M')?, flags.on('F')?) {
         (true, true) => "monolithicFlat",
         (true, false) => "monolithicSparse",
         (false, true) => "twoGbMaxExtentFlat",
@@ -392,36 +322,12 @@ fn full(
 }
 
 fn export(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
-    flags.ignored("uphmLy");
     let source = vec![flags.need('s', "the machine")?.to_owned()];
     let dir = PathBuf::from(flags.need('d', "where to")?);
     full(source, &dir, flags, global)
 }
 
-fn restore(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
-    flags.ignored("upmLy");
-    if flags.get('a').is_some() {
-        return Err(Failure::usage_with(
-            "-a: another catalog says only on which host and datastore to restore",
-            "say where with -h DIR",
-        ));
-    }
-    if flags.text('b').is_some_and(|b| b != "preserve") {
-        output::warn("-b: nothing that exists is ever overwritten; restore to another place");
-    }
-    let backup = flags.need('s', "the backup's directory")?;
-    let below = PathBuf::from(flags.need('h', "the directory to restore below")?);
-    let machine = one(backup, "any:", global)?;
-    std::fs::create_dir_all(&below)
-        .map_err(|e| DiskError::io("making the directory", &e).file(below.display()))?;
-    let mut line = words(["restore"]);
-    line.push(backup.to_owned());
-    line.push(below.join(component(&machine.name)).into());
-    run(line, global)
-}
-
 fn vmname(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
-    flags.ignored("upmLy");
     let host = flags.need(
         'h',
         "a directory, datastore or LUN in the place of the host",
@@ -447,41 +353,55 @@ fn vmname(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
 }
 
 fn snapall(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
-    flags.ignored("upmLy");
     let host = flags.need(
         'h',
         "a directory, datastore or LUN in the place of the host",
     )?;
     let dest = PathBuf::from(flags.need('r', "where to")?);
-    let found = select(host, flags.text('a').unwrap_or("any:"), global)?;
+    let mut found: Vec<Selected> = Vec::new();
+    let mut unmet = 0;
+    let mut selectors: Vec<_> = flags.all('a').map(OsStr::to_string_lossy).collect();
+    if selectors.is_empty() {
+        selectors.push("any:".into());
+    }
+    for selector in &selectors {
+        let meant = select(host, selector, global)?;
+        if meant.is_empty() {
+            // The others are still backed up.
+            output::warn(format!("no machine fits {selector}"));
+            unmet += 1;
+        }
+        for machine in meant {
+            // What two of them mean is exported once.
+            if found.iter().all(|f| f.config != machine.config) {
+                found.push(machine);
+            }
+        }
+    }
     std::fs::create_dir_all(&dest)
         .map_err(|e| DiskError::io("making the directory", &e).file(dest.display()))?;
-    let mut failed = 0;
+    let mut lost = 0;
     for machine in &found {
         let dir = dest.join(component(&machine.name));
         output::say(format_args!("{} to {}", machine.name, dir.display()));
         match full(machine.source(), &dir, flags, global) {
             Ok(Exit::Done) => {}
-            Ok(_) => failed += 1,
+            Ok(_) => lost += 1,
             // One machine that cannot be exported does not keep the others.
             Err(e) => {
                 e.tell();
-                failed += 1;
+                lost += 1;
             }
         }
     }
-    Ok(match (found.is_empty(), failed) {
-        (true, _) => Exit::Failed,
-        (_, 0) => Exit::Done,
-        (_, n) if n == found.len() => Exit::Failed,
-        _ => Exit::partial_if(true),
-    })
+    // None at all, too.
+    if lost == found.len() {
+        return Ok(Exit::Failed);
+    }
+    Ok(Exit::partial_if(lost + unmet > 0))
 }
 
-fn mountvm(rest: &[OsString], global: &Global) -> Result<Exit, Failure> {
-    // -cycleId lets VCB give disks new signatures; here nothing is attached.
-    let rest: Vec<OsString> = rest.iter().filter(|w| *w != "-cycleId").cloned().collect();
-    let flags = Flags::parse(&rest, ALONE)?;
+fn mountvm(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
     if let Some(dir) = flags.get('u') {
         return run(vec!["umount".into(), dir.to_owned()], global);
     }
@@ -495,21 +415,6 @@ fn mountvm(rest: &[OsString], global: &Global) -> Result<Exit, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn flags_as_scripts_write_them() {
-        let words: Vec<OsString> = "-h /vms -aname:web01 -r /d -L 6 -y more"
-            .split(' ')
-            .map(OsString::from)
-            .collect();
-        let flags = Flags::parse(&words, ALONE).unwrap();
-        assert_eq!(flags.text('h'), Some("/vms"));
-        assert_eq!(flags.text('a'), Some("name:web01"));
-        assert_eq!(flags.text('L'), Some("6"));
-        assert!(flags.get('y').is_some() && flags.rest == ["more"]);
-        assert!(Flags::parse(&["-Z".into()], ALONE).is_err());
-        assert!(Flags::parse(&["-r".into()], ALONE).is_err());
-    }
 
     #[test]
     fn programs_by_their_old_names() {

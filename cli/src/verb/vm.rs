@@ -458,6 +458,9 @@ fn print_vm(out: &mut Out, vm: &VmJson, place: Option<&str>) -> Result<(), Failu
                 created.unwrap_or_default()
             ),
         })?;
+        for line in point.description.iter().flat_map(|d| d.lines()) {
+            out.line(format!("{indent}  \"{}\"", escape(line)))?;
+        }
         for disk in &point.disks {
             print_disk(out, disk, &indent)?;
         }

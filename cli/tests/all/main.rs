@@ -25,4 +25,5 @@ mod several;
 mod since;
 mod state;
 mod tar;
+mod vcb;
 mod verify;

@@ -231,6 +231,51 @@ fn over_a_pipe() {
 }
 
 /// Two at once: one of them is refused.
+/// The three commands in one pipeline, as docs/backup.md has them: three processes at once.
+#[test]
+fn the_pipe_of_the_documentation() {
+    let f = Fixture::new();
+    f.noise();
+    f.run(&["replicate", "disk.vmdk", "hot.raw"]).code(0);
+    let docs = include_str!("../../../docs/backup.md");
+    let (_, after) = docs
+        .split_once("    $ ssh hot vmdkit replicate --have")
+        .unwrap();
+    let (lines, _) = after.split_once("\n\n").unwrap();
+    let line = format!("ssh hot vmdkit replicate --have{lines}");
+    let line = line.replace("web01.vmdk", "disk.vmdk");
+    let line = line.replace("web01.raw", "hot.raw");
+    let line = line.replace("ssh hot ", "").replace("vmdkit ", "\"$V\" ");
+    assert_eq!(line.matches("\"$V\" replicate --").count(), 3, "{line}");
+    let pipe = |line: &str| {
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &format!("set -o pipefail; {line}")]);
+        shell.env("V", env!("CARGO_BIN_EXE_vmdkit"));
+        shell.current_dir(f.dir.path()).output().unwrap()
+    };
+    for ranges in [
+        &[(1_000_000, 5), (6_000_000, 70_000)][..],
+        &[(3 << 20, 1)],
+        &[],
+    ] {
+        change(&f, ranges);
+        let out = pipe(&line);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(0), "{said}");
+        assert!(!said.contains("panicked"), "{said}");
+        assert!(fs::read(f.path("hot.raw")).unwrap() == f.raw());
+        assert!(!f.path("hot.raw.replica.journal").exists());
+    }
+    // A sender that fails leaves the copy as it was, and the pipeline fails.
+    let before = fs::read(f.path("hot.raw")).unwrap();
+    let out = pipe(&line.replace("disk.vmdk", "missing.vmdk"));
+    assert!(!out.status.success());
+    assert!(fs::read(f.path("hot.raw")).unwrap() == before);
+    change(&f, &[(2_000_000, 9)]);
+    assert!(pipe(&line).status.success());
+    assert!(fs::read(f.path("hot.raw")).unwrap() == f.raw());
+}
+
 #[test]
 fn one_at_a_time() {
     let f = Fixture::new();
