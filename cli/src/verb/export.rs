@@ -299,7 +299,7 @@ impl Export {
         };
         drop(bar);
         if let Some(shared) = &self.shared {
-            shared.note(&taken, &self.dest, &written.manifest)?;
+            shared.note(&taken, &self.dest, &written);
         }
         let expired = match self.keep {
             Some(_) if missing => {

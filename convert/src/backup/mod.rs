@@ -134,6 +134,8 @@ pub struct Written {
     pub written: u64,
     /// Bytes of disks that were read to find what changed.
     pub read: u64,
+    /// The files of each disk, in the order of the manifest's; without one none are known.
+    pub files: Vec<Vec<FileEntry>>,
 }
 
 /// Writes `parts` into the new directory `dest`.
@@ -195,6 +197,7 @@ fn write_into(
         options,
         progress,
         disks: Vec::new(),
+        files: Vec::new(),
         written: 0,
         read: 0,
     };
@@ -214,6 +217,7 @@ fn write_into(
         files: Vec::new(),
     };
     let (written, read) = (writer.written, writer.read);
+    let files = std::mem::take(&mut writer.files);
     let manifest = match options.manifest {
         true => writer.manifest(manifest)?,
         false => manifest,
@@ -225,6 +229,7 @@ fn write_into(
         manifest,
         written,
         read,
+        files,
     })
 }
 
@@ -297,6 +302,8 @@ struct Writer<'a> {
     options: &'a Options<'a>,
     progress: &'a dyn Progress,
     disks: Vec<(Option<Slot>, DiskEntry)>,
+    /// The files of each of them.
+    files: Vec<Vec<FileEntry>>,
     written: u64,
     read: u64,
 }
@@ -308,81 +315,86 @@ impl Writer<'_> {
             let (_, extension) = (self.options.format)(part.disk.sector_size())?;
             names.push(self.name(number, part, extension));
         }
-        for (number, part) in self.parts.disks.iter().enumerate() {
-            let (format, _) = (self.options.format)(part.disk.sector_size())?;
-            let mut others = names.clone();
-            let name = others.swap_remove(number);
-            let again = part.again.as_ref().filter(|a| a.fits(&others));
-            if let (Some(again), None) = (again, &part.expected) {
-                let entry = again.put(self.shelf, part.slot)?;
-                self.disks.push((part.slot, entry));
-                continue;
-            }
-            if let (Some(base), Some(since)) = (&part.base, &self.options.since) {
-                self.increment(part, base, since, &format, name)?;
-                continue;
-            }
-            let kind = match &part.expected {
-                Some(expected) => expected.kind().unwrap_or_default(),
-                None => DigestKind::Vmdkit,
-            };
-            let image = ImageOptions {
-                format: format.clone(),
-                workers: self.options.workers,
-                digest: kind,
-                force: false,
-                sources: self.parts.sources.clone(),
-                checkpoints: None,
-            };
-            let path = self.shelf.dir.join(&name);
-            let units = (self.options.manifest && kind == DigestKind::Vmdkit)
-                .then(|| format!("{name}{}", units::EXTENSION));
-            let split = self.options.split;
-            let split = split.map(|size| Split::new(self.shelf, &name, size));
-            let to = match &split {
-                None => Destination::File(&path),
-                Some(split) => Destination::Stream(Box::new(split), name.clone()),
-            };
-            let report = match &units {
-                None => to_image(&part.disk, to, &image, self.progress)?,
-                Some(name) => {
-                    let path = self.shelf.dir.join(name);
-                    let keep = units::Keep::create(path, part.disk.len(), self.progress)?;
-                    let report = to_image(&part.disk, to, &image, &keep)?;
-                    keep.finish()?;
-                    report
-                }
-            };
-            if let Some(split) = split {
-                split.finish()?;
-            }
-            let Some(digest) = report.digest else {
-                return Err(DiskError::unsupported("computing a digest").file(&name));
-            };
-            if let Some(expected) = &part.expected {
-                compare(&digest, expected, &name)?;
-            }
-            self.written = self.written.saturating_add(report.written);
-            for file in &report.files {
-                let name = file.file_name().unwrap_or_default();
-                self.shelf.finished(&name.to_string_lossy(), None)?;
-            }
-            if let Some(units) = &units {
-                self.shelf.finished(units, None)?;
-            }
-            let entry = DiskEntry {
-                place: part.slot.map(|s| s.to_string()),
-                file: name,
-                format: format_name(&format).to_owned(),
-                virtual_size: report.virtual_size,
-                digest: digest.into(),
-                units,
-                parent: None,
-                chain: part.chain.clone(),
+        let parts = self.parts;
+        for (number, (part, name)) in parts.disks.iter().zip(&names).enumerate() {
+            let before = self.shelf.entries();
+            let later = names.get(number + 1..).unwrap_or_default();
+            let again = part.again.as_ref().filter(|a| a.fits(&before, later));
+            let entry = match again {
+                // What must be compared is read.
+                Some(again) if part.expected.is_none() => again.put(self.shelf, part.slot)?,
+                _ => self.disk(part, name.clone())?,
             };
             self.disks.push((part.slot, entry));
+            let files = self.shelf.entries().split_off(before.len());
+            self.files.push(files);
         }
         Ok(())
+    }
+
+    fn disk(&mut self, part: &DiskPart, name: String) -> Result<DiskEntry> {
+        let (format, _) = (self.options.format)(part.disk.sector_size())?;
+        if let (Some(base), Some(since)) = (&part.base, &self.options.since) {
+            return self.increment(part, base, since, &format, name);
+        }
+        let kind = match &part.expected {
+            Some(expected) => expected.kind().unwrap_or_default(),
+            None => DigestKind::Vmdkit,
+        };
+        let image = ImageOptions {
+            format: format.clone(),
+            workers: self.options.workers,
+            digest: kind,
+            force: false,
+            sources: self.parts.sources.clone(),
+            checkpoints: None,
+        };
+        let path = self.shelf.dir.join(&name);
+        let units = (self.options.manifest && kind == DigestKind::Vmdkit)
+            .then(|| format!("{name}{}", units::EXTENSION));
+        let split = self.options.split;
+        let split = split.map(|size| Split::new(self.shelf, &name, size));
+        let to = match &split {
+            None => Destination::File(&path),
+            Some(split) => Destination::Stream(Box::new(split), name.clone()),
+        };
+        let report = match &units {
+            None => to_image(&part.disk, to, &image, self.progress)?,
+            Some(name) => {
+                let path = self.shelf.dir.join(name);
+                let keep = units::Keep::create(path, part.disk.len(), self.progress)?;
+                let report = to_image(&part.disk, to, &image, &keep)?;
+                keep.finish()?;
+                report
+            }
+        };
+        if let Some(split) = split {
+            split.finish()?;
+        }
+        let Some(digest) = report.digest else {
+            return Err(DiskError::unsupported("computing a digest").file(&name));
+        };
+        if let Some(expected) = &part.expected {
+            compare(&digest, expected, &name)?;
+        }
+        self.written = self.written.saturating_add(report.written);
+        for file in &report.files {
+            let name = file.file_name().unwrap_or_default();
+            self.shelf.finished(&name.to_string_lossy(), None)?;
+        }
+        if let Some(units) = &units {
+            self.shelf.finished(units, None)?;
+        }
+        Ok(DiskEntry {
+            place: part.slot.map(|s| s.to_string()),
+            file: name,
+            format: format_name(&format).to_owned(),
+            virtual_size: report.virtual_size,
+            digest: digest.into(),
+            units,
+            parent: None,
+            chain: part.chain.clone(),
+        })
     }
 
     fn name(&self, number: usize, part: &DiskPart, extension: &str) -> String {
@@ -404,7 +416,7 @@ impl Writer<'_> {
         since: &SinceEntry,
         format: &ImageFormat,
         name: String,
-    ) -> Result<()> {
+    ) -> Result<DiskEntry> {
         let ImageFormat::Vmdk(vmdk) = format else {
             return Err(DiskError::refused("writing what changed since a backup")
                 .expected("VMDK: other formats have no children here")
@@ -434,7 +446,7 @@ impl Writer<'_> {
             self.shelf.finished(&name.to_string_lossy(), None)?;
         }
         self.shelf.finished(&units, None)?;
-        let entry = DiskEntry {
+        Ok(DiskEntry {
             place: part.slot.map(|s| s.to_string()),
             file: name,
             format: "vmdk".into(),
@@ -443,9 +455,7 @@ impl Writer<'_> {
             units: Some(units),
             parent: Some(base.file.clone()),
             chain: part.chain.clone(),
-        };
-        self.disks.push((part.slot, entry));
-        Ok(())
+        })
     }
 
     fn machine(&mut self, machine: &MachinePart) -> Result<()> {
