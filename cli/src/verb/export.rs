@@ -4,7 +4,7 @@ use crate::{
     args::{Global, SourceArgs},
     backup::{Taken, take},
     exit::{Exit, Failure, STDOUT},
-    generations::{Expired, Lock, expire},
+    generations::{Expired, Lock, clean, expire},
     hooks::HookArgs,
     image_format::{Format, FormatArgs, size},
     output::{Out, human, say, warn},
@@ -248,11 +248,14 @@ impl Export {
         }
         signals::watch();
         // Nobody removes the earlier one meanwhile.
-        let lock = match (self.keep, &self.since) {
+        let mut lock = match (self.keep, &self.since) {
             (Some(_), _) => Some(Lock::take(&self.dest)?),
             (None, Some(_)) => Some(Lock::share(&self.dest)?),
             (None, None) => None,
         };
+        if let (Some(_), Some(lock)) = (self.keep, &lock) {
+            clean(&self.dest, lock);
+        }
         let mut taken = self.take(global)?;
         let missing = taken.tell();
         if let Some(shared) = &self.shared {
@@ -301,17 +304,17 @@ impl Export {
         if let Some(shared) = &self.shared {
             shared.note(&taken, &self.dest, &written);
         }
-        let expired = match self.keep {
+        let expired = match self.keep.zip(lock.as_mut()) {
             Some(_) if missing => {
                 warn("disks were left out: no older backup is removed");
                 Expired::default()
             }
-            Some(keep) => expire(&self.dest, keep as usize, self.merge, self.jobs)?,
+            Some((keep, lock)) => expire(&self.dest, keep as usize, self.merge, self.jobs, lock)?,
             None => Expired::default(),
         };
         drop(lock);
         self.report(&taken, (&written, &how, &expired), to_stdout, global)?;
-        Ok(Exit::partial_if(missing))
+        Ok(Exit::partial_if(missing || expired.failed))
     }
 
     fn report(

@@ -6,6 +6,7 @@
 
 mod again;
 pub mod manifest;
+mod new_dir;
 pub mod rewrite;
 mod shelf;
 mod since;
@@ -18,6 +19,7 @@ pub use manifest::{
     ChainFile, ChainLink, DigestEntry, DiskEntry, FileEntry, Manifest, PointEntry, SinceEntry,
     VmEntry,
 };
+pub use new_dir::{check_dest, discard, remove_leftovers};
 pub use rewrite::{Changes, Identity};
 pub use shelf::TarStream;
 pub use since::Base;
@@ -35,6 +37,7 @@ use crate::{
 };
 use disk_io::{Disk, DiskError, Result, output::write_error};
 use inventory::{Dictionary, Slot};
+use new_dir::NewDir;
 use shelf::Shelf;
 use split::Split;
 use std::{
@@ -557,78 +560,5 @@ fn format_name(format: &ImageFormat) -> &'static str {
         ImageFormat::Raw => "raw",
         ImageFormat::Vmdk(_) => "vmdk",
         ImageFormat::Portable(portable) => portable.format.name(),
-    }
-}
-
-/// A directory that appears when it is complete. Dropped before, nothing is left.
-struct NewDir {
-    temp: PathBuf,
-    dest: PathBuf,
-    done: bool,
-}
-
-/// Refuses a directory that [`write()`] would refuse.
-pub fn check_dest(dest: &Path) -> Result<()> {
-    let refused = |found: &str| {
-        DiskError::refused("creating the directory")
-            .file(dest.display())
-            .expected("a new name, or an empty directory")
-            .found(found)
-    };
-    match std::fs::read_dir(dest) {
-        Ok(mut entries) => {
-            if entries.next().is_some() {
-                return Err(refused("a directory with files in it"));
-            }
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(_) if dest.symlink_metadata().is_ok() => return Err(refused("something else")),
-        Err(e) => {
-            return Err(DiskError::io("creating the directory", &e).file(dest.display()));
-        }
-    }
-    Ok(())
-}
-
-impl NewDir {
-    fn create(dest: &Path) -> Result<Self> {
-        check_dest(dest)?;
-        Self::beside(dest)
-    }
-
-    /// One that will have the name of `dest`, which may exist.
-    fn beside(dest: &Path) -> Result<Self> {
-        let parent = match dest.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let temp = parent.join(place::temp_name());
-        std::fs::create_dir(&temp)
-            .map_err(|e| DiskError::io("creating the directory", &e).file(dest.display()))?;
-        Ok(Self {
-            temp,
-            dest: dest.to_path_buf(),
-            done: false,
-        })
-    }
-
-    fn finish(mut self) -> Result<()> {
-        let fail = |e| DiskError::io("finishing the directory", &e).file(self.dest.display());
-        let sync = |path: &Path| File::open(path).and_then(|dir| dir.sync_all());
-        sync(&self.temp).map_err(fail)?;
-        std::fs::rename(&self.temp, &self.dest).map_err(fail)?;
-        self.done = true;
-        if let Some(parent) = self.temp.parent() {
-            sync(parent).map_err(fail)?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for NewDir {
-    fn drop(&mut self) {
-        if !self.done {
-            let _ = std::fs::remove_dir_all(&self.temp);
-        }
     }
 }

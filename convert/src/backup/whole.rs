@@ -5,8 +5,8 @@
 //! has the name.
 
 use super::{
-    DigestKind, FileEntry, ImageOptions, Manifest, NewDir, Quiet, again::link, compare, manifest,
-    shelf::Shelf,
+    DigestKind, FileEntry, ImageOptions, Manifest, Quiet, again::link, compare, manifest,
+    new_dir::NewDir, shelf::Shelf,
 };
 use crate::{
     pipeline::cancelled,
