@@ -19,6 +19,7 @@ use disks::{Disks, Stand, plain};
 use inventory::{Inventory, Listing, Place};
 use std::{
     collections::{BTreeMap, HashSet},
+    hash::{DefaultHasher, Hash, Hasher},
     path::{Component, Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -113,15 +114,15 @@ impl Locate for PackagePlace {
                 };
             }
         };
-        let names = self.0.configs.keys().chain(self.0.stands.keys());
-        let number = names.take_while(|n| *n != name).count();
+        let mut number = DefaultHasher::new();
+        name.hash(&mut number);
         Ok(Opened {
             disk: Arc::new(MemDisk::new(text.as_str())),
             path: self.0.path.join(name),
             // Those of two packages differ, and so do those of one.
             id: FileId {
                 container: self.0.id.container.rotate_left(32) ^ self.0.id.file,
-                file: u64::MAX.wrapping_sub(number as u64),
+                file: number.finish() | 1 << 63,
             },
             dir: Arc::new(self.clone()),
         })

@@ -12,6 +12,10 @@ const MAX_LEN: u64 = 16 << 20;
 const MAX_DEPTH: usize = 128;
 /// How many files, disks or pieces of hardware one descriptor may have.
 const MAX_ITEMS: usize = 65_536;
+/// How many machines, and how many files or disks: hosts have far fewer, and whoever looks at machines
+/// compares each with all.
+const MAX_SYSTEMS: usize = 1024;
+const MAX_DISKS: usize = 4096;
 /// Bytes of a text that are kept: notes on a machine are the longest.
 const MAX_TEXT: usize = 64 << 10;
 
@@ -199,6 +203,16 @@ impl Parser {
             .saturating_add(self.pieces);
         if total > MAX_ITEMS {
             return Err(format!("more than {MAX_ITEMS} items"));
+        }
+        let systems = self.found.systems.len().saturating_add(self.system.len());
+        for (count, most, what) in [
+            (systems, MAX_SYSTEMS, "machines"),
+            (self.found.files.len(), MAX_DISKS, "files"),
+            (self.found.disks.len(), MAX_DISKS, "disks"),
+        ] {
+            if count > most {
+                return Err(format!("more than {most} {what}"));
+            }
         }
         let parent = self.path.last().map_or("", String::as_str);
         match (parent, name) {
@@ -425,5 +439,8 @@ mod tests {
         assert!(with("</Envelope>", "").is_err());
         assert!(Descriptor::parse("").is_err());
         assert!(Descriptor::parse(&"<a>".repeat(1000)).is_err());
+        let many = "<VirtualSystem ovf:id=\"vm\"></VirtualSystem>".repeat(2000);
+        let e = with("</Envelope>", &format!("{many}</Envelope>")).unwrap_err();
+        assert!(e.to_string().contains("machines"), "{e}");
     }
 }
