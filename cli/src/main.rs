@@ -22,6 +22,7 @@ mod names;
 mod output;
 mod package;
 mod progress;
+mod ready;
 mod report;
 mod signals;
 mod since;
