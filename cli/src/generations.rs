@@ -9,7 +9,7 @@ use crate::{
 };
 use convert::{
     NoProgress,
-    backup::{Child, Manifest, Whole, manifest},
+    backup::{Child, Manifest, VmEntry, Whole, manifest},
     place::TEMP_PREFIX,
 };
 use disk_io::{DiskError, Result, output::write_error};
@@ -378,10 +378,39 @@ fn spare(going: &mut Vec<usize>, all: &[Generation], one: &Generation) {
     }
 }
 
+/// The newest backup beside `dest` of the same machine or disk; `None` if there is none.
+///
+/// # Errors
+/// `Refused` where one beside cannot be read: it may be the newest.
+pub(crate) fn newest(
+    dest: &Path,
+    vm: Option<&VmEntry>,
+    identity: Option<&String>,
+) -> Result<Option<PathBuf>> {
+    let Some(siblings) = siblings(dest)? else {
+        return Err(DiskError::refused("looking for the newest backup")
+            .file(dest.display())
+            .expected("backups that can be read beside it")
+            .found("one that cannot")
+            .hint("name the backup to build on: --since DIR"));
+    };
+    let of_it = siblings
+        .into_iter()
+        .filter(|g| is_of(&g.manifest, vm, identity));
+    // RFC 3339 in UTC sorts as text.
+    let newest = of_it.max_by(|a, b| a.manifest.created.cmp(&b.manifest.created));
+    Ok(newest.map(|g| g.path))
+}
+
 /// Whether two backups are of the same machine or disk.
 fn same(a: &Manifest, b: &Manifest) -> bool {
-    let place = a.identity.is_some() && a.identity == b.identity;
-    match (&a.vm, &b.vm) {
+    is_of(a, b.vm.as_ref(), b.identity.as_ref())
+}
+
+/// Whether a backup is of the machine or disk of which this is known.
+fn is_of(a: &Manifest, vm: Option<&VmEntry>, identity: Option<&String>) -> bool {
+    let place = a.identity.is_some() && a.identity.as_ref() == identity;
+    match (&a.vm, vm) {
         (Some(a), Some(b)) => match (&a.uuid, &b.uuid) {
             (Some(a), Some(b)) => a == b,
             (None, None) => a.name == b.name && place,

@@ -313,7 +313,7 @@ impl Writer<'_> {
             let mut others = names.clone();
             let name = others.swap_remove(number);
             let again = part.again.as_ref().filter(|a| a.fits(&others));
-            if let (Some(again), None) = (again, &part.expected) {
+            if let (Some(again), None, None) = (again, &part.expected, &part.base) {
                 let entry = again.put(self.shelf, part.slot)?;
                 self.disks.push((part.slot, entry));
                 continue;

@@ -1,7 +1,7 @@
 //! Disks that several of the machines share which are exported together: each is written once,
 //! and the other backups have it under a second name.
 
-use crate::{backup::Taken, exit::Failure, source::names_of};
+use crate::{backup::Taken, exit::Failure, since::allow, source::names_of};
 use convert::backup::{Again, Manifest};
 use disk_io::FileId;
 use proxy::{Source, SourceSpec};
@@ -38,18 +38,21 @@ impl Shared {
         }
     }
 
-    /// Notes the disks of a backup that is complete.
+    /// Notes the disks of a backup that is complete, but for those that build on an earlier one: that
+    /// lies beside it, and not beside the others.
     pub(super) fn note(
         &self,
         taken: &Taken,
         dir: &Path,
         manifest: &Manifest,
     ) -> Result<(), Failure> {
-        for (id, entry) in taken.ids.iter().zip(&manifest.disks) {
-            let spec = SourceSpec {
+        let whole = taken.ids.iter().zip(&manifest.disks);
+        for (id, entry) in whole.filter(|(_, entry)| entry.parent.is_none()) {
+            let mut spec = SourceSpec {
                 path: dir.join(&entry.file),
                 ..SourceSpec::default()
             };
+            allow(&mut spec)?;
             let mut names = names_of(&Source::open(&spec)?);
             names.extend(entry.units.clone());
             let files = manifest.files.iter().filter(|f| names.contains(&f.name));
