@@ -214,7 +214,7 @@ impl Mount {
             ..options
         };
         let pid_file = self.pid_file.as_ref().map(std::path::absolute).transpose();
-        let pid_file = pid_file.map_err(io::Error::from)?;
+        let pid_file = pid_file?;
         if let Some(path) = &pid_file {
             guard::check_tree(path, &tree)?;
         }
