@@ -9,7 +9,7 @@ use crate::{
 };
 use convert::{
     NoProgress,
-    backup::{Child, Manifest, VmEntry, Whole, manifest},
+    backup::{Child, Manifest, VmEntry, Whole, manifest, remove_stale},
     place::TEMP_PREFIX,
 };
 use disk_io::{DiskError, Result, output::write_error};
@@ -76,6 +76,12 @@ pub(crate) fn expire(
     jobs: usize,
 ) -> Result<Expired, Failure> {
     let mut expired = Expired::default();
+    let stale = remove_stale(parent_of(dest));
+    if stale > 0 {
+        say(format_args!(
+            "removed what {stale} earlier runs left that were cut off"
+        ));
+    }
     if !prove(dest, jobs)? {
         warn("not all of the new backup could be proven: no older one is removed");
         return Ok(expired);
@@ -87,6 +93,19 @@ pub(crate) fn expire(
     let Some(mut siblings) = siblings(dest)? else {
         return Ok(expired);
     };
+    for one in siblings.iter_mut().filter(|g| g.was_cut_off(&new)) {
+        match prove(&one.path, jobs) {
+            Ok(true) => {
+                mark(&one.path, &one.manifest)?;
+                one.done = true;
+            }
+            Ok(false) => {}
+            // It stays, with what it builds on, for somebody to look at.
+            Err(e) => {
+                e.tell();
+            }
+        }
+    }
     if merge {
         for n in to_merge(dest, &new, keep, &siblings) {
             let Some(one) = siblings.get_mut(n) else {
@@ -264,6 +283,11 @@ impl Generation {
         self.done && same(&self.manifest, new) && holds(new, &self.manifest)
     }
 
+    /// Whether it was cut off before it was proven.
+    fn was_cut_off(&self, new: &Manifest) -> bool {
+        !self.done && self.manifest.generation && same(&self.manifest, new)
+    }
+
     /// The name of what it builds on.
     fn base(&self) -> Option<&OsStr> {
         let since = self.manifest.since.as_ref();
@@ -271,13 +295,17 @@ impl Generation {
     }
 }
 
+fn parent_of(dest: &Path) -> &Path {
+    match dest.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// Every backup beside the new one, and itself; none if one of them cannot be read: what that
 /// builds on is not known then.
 fn siblings(dest: &Path) -> Result<Option<Vec<Generation>>> {
-    let parent = match dest.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let parent = parent_of(dest);
     let fail = |e: &std::io::Error| DiskError::io("listing generations", e).file(parent.display());
     let entries = fs::read_dir(parent).map_err(|e| fail(&e))?;
     let mut all = Vec::new();

@@ -8,6 +8,7 @@
 mod args;
 mod background;
 mod backup;
+mod clock;
 mod exit;
 mod fstab;
 mod generations;

@@ -31,6 +31,7 @@
 mod chains;
 mod crash;
 mod damages;
+mod day;
 mod devices;
 mod drill;
 mod find;

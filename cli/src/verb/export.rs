@@ -285,9 +285,10 @@ impl Export {
             },
             manifest: true,
             origin: (
-                jiff::Timestamp::now().to_string(),
+                crate::clock::now().to_string(),
                 self.source.source.display().to_string(),
             ),
+            generation: self.keep.is_some(),
             identity: self.identity(),
             workers: self.jobs,
             split,

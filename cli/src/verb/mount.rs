@@ -151,7 +151,7 @@ fn audit(file: File) -> Audit {
         let command = std::fs::read_to_string(format!("/proc/{}/comm", opening.pid));
         let path = opening.path.as_bytes();
         let line = serde_json::to_string(&OpeningJson {
-            time: jiff::Timestamp::now().to_string(),
+            time: crate::clock::now().to_string(),
             uid: opening.uid,
             gid: opening.gid,
             pid: opening.pid,

@@ -165,7 +165,7 @@ impl Replicate {
             cid: cid.cid,
             format,
             force: self.force,
-            now: jiff::Timestamp::now().to_string(),
+            now: crate::clock::now().to_string(),
             progress,
         }
     }

@@ -165,6 +165,7 @@ impl Restore {
             naming: Naming::Plain,
             manifest: false,
             origin: (String::new(), String::new()),
+            generation: false,
             identity: None,
             workers: self.jobs,
             split: None,

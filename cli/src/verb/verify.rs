@@ -142,7 +142,7 @@ impl Verify {
         };
         report::check_places(&self.report)?;
         let key = self.sign.as_deref().map(Key::load).transpose()?;
-        let began = jiff::Timestamp::now();
+        let began = crate::clock::now();
         let bar = Bar::new(global, 0);
         let mut last = (String::new(), 0);
         let progress = Quiet(&bar);
@@ -174,7 +174,7 @@ impl Verify {
         if !self.report.is_empty() {
             let run = Run {
                 began,
-                ended: jiff::Timestamp::now(),
+                ended: crate::clock::now(),
             };
             let evidence = Evidence::new(&self.source.source, &document, &verified, &run);
             report::write_all(&evidence, &self.report, &parts(&spec), key.as_ref())?;

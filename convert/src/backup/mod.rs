@@ -35,6 +35,7 @@ use crate::{
 };
 use disk_io::{Disk, DiskError, Result, output::write_error};
 use inventory::{Dictionary, Slot};
+use rustix::fs::{FlockOperation, flock};
 use shelf::Shelf;
 use split::Split;
 use std::{
@@ -114,6 +115,8 @@ pub struct Options<'a> {
     pub manifest: bool,
     /// When, as RFC 3339, and from what, for the manifest.
     pub origin: (String, String),
+    /// Whether it is one of several that are kept.
+    pub generation: bool,
     /// By what it is known that another backup is of the same disk.
     pub identity: Option<String>,
     /// Threads; 0 means one for every core.
@@ -206,6 +209,7 @@ fn write_into(
         vmdkit_backup: manifest::VERSION,
         created: options.origin.0.clone(),
         source: options.origin.1.clone(),
+        generation: options.generation,
         identity: options.identity.clone(),
         since: options.since.clone(),
         stands_for: Vec::new(),
@@ -555,6 +559,8 @@ struct NewDir {
     temp: PathBuf,
     dest: PathBuf,
     done: bool,
+    /// Held while it is written: [`remove_stale`] leaves it.
+    _lock: Option<File>,
 }
 
 /// Refuses a directory that [`write()`] would refuse.
@@ -592,13 +598,26 @@ impl NewDir {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
+        let fail =
+            |e: &std::io::Error| DiskError::io("creating the directory", e).file(dest.display());
         let temp = parent.join(place::temp_name());
-        std::fs::create_dir(&temp)
-            .map_err(|e| DiskError::io("creating the directory", &e).file(dest.display()))?;
+        // It is locked before it has a name that is cleaned up.
+        let unlocked = temp.with_extension("new");
+        std::fs::create_dir(&unlocked).map_err(|e| fail(&e))?;
+        let lock = File::open(&unlocked).ok();
+        if let Some(lock) = &lock {
+            // Some file systems have no locks; nothing is cleaned up there.
+            let _ = flock(lock, FlockOperation::NonBlockingLockExclusive);
+        }
+        if let Err(e) = std::fs::rename(&unlocked, &temp) {
+            let _ = std::fs::remove_dir(&unlocked);
+            return Err(fail(&e));
+        }
         Ok(Self {
             temp,
             dest: dest.to_path_buf(),
             done: false,
+            _lock: lock,
         })
     }
 
@@ -613,6 +632,29 @@ impl NewDir {
         }
         Ok(())
     }
+}
+
+/// Removes directories in `parent` that were being written, or removed, when the process that did so
+/// was ended. Gives how many.
+pub fn remove_stale(parent: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(parent) else {
+        return 0;
+    };
+    let stale = |entry: &std::fs::DirEntry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !(name.starts_with(place::TEMP_PREFIX) && name.ends_with(".tmp")) {
+            return false;
+        }
+        // A link leads to somebody's directory.
+        entry.file_type().is_ok_and(|t| t.is_dir())
+            && File::open(entry.path())
+                .is_ok_and(|dir| flock(dir, FlockOperation::NonBlockingLockExclusive).is_ok())
+    };
+    let found = entries.flatten().filter(stale);
+    found
+        .filter(|entry| std::fs::remove_dir_all(entry.path()).is_ok())
+        .count()
 }
 
 impl Drop for NewDir {

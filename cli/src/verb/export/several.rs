@@ -191,7 +191,7 @@ impl Export {
     fn destination(&self, name: &str) -> PathBuf {
         match (self.keep, self.to.format()) {
             (Some(_), _) => {
-                let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H%M%SZ");
+                let now = crate::clock::now().strftime("%Y-%m-%dT%H%M%SZ");
                 self.dest.join(name).join(now.to_string())
             }
             (None, None) => self.dest.join(format!("{name}.ova")),
