@@ -2,13 +2,14 @@
 //! is proven.
 
 use crate::{
+    args::Global,
     exit::Failure,
     image_format::subformat_like,
     output::{say, warn},
+    progress::{Bar, Growing},
     source::names_of,
 };
 use convert::{
-    NoProgress,
     backup::{Child, Manifest, VmEntry, Whole, manifest, remove_stale},
     place::TEMP_PREFIX,
 };
@@ -74,6 +75,7 @@ pub(crate) fn expire(
     keep: usize,
     merge: bool,
     jobs: usize,
+    global: &Global,
 ) -> Result<Expired, Failure> {
     let mut expired = Expired::default();
     let stale = remove_stale(parent_of(dest));
@@ -82,7 +84,7 @@ pub(crate) fn expire(
             "removed what {stale} earlier runs left that were cut off"
         ));
     }
-    if !prove(dest, jobs)? {
+    if !prove(dest, jobs, global)? {
         warn("not all of the new backup could be proven: no older one is removed");
         return Ok(expired);
     }
@@ -94,7 +96,7 @@ pub(crate) fn expire(
         return Ok(expired);
     };
     for one in siblings.iter_mut().filter(|g| g.was_cut_off(&new)) {
-        match prove(&one.path, jobs) {
+        match prove(&one.path, jobs, global) {
             Ok(true) => {
                 mark(&one.path, &one.manifest)?;
                 one.done = true;
@@ -111,7 +113,7 @@ pub(crate) fn expire(
             let Some(one) = siblings.get_mut(n) else {
                 continue;
             };
-            match whole(&one.path, &one.manifest, jobs) {
+            match whole(&one.path, &one.manifest, jobs, global) {
                 Ok(None) => {}
                 Ok(Some(manifest)) => {
                     expired.merged.push(one.path.display().to_string());
@@ -163,7 +165,7 @@ pub(crate) fn expire(
 ///
 /// # Errors
 /// `Corrupt` where it is not what was written.
-fn prove(dest: &Path, jobs: usize) -> Result<bool, Failure> {
+fn prove(dest: &Path, jobs: usize, global: &Global) -> Result<bool, Failure> {
     let mut spec = SourceSpec {
         path: dest.to_path_buf(),
         ..SourceSpec::default()
@@ -180,7 +182,9 @@ fn prove(dest: &Path, jobs: usize) -> Result<bool, Failure> {
         guest_files: false,
         ..Options::default()
     };
-    let verified = verify::backup::verify(&spec, &options, &mut |_| {}, &NoProgress)?;
+    let bar = Bar::new(global, 0);
+    let verified = verify::backup::verify(&spec, &options, &mut |_| {}, &Growing(&bar))?;
+    drop(bar);
     if verified.is_bad() {
         return Err(DiskError::corrupt("proving the new backup")
             .code("new-backup-bad")
@@ -206,7 +210,12 @@ fn mark(dir: &Path, manifest: &Manifest) -> Result<()> {
 /// Makes the backup `dir`, which builds on another, a whole one of the same name: with the same
 /// contents and content ids, so that others go on building on it. `None` if it is left, since it
 /// holds what is no part of the backup.
-fn whole(dir: &Path, old: &Manifest, jobs: usize) -> Result<Option<Manifest>, Failure> {
+fn whole(
+    dir: &Path,
+    old: &Manifest,
+    jobs: usize,
+    global: &Global,
+) -> Result<Option<Manifest>, Failure> {
     if holds_more(dir, old)? {
         return Ok(None);
     }
@@ -223,9 +232,10 @@ fn whole(dir: &Path, old: &Manifest, jobs: usize) -> Result<Option<Manifest>, Fa
         "making {} whole, so that what it builds on can go",
         dir.display()
     ));
-    let whole = Whole::write(dir, old, &children, jobs, &NoProgress)?;
-    drop(children);
-    if !prove(whole.path(), jobs)? {
+    let bar = Bar::new(global, children.iter().map(|c| c.disk.len()).sum());
+    let whole = Whole::write(dir, old, &children, jobs, &bar)?;
+    drop((bar, children));
+    if !prove(whole.path(), jobs, global)? {
         return Err(DiskError::corrupt("making a backup whole")
             .file(dir.display())
             .expected("one that can be proven")

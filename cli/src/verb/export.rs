@@ -310,7 +310,7 @@ impl Export {
                 warn("disks were left out: no older backup is removed");
                 Expired::default()
             }
-            Some(keep) => expire(&self.dest, keep as usize, self.merge, self.jobs)?,
+            Some(keep) => expire(&self.dest, keep as usize, self.merge, self.jobs, global)?,
             None => Expired::default(),
         };
         drop(lock);

@@ -6,7 +6,7 @@ use crate::{
     args::{Global, SourceArgs},
     exit::{Exit, Failure, split_hint},
     output::{Out, human},
-    progress::Bar,
+    progress::{Bar, Growing},
     report::{self, Evidence, Place, Run, signature::Key},
     source, times,
 };
@@ -95,20 +95,6 @@ pub(crate) struct Verify {
     json: bool,
 }
 
-/// The bar is only told of what the steps say.
-struct Quiet<'a>(&'a Bar);
-
-impl Progress for Quiet<'_> {
-    fn advance(&self, bytes: u64) {
-        self.0.grow(bytes);
-        self.0.advance(bytes);
-    }
-
-    fn cancelled(&self) -> bool {
-        self.0.cancelled()
-    }
-}
-
 impl Verify {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
         let spec = source::spec_of(&self.source, global)?;
@@ -145,7 +131,7 @@ impl Verify {
         let began = crate::clock::now();
         let bar = Bar::new(global, 0);
         let mut last = (String::new(), 0);
-        let progress = Quiet(&bar);
+        let progress = Growing(&bar);
         let verified = verify::backup::verify(
             &spec,
             &options,

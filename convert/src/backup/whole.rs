@@ -5,7 +5,7 @@
 //! has the name.
 
 use super::{
-    DigestKind, FileEntry, ImageOptions, Manifest, NewDir, Quiet, again::link, compare, manifest,
+    DigestKind, FileEntry, ImageOptions, Manifest, NewDir, again::link, compare, manifest,
     shelf::Shelf,
 };
 use crate::{
@@ -157,12 +157,7 @@ fn write_disk(
         ..ImageOptions::default()
     };
     let path: PathBuf = shelf.dir.join(&child.file);
-    let report = to_image(
-        &child.disk,
-        Destination::File(&path),
-        &image,
-        &Quiet(progress),
-    )?;
+    let report = to_image(&child.disk, Destination::File(&path), &image, progress)?;
     let digest = report.digest;
     let digest = digest.ok_or_else(|| DiskError::unsupported("computing a digest"))?;
     compare(&digest, &entry.digest, &child.file)?;
