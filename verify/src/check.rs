@@ -6,7 +6,7 @@ use crate::{
     volumes,
 };
 use disk_image::{CheckedDisk, Format};
-use disk_io::{DiskError, ErrorKind, Finding, Result, RunKind, Severity, finding::Visit};
+use disk_io::{DiskError, ErrorKind, Finding, Result, RunKind, Severity};
 use guest_fs::FsKind;
 use proxy::{Machine, Source, SourceSpec, Tree, TreeOptions, Volume};
 use std::{collections::HashSet, ops::Range, path::PathBuf, sync::Arc};
@@ -201,7 +201,7 @@ fn one(spec: &SourceSpec, options: &Options, step: &mut dyn FnMut(Step<'_>)) -> 
     let mut remarks = Vec::new();
     let source = opened(spec, format, &disks, &found, &mut remarks)?;
     if let Some(source) = &source {
-        datastores(source, &mut |f| found.put(f))?;
+        datastores(source, &mut |volume, f| found.of_guest(source, volume, f))?;
         if options.guests {
             volumes::visit(source, &mut |volume, f| found.of_guest(source, volume, f))?;
             volumes::unusable(source, &mut |volume, f| found.of_guest(source, volume, f))?;
@@ -379,12 +379,12 @@ fn is_vmfs(volume: &Arc<proxy::Volume>) -> bool {
 }
 
 /// VMFS volumes are checked too: they are where disks lie.
-fn datastores(source: &Arc<Source>, visit: Visit<'_>) -> Result<()> {
+fn datastores(source: &Arc<Source>, visit: &mut dyn FnMut(&Arc<Volume>, Finding)) -> Result<()> {
     for volume in source.volumes().iter().filter(|v| is_vmfs(v)) {
         match volume.file_system() {
-            Ok(fs) => fs.check(visit).map(|_| ())?,
+            Ok(fs) => fs.check(&mut |f| visit(volume, f)).map(|_| ())?,
             Err(e) if e.kind() == ErrorKind::Io => return Err(e),
-            Err(e) => visit(Finding::damage("datastore-unusable", e)),
+            Err(e) => visit(volume, Finding::damage("datastore-unusable", e)),
         }
     }
     Ok(())

@@ -3,10 +3,10 @@
 
 mod support;
 
-use disk_io::{Disk, MemDisk};
+use disk_io::{Disk, MemDisk, Severity};
 use std::sync::Arc;
 use support::*;
-use vmfs_reader::{Finding, Place, Severity, Volume, build::Builder};
+use vmfs_reader::{CheckFound, Place, Volume, build::Builder};
 
 const MIB: u64 = 1 << 20;
 
@@ -25,10 +25,14 @@ fn volume(six: bool) -> Arc<dyn Disk> {
     b.disks().remove(0)
 }
 
-fn check(disk: Arc<dyn Disk>) -> Vec<Finding> {
+fn check(disk: Arc<dyn Disk>) -> Vec<CheckFound> {
     let mut findings = Vec::new();
     open(&[disk]).check(&mut |f| findings.push(f)).unwrap();
     findings
+}
+
+fn codes(findings: &[CheckFound]) -> Vec<&str> {
+    findings.iter().map(|f| f.finding.code).collect()
 }
 
 /// Where a byte of a file lies on the volume.
@@ -72,14 +76,11 @@ fn a_bit_in_each_bitmap() {
             let findings = check(change(&disk, at, |b| b ^ 1));
             let words = format!("{findings:#?}");
             assert_eq!(findings.len(), 2, "{name} {words}");
-            assert!(
-                findings.iter().all(|f| f.severity == Severity::Damage),
-                "{words}"
-            );
-            assert!(
-                words.contains("it free") && words.contains("free count"),
-                "{words}"
-            );
+            let free = match name {
+                ".fdc.sf" => "vmfs-descriptor-called-free",
+                _ => "vmfs-bitmap-free",
+            };
+            assert_eq!(codes(&findings), ["vmfs-free-count-wrong", free], "{words}");
             // One that is free is lost.
             let free = match (six, name) {
                 (true, ".fbb.sf") => 63,
@@ -90,7 +91,7 @@ fn a_bit_in_each_bitmap() {
             let findings = check(change(&disk, last, |b| b & !1));
             let lost = findings
                 .iter()
-                .filter(|f| f.severity == Severity::Lost)
+                .filter(|f| f.finding.severity == Severity::Note)
                 .count();
             let words = format!("{findings:#?}");
             assert_eq!((lost, findings.len()), (1, 2), "{name} {words}");
@@ -111,8 +112,12 @@ fn a_block_of_two_files() {
         let words = format!("{findings:#?}");
         // Used twice, and what was there is lost.
         assert_eq!(findings.len(), 2, "{words}");
-        assert_eq!(findings[0].path.as_deref(), Some(&b"b"[..]), "{words}");
-        assert_eq!(findings[1].severity, Severity::Lost, "{words}");
+        assert_eq!(
+            codes(&findings),
+            ["vmfs-space-lost", "vmfs-blocks-shared"],
+            "{words}"
+        );
+        assert_eq!(findings[1].paths, [b"a", b"b"], "{words}");
     }
 }
 
@@ -127,14 +132,8 @@ fn a_damaged_descriptor_and_entry() {
         let findings = check(patch(&disk, stat.place + meta + 4, &[9]));
         let words = format!("{findings:#?}");
         assert!(words.contains("generation 1"), "{words}");
-        // Its blocks and the descriptor are nobody's now.
-        assert!(
-            findings
-                .iter()
-                .filter(|f| f.severity == Severity::Lost)
-                .count()
-                >= 2
-        );
+        // Nobody else's: its blocks are not lost.
+        assert_eq!(codes(&findings), ["vmfs-entry-stray"], "{words}");
         let findings = check(patch(&disk, stat.place, &[0; 16]));
         assert!(format!("{findings:#?}").contains("lock block"));
         if six {
