@@ -103,14 +103,36 @@ pub fn check(
     options: &Options,
     step: &mut dyn FnMut(Step<'_>),
 ) -> Result<Report> {
-    match spec.machines()? {
+    let mut report = match spec.machines()? {
         Some(machines) if spec.disk.is_none() => {
             let (machine, date_used) = machines.only(spec.snapshot.as_deref())?;
             let wanted = spec.snapshot.as_deref().filter(|_| !date_used);
-            machine_disks(machine, wanted, options, step)
+            machine_disks(machine, wanted, options, step)?
         }
-        _ => one(spec, options, step),
+        _ => one(spec, options, step)?,
+    };
+    if !spec.datastores.is_empty() {
+        around(spec, &mut report)?;
     }
+    Ok(report)
+}
+
+/// The datastore that SOURCE lies in: what is wrong with the files beside it, and with all.
+fn around(spec: &SourceSpec, report: &mut Report) -> Result<()> {
+    let files: Vec<PathBuf> = report.layers.iter().map(|l| l.path.clone()).collect();
+    let mut told = Vec::new();
+    let others = proxy::datastore::check(spec, &files, &mut |finding| {
+        if told.len() < MOST {
+            told.push(plain(finding));
+        }
+    })?;
+    report.findings.extend(told);
+    if others > 0 {
+        report.remarks.push(format!(
+            "{others} findings are about other files of the datastore: check its device to see them"
+        ));
+    }
+    Ok(())
 }
 
 /// Every disk of a machine, as of one restore point or of all; what one chain has shown is

@@ -164,3 +164,48 @@ fn checks_what_is_large() {
     let findings = check(b.disks().remove(0));
     assert!(findings.is_empty(), "{findings:#?}");
 }
+
+/// What real hosts wrote, with one thing wrong.
+#[test]
+fn real_volumes_with_damage() {
+    let Some((base, _)) = images() else { return };
+    let mut looked = 0;
+    for (name, six) in [
+        ("vmfs5-no-dense-sbpc.bin", false),
+        ("vmfs5l.bin", false),
+        ("zero5.bin", false),
+        ("vmfs6.bin", true),
+        ("vmfs6l.bin", true),
+        ("zero6.bin", true),
+    ] {
+        let path = image(&base, name);
+        let disk = host(&path);
+        let v = open(std::slice::from_ref(&disk));
+        let align = if six { 0x1000 } else { 0x200 };
+        let found = tree(&v);
+        let files = found.iter().filter(|(name, address)| {
+            let stat = v.stat(**address).unwrap();
+            !name.ends_with(".sf") && stat.kind == vmfs_reader::FileKind::File
+        });
+        for (name, address) in files.take(4) {
+            let stat = v.stat(*address).unwrap();
+            // Offsets on LVM are those of the device.
+            let (at, _) = v.place_on(&disk, stat.place).unwrap();
+            for (what, patched, code) in [
+                (
+                    "generation",
+                    patch(&disk, at + align + 4, &[0xEE, 0xEE]),
+                    "vmfs-entry-stray",
+                ),
+                ("lock", patch(&disk, at, &[0; 4]), "vmfs-descriptor-damaged"),
+            ] {
+                let findings = check(patched);
+                let hit = findings.iter().find(|f| f.finding.code == code);
+                let hit = hit.unwrap_or_else(|| panic!("{name} {what}: {findings:#?}"));
+                assert_eq!(hit.paths, [name.trim_start_matches('/').as_bytes()]);
+                looked += 1;
+            }
+        }
+    }
+    assert!(looked >= 16, "{looked}");
+}
