@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     NodeKind,
+    runs_held::{MOST, Runs, Sorted},
     told::{EACH, Told},
 };
 use disk_io::{
@@ -26,8 +27,6 @@ use std::{
 };
 use sums::{Sums, Wrong};
 
-/// Runs of blocks that are held at once.
-const MAX_CLAIMS: usize = 1 << 25;
 /// Groups that are looked at: of a volume of 512 TiB.
 const MAX_GROUPS: u64 = 1 << 22;
 /// The inode that stands for the volume's own structures.
@@ -35,16 +34,10 @@ const VOLUME: u32 = 0;
 /// The inode of blocks kept for more group descriptors: its map is like no file's.
 const RESIZE: u32 = 7;
 
-/// Blocks that an inode has.
-struct Claim {
-    inode: u32,
-    blocks: Range<u64>,
-}
-
 struct Check<'a> {
     fs: &'a Ext,
     sums: Option<Sums>,
-    claims: Vec<Claim>,
+    runs: Runs,
     /// Blocks of attributes, which inodes share.
     attributes: HashSet<u64>,
     names: Names,
@@ -62,7 +55,7 @@ impl Ext {
         let mut check = Check {
             fs: self,
             sums: Sums::of(&self.sb),
-            claims: Vec::new(),
+            runs: Runs::default(),
             attributes: HashSet::new(),
             names: Names::default(),
             nodes_left: mapping::most_nodes(&self.sb),
@@ -245,10 +238,7 @@ impl Check<'_> {
     }
 
     fn claim(&mut self, inode: u32, first: u64, count: u64) {
-        if self.claims.len() < MAX_CLAIMS {
-            let blocks = first..first.saturating_add(count);
-            self.claims.push(Claim { inode, blocks });
-        }
+        self.runs.add(inode, first..first.saturating_add(count));
     }
 
     /// The inodes of one group.
@@ -422,26 +412,17 @@ impl Check<'_> {
 
     /// Blocks that two have, and blocks in use that the bitmaps call free.
     fn blocks(&mut self, groups: &[Option<Group>]) -> Result<()> {
-        let mut claims = std::mem::take(&mut self.claims);
-        if claims.len() >= MAX_CLAIMS {
+        let Some(runs) = std::mem::take(&mut self.runs).sorted() else {
             let e = DiskError::refused("holding files' blocks against each other")
-                .expected(format!("less than {MAX_CLAIMS} runs"));
+                .expected(format!("at most {MOST} runs"));
             self.tell(Finding::note("ext-too-large", e));
             return Ok(());
-        }
-        claims.sort_unstable_by_key(|c| (c.blocks.start, c.blocks.end));
+        };
         if self.sb().ro_compat & RoCompatFeatures::SHARED_BLOCKS == 0 {
-            self.shared(&claims);
+            self.shared(&runs);
         }
         if self.sb().ro_compat & RoCompatFeatures::BIGALLOC == 0 {
-            // What several have is looked at once.
-            let mut reach = 0;
-            claims.retain_mut(|claim| {
-                claim.blocks.start = claim.blocks.start.max(reach);
-                reach = reach.max(claim.blocks.end);
-                claim.blocks.start < claim.blocks.end
-            });
-            self.bitmaps(groups, &claims)?;
+            self.bitmaps(groups, &runs)?;
         }
         Ok(())
     }
@@ -451,46 +432,33 @@ impl Check<'_> {
         byte(blocks.start)..byte(blocks.end)
     }
 
-    fn shared(&mut self, claims: &[Claim]) {
-        let mut reach: Option<&Claim> = None;
-        for claim in claims {
-            if let Some(before) = reach
-                && claim.blocks.start < before.blocks.end
-            {
-                let both = claim.blocks.start..claim.blocks.end.min(before.blocks.end);
-                let name = |inode| match inode {
-                    VOLUME => "in the volume's own structures".to_owned(),
-                    inode => format!("in inode {inode}"),
-                };
-                let e = DiskError::corrupt("holding files' blocks against each other")
-                    .expected("each block in one file")
-                    .found(format!(
-                        "blocks {} to {} {} and {}",
-                        both.start,
-                        both.end.saturating_sub(1),
-                        name(before.inode),
-                        name(claim.inode)
-                    ));
-                let ranges = [self.bytes(&both)];
-                let mut finding = Finding::damage("ext-blocks-shared", e).touching(ranges);
-                finding.nodes.extend(
-                    [before.inode, claim.inode]
-                        .into_iter()
-                        .filter(|i| *i != VOLUME)
-                        .map(u64::from),
-                );
-                self.tell(finding);
-            }
-            if reach.is_none_or(|b| b.blocks.end < claim.blocks.end) {
-                reach = Some(claim);
-            }
-        }
+    fn shared(&mut self, runs: &Sorted) {
+        runs.shared(&mut |both, one, other| {
+            let name = |inode| match inode {
+                VOLUME => "in the volume's own structures".to_owned(),
+                inode => format!("in inode {inode}"),
+            };
+            let e = DiskError::corrupt("holding files' blocks against each other")
+                .expected("each block in one file")
+                .found(format!(
+                    "blocks {} to {} {} and {}",
+                    both.start,
+                    both.end.saturating_sub(1),
+                    name(one),
+                    name(other)
+                ));
+            let ranges = [self.bytes(&both)];
+            let mut finding = Finding::damage("ext-blocks-shared", e).touching(ranges);
+            let files = [one, other].into_iter().filter(|i| *i != VOLUME);
+            finding.nodes.extend(files.map(u64::from));
+            self.tell(finding);
+        });
     }
 
-    fn bitmaps(&mut self, groups: &[Option<Group>], claims: &[Claim]) -> Result<()> {
+    fn bitmaps(&mut self, groups: &[Option<Group>], runs: &Sorted) -> Result<()> {
         let mut wrong_blocks: Vec<Range<u64>> = Vec::new();
         let mut first = None;
-        let mut at = 0usize;
+        let mut runs = runs.once().peekable();
         for (number, group) in (0u64..).zip(groups) {
             let start = self.sb().first_block(number);
             let count = u64::from(self.sb().blocks_per_group);
@@ -504,19 +472,21 @@ impl Check<'_> {
                 continue;
             };
             let end = start.saturating_add(count);
-            while claims.get(at).is_some_and(|c| c.blocks.end <= start) {
-                at = at.saturating_add(1);
-            }
-            let here = claims.iter().skip(at).take_while(|c| c.blocks.start < end);
-            for claim in here {
-                for block in claim.blocks.start.max(start)..claim.blocks.end.min(end) {
+            while runs.next_if(|(run, _)| run.end <= start).is_some() {}
+            // The last may go on in the next group.
+            while let Some((run, inode)) = runs.peek().filter(|(run, _)| run.start < end) {
+                for block in run.start.max(start)..run.end.min(end) {
                     let index = block.saturating_sub(start);
                     let byte = bits.get((index / 8) as usize).copied().unwrap_or(0xff);
                     if byte >> (index % 8) & 1 == 0 {
-                        first.get_or_insert(claim.inode);
+                        first.get_or_insert(*inode);
                         join(&mut wrong_blocks, block..block.saturating_add(1));
                     }
                 }
+                if run.end > end {
+                    break;
+                }
+                runs.next();
             }
         }
         let Some(inode) = first else {
