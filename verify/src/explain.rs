@@ -45,7 +45,8 @@ pub const ALL: &[Explanation] = table! {
 "ext-bitmap-damaged" "a bitmap of blocks or inodes cannot be read, or its checksum is wrong" "let e2fsck repair the volume in a copy";
 "ext-bitmap-free" "blocks of files are called free: the guest would write over them" "let e2fsck repair the volume before the guest writes to it";
 "ext-blocks-shared" "two files, or a file and the volume's own structures, have the same blocks: at most one of them is right" "restore both from another copy";
-"ext-directory-damaged" "a directory cannot be read whole, or the checksum of a block of it is wrong" "restore its files from another copy";
+"ext-directory-damaged" "a directory cannot be read whole: names may be missing from it" "restore its files from another copy";
+"ext-directory-sum-wrong" "the checksum of a block of a directory is wrong: names in it may be others" "compare its files with another copy";
 "ext-entry-stray" "a directory has a name that no file has" "restore the file from another copy";
 "ext-group-damaged" "a block group's descriptor is damaged: its files may not be found" "let e2fsck repair the volume in a copy";
 "ext-inode-called-free" "a file's inode is called free: the guest would give it to another file" "let e2fsck repair the volume before the guest writes to it";

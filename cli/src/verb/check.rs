@@ -283,7 +283,11 @@ fn print_finding(out: &mut Out, reported: &Reported) -> Result<(), Failure> {
     }
     for owner in reported.files.iter().take(SHOWN) {
         let path = Name::from_bytes(owner.path.clone()).to_string();
-        out.line(format!("  guest file: {path} ({} bytes)", owner.bytes))?;
+        // Of an object as a whole no bytes are told.
+        match owner.bytes {
+            0 => out.line(format!("  guest file: {path}"))?,
+            bytes => out.line(format!("  guest file: {path} ({bytes} bytes)"))?,
+        }
     }
     if reported.files.len() > SHOWN {
         out.line(format!("  guest files:{}", more(reported.files.len())))?;

@@ -332,7 +332,7 @@ pub(super) const DAMAGES: &[Damage] = &[
     Damage::new(
         SUMS,
         "a letter of a name in a directory",
-        (Lost, "ext-directory-damaged"),
+        (Lost, "ext-directory-sum-wrong"),
         &[MANY],
         |f| {
             let v = volume(f);

@@ -94,7 +94,7 @@ impl Check<'_> {
             contents.read_exact_at(&mut block, at)?;
             if let Some(bad) = sums.directory_block(&block, indexed) {
                 let what = format!("a block of directory inode {number}");
-                let finding = Finding::damage("ext-directory-damaged", wrong(what, at, bad));
+                let finding = Finding::damage("ext-directory-sum-wrong", wrong(what, at, bad));
                 self.tell(finding.about(number.into()));
             }
             at = at.saturating_add(block.len() as u64);
