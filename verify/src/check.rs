@@ -117,6 +117,26 @@ pub fn check(
     Ok(report)
 }
 
+/// Ranges of SOURCE's disk that are read, and cannot be told to be right: places that two ranges
+/// share, tables that lead to different ones, what no table leads to. Nothing is decoded.
+///
+/// # Errors
+/// Those of [`check`].
+pub fn doubtful(spec: &SourceSpec) -> Result<Vec<Range<u64>>> {
+    let report = one(spec, &Options::default(), &mut |_| {})?;
+    let damage = report.findings.into_iter().map(|r| r.finding);
+    let mut ranges: Vec<Range<u64>> = damage
+        .filter(|f| f.severity == Severity::Damage)
+        .flat_map(|f| f.ranges)
+        .collect();
+    ranges.sort_unstable_by_key(|r| (r.start, r.end));
+    let mut joined = Vec::new();
+    for range in ranges {
+        disk_io::finding::join(&mut joined, range);
+    }
+    Ok(joined)
+}
+
 /// The datastore that SOURCE lies in: what is wrong with the files beside it, and with all.
 fn around(spec: &SourceSpec, report: &mut Report) -> Result<()> {
     let files: Vec<PathBuf> = report.layers.iter().map(|l| l.path.clone()).collect();
