@@ -42,6 +42,7 @@ pub const ALL: &[Explanation] = table! {
 "exfat-entry-damaged" "what a directory says of a file is damaged: where its contents are cannot be believed" "restore the file from another copy";
 "exfat-name-hash-wrong" "a file's name and the hash of it do not fit: Windows may not find it; here it is found" "compare the name with another copy";
 "exfat-upcase-damaged" "the table of letters is damaged: names are compared by Unicode's" "let chkdsk repair the volume in a copy";
+"ext-attributes-damaged" "a block of attributes (access control, labels) of files is damaged, or counts fewer files than have it" "let e2fsck repair the volume in a copy";
 "ext-bitmap-damaged" "a bitmap of blocks or inodes cannot be read, or its checksum is wrong" "let e2fsck repair the volume in a copy";
 "ext-bitmap-free" "blocks of files are called free: the guest would write over them" "let e2fsck repair the volume before the guest writes to it";
 "ext-blocks-shared" "two files, or a file and the volume's own structures, have the same blocks: at most one of them is right" "restore both from another copy";
@@ -53,7 +54,8 @@ pub const ALL: &[Explanation] = table! {
 "ext-inode-damaged" "a file's inode, or the list of its blocks, is damaged" "restore the file from another copy";
 "ext-links-wrong" "a file has other names than its inode counts" "let e2fsck repair the volume in a copy";
 "ext-name-lost" "a file has no name: no path leads to it" "let e2fsck repair the volume in a copy, and look in lost+found";
-"ext-superblock-copy-differs" "the copy of the superblock is damaged or another volume's" "let e2fsck repair the volume in a copy";
+"ext-parent-wrong" "a directory says that it is in another one than it is" "let e2fsck repair the volume in a copy";
+"ext-superblock-copy-differs" "a copy of the superblock is damaged or another volume's" "let e2fsck repair the volume in a copy";
 "ext-superblock-damaged" "the superblock is damaged; a copy of it may be used" "let e2fsck repair the volume in a copy";
 "ext-too-large" "the volume is too large for its blocks to be held against each other" "e2fsck -n";
 "extent-capacity-differs" "the descriptor and an extent's header give different lengths" "find out which is right before writing to the disk";

@@ -1,6 +1,7 @@
 //! Structures of an ext volume held against each other: checksums, blocks that two files have,
 //! blocks and inodes that bitmaps call free, names that lead nowhere.
 
+mod attributes;
 mod names;
 mod sums;
 
@@ -8,7 +9,7 @@ use super::{
     Ext,
     inode::Inode,
     layout::{BlockNumber, CompatFeatures, InodeFlags, InodeNumber, RoCompatFeatures},
-    mapping,
+    mapping::{self, Seen},
     superblock::{Group, SUPERBLOCK_OFFSET, Superblock},
 };
 use crate::{
@@ -16,13 +17,14 @@ use crate::{
     runs_held::{MOST, Runs, Sorted},
     told::{EACH, Told},
 };
+use attributes::Attributes;
 use disk_io::{
     Disk, DiskError, ErrorKind, Finding, Result,
     finding::{Visit, join},
 };
 use names::Names;
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     ops::Range,
 };
 use sums::{Sums, Wrong};
@@ -39,7 +41,7 @@ struct Check<'a> {
     sums: Option<Sums>,
     runs: Runs,
     /// Blocks of attributes, which inodes share.
-    attributes: HashSet<u64>,
+    attributes: HashMap<u64, Attributes>,
     names: Names,
     /// Nodes of trees that may still be visited, and bytes of directories that may be read: a
     /// sound volume has each block once.
@@ -56,7 +58,7 @@ impl Ext {
             fs: self,
             sums: Sums::of(&self.sb),
             runs: Runs::default(),
-            attributes: HashSet::new(),
+            attributes: HashMap::new(),
             names: Names::default(),
             nodes_left: mapping::most_nodes(&self.sb),
             directories_left: self.sb.size().min(self.volume.len()),
@@ -77,6 +79,7 @@ impl Ext {
                 check.inodes(number, group)?;
             }
         }
+        check.finish_attributes();
         check.finish_names();
         check.blocks(&groups)?;
         check.told.finish(check.visit);
@@ -134,17 +137,27 @@ impl Check<'_> {
             }
             Ok(_) => {}
         }
-        let elsewhere = self.sb().compat & CompatFeatures::SPARSE_SUPER2 != 0;
-        if self.sb().groups() < 2 || elsewhere {
-            return Ok(());
+        if self.sb().compat & CompatFeatures::SPARSE_SUPER2 == 0 {
+            for group in 1..self.sb().groups().min(MAX_GROUPS) {
+                if self.sb().has_superblock(group) {
+                    self.superblock_copy(group)?;
+                }
+            }
         }
-        let place = self.sb().offset(BlockNumber(self.sb().first_block(1)))?;
+        Ok(())
+    }
+
+    /// A copy of the superblock; what the system counts there is as old as the volume.
+    fn superblock_copy(&mut self, group: u64) -> Result<()> {
+        let place = self
+            .sb()
+            .offset(BlockNumber(self.sb().first_block(group)))?;
+        let differs = |e| Finding::warning("ext-superblock-copy-differs", e);
         let copy = match Superblock::read(self.disk(), place) {
             Ok(copy) => copy,
             Err(e) => {
-                let e = e.context("reading the copy of the superblock in block group 1");
-                return self
-                    .tell_or_fail(e, |e| Finding::warning("ext-superblock-copy-differs", e));
+                let what = format!("reading the copy of the superblock in block group {group}");
+                return self.tell_or_fail(e.context(what), differs);
             }
         };
         let shape = |sb: &Superblock| {
@@ -162,11 +175,11 @@ impl Check<'_> {
             )
         };
         if shape(&copy) != shape(self.sb()) {
-            let e = DiskError::corrupt("comparing the superblock with its copy")
+            let e = DiskError::corrupt("comparing the superblock with its copies")
                 .offset(place)
                 .expected("the same sizes and UUID")
-                .found("others");
-            self.tell(Finding::warning("ext-superblock-copy-differs", e));
+                .found(format!("others in block group {group}"));
+            self.tell(differs(e));
         }
         Ok(())
     }
@@ -184,7 +197,14 @@ impl Check<'_> {
                     break;
                 }
             };
-            if let Some(bad) = self.sums.and_then(|s| s.group(number, &group)) {
+            let bad = match self.sums {
+                Some(sums) => sums.group(number, &group),
+                None if self.sb().ro_compat & RoCompatFeatures::GDT_CSUM != 0 => {
+                    sums::group_crc16(self.sb(), number, &group)
+                }
+                None => None,
+            };
+            if let Some(bad) = bad {
                 let what = format!("the descriptor of block group {number}");
                 let e = wrong(what, group.place, bad);
                 self.tell(Finding::damage("ext-group-damaged", e));
@@ -346,16 +366,7 @@ impl Check<'_> {
                 inode.kind() == Some(NodeKind::Directory),
             );
         }
-        let block = inode.file_acl.0;
-        if block >= self.sb().blocks_count {
-            let e = DiskError::corrupt(format!("reading the attributes of inode {}", number.0))
-                .offset(place)
-                .expected(format!("a block below {}", self.sb().blocks_count))
-                .found(block.to_string());
-            self.tell(damaged(e));
-        } else if block != 0 && self.attributes.insert(block) {
-            self.claim(number.0, block, 1);
-        }
+        self.attributes(&inode)?;
         let directory = inode.kind() == Some(NodeKind::Directory);
         if !self.has_blocks(&inode) || number.0 == RESIZE {
             return match directory {
@@ -364,16 +375,31 @@ impl Check<'_> {
             };
         }
         let mut nodes: Vec<(BlockNumber, Option<Wrong>)> = Vec::new();
+        let mut unwritten: Vec<Range<u64>> = Vec::new();
         let runs = mapping::runs_and_nodes(
             &self.fs.sb,
             &*self.fs.volume,
             &inode,
             &mut self.nodes_left,
-            &mut |block, bytes, extents| {
-                let bad = sums.filter(|_| extents).and_then(|s| s.extent_block(bytes));
-                nodes.push((block, bad));
+            &mut |seen| match seen {
+                Seen::Node(block, bytes, extents) => {
+                    let bad = sums.filter(|_| extents).and_then(|s| s.extent_block(bytes));
+                    nodes.push((block, bad));
+                }
+                Seen::Unwritten(blocks) => join(&mut unwritten, blocks),
             },
         );
+        for blocks in unwritten {
+            if blocks.start == 0 || blocks.end > self.sb().blocks_count {
+                let e = DiskError::corrupt(format!("reading the extents of inode {}", number.0))
+                    .offset(place)
+                    .expected(format!("blocks 1 to {}", self.sb().blocks_count))
+                    .found(format!("blocks {} to {}", blocks.start, blocks.end));
+                self.tell(damaged(e));
+            } else {
+                self.runs.add(number.0, blocks);
+            }
+        }
         for (block, bad) in nodes {
             self.claim(number.0, block.0, 1);
             if let Some(bad) = bad {
