@@ -112,6 +112,7 @@ pub const ALL: &[Explanation] = table! {
 "ntfs-index-damaged" "a part of a directory cannot be read: names may be missing from it" "restore its files from another copy";
 "ntfs-index-entry-stray" "a directory has a name that no file has: it opens nothing, or another file" "compare the file with another copy";
 "ntfs-index-unsorted" "a directory's names are out of order: Windows may not find some; here all are found" "let chkdsk repair the volume in a copy";
+"ntfs-links-wrong" "a file counts other names than it has" "let chkdsk repair the volume in a copy";
 "ntfs-mirror-damaged" "the copy of the first records cannot be read" "let chkdsk repair the volume in a copy";
 "ntfs-mirror-differs" "the first records and their copy differ" "let chkdsk repair the volume in a copy";
 "ntfs-name-lost" "a file's name is not in its directory: no path leads to it there" "restore the file from another copy";
