@@ -49,6 +49,7 @@ mod restores;
 mod resume;
 mod rules;
 mod shared_blocks;
+mod sound;
 mod story;
 mod stress;
 mod supply;
