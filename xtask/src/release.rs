@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .take(if options.once { 1 } else { 2 })
     {
         let place = Place::new()?;
-        place.unpack()?;
+        place.unpack(&commit)?;
         println!("building {commit}: {}", how.name());
         place.build(how, kept.path())?;
         let program = place.0.join("target/release/vmdkit");
@@ -126,24 +126,28 @@ impl Place {
     }
 
     /// What is committed, and the sources of what it is built from.
-    fn unpack(&self) -> Result<()> {
+    fn unpack(&self, commit: &str) -> Result<()> {
         let archive = self.0.join("vmdkit.tar");
         let archive = archive.to_str().context("a name")?;
-        git(&["archive", "-o", archive, "HEAD"])?;
+        git(&["archive", "-o", archive, commit])?;
         let source = self.source();
         fs::create_dir(&source)?;
         tools::run(
             "tar",
             ["-xf", archive, "-C", source.to_str().context("a name")?],
         )?;
-        let vendored = tools::output(
+        let libraries = self.0.join("libraries");
+        tools::output(
             Command::new(cargo())
                 .args(["vendor", "--locked", "--quiet"])
-                .arg(self.0.join("libraries"))
+                .arg(&libraries)
                 .current_dir(&source),
         )?;
         fs::create_dir(self.0.join(".cargo"))?;
-        fs::write(self.0.join(".cargo/config.toml"), vendored.stdout)?;
+        let config = format!(
+            "[source.crates-io]\nreplace-with = \"libraries\"\n[source.libraries]\ndirectory = {libraries:?}\n"
+        );
+        fs::write(self.0.join(".cargo/config.toml"), config)?;
         Ok(())
     }
 
