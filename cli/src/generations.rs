@@ -1,68 +1,33 @@
 //! `export --keep N`: generations of backups side by side, the oldest removed when the newest
 //! is proven.
 
+mod lock;
+mod merge;
+
+pub(crate) use lock::Lock;
+
 use crate::{
     args::Global,
     exit::Failure,
-    image_format::subformat_like,
     output::{say, warn},
     progress::{Bar, Growing},
-    source::names_of,
 };
 use convert::{
-    backup::{Child, Manifest, VmEntry, Whole, manifest, remove_stale},
+    backup::{Manifest, VmEntry, discard, manifest, remove_leftovers},
     place::TEMP_PREFIX,
 };
-use disk_io::{DiskError, Result, output::write_error};
-use proxy::{Source, SourceSpec};
-use rustix::{
-    fs::{FlockOperation, Mode, OFlags},
-    io::Errno,
-};
+use disk_io::{DiskError, Result, error::escape, output::write_error};
+use proxy::SourceSpec;
 use std::{
     collections::HashSet,
     ffi::{OsStr, OsString},
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
 };
 use verify::backup::Options;
-use vmdk::writer::{self, Identity};
 
 /// What says to scripts that a generation is complete and proven.
 pub(crate) const DONE: &str = ".done";
-const LOCK: &str = ".vmdkit-keep.lock";
-
-/// Nobody else makes or removes generations while this is held.
-pub(crate) struct Lock(#[expect(dead_code, reason = "it is locked until it is closed")] File);
-
-impl Lock {
-    /// Of the directory that `dest` is made in.
-    pub(crate) fn take(dest: &Path) -> Result<Self> {
-        Self::with(dest, FlockOperation::NonBlockingLockExclusive)
-    }
-
-    /// Nobody removes generations meanwhile; others may make some.
-    pub(crate) fn share(dest: &Path) -> Result<Self> {
-        Self::with(dest, FlockOperation::NonBlockingLockShared)
-    }
-
-    fn with(dest: &Path, how: FlockOperation) -> Result<Self> {
-        let path = dest.with_file_name(LOCK);
-        // A link that somebody put there is not followed.
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o644))
-            .map_err(|e| write_error("opening the lock", &path, &e.into()))?;
-        let file = File::from(file);
-        match rustix::fs::flock(&file, how) {
-            Err(Errno::WOULDBLOCK) => Err(DiskError::refused("keeping generations of backups")
-                .file(path.display())
-                .expected("nobody else at it")
-                .found("another export")),
-            // Some file systems have no locks.
-            _ => Ok(Self(file)),
-        }
-    }
-}
 
 /// Proves the new backup; then marks it as done and removes the oldest generations of the same
 /// machine or disk, but for `keep` and those that they build on; with `merge` those that they build
@@ -74,17 +39,11 @@ pub(crate) fn expire(
     dest: &Path,
     keep: usize,
     merge: bool,
-    jobs: usize,
-    global: &Global,
+    how: (usize, &Global),
+    lock: &mut Lock,
 ) -> Result<Expired, Failure> {
     let mut expired = Expired::default();
-    let stale = remove_stale(parent_of(dest));
-    if stale > 0 {
-        say(format_args!(
-            "removed what {stale} earlier runs left that were cut off"
-        ));
-    }
-    if !prove(dest, jobs, global)? {
+    if !prove(dest, how)? {
         warn("not all of the new backup could be proven: no older one is removed");
         return Ok(expired);
     }
@@ -95,25 +54,13 @@ pub(crate) fn expire(
     let Some(mut siblings) = siblings(dest)? else {
         return Ok(expired);
     };
-    for one in siblings.iter_mut().filter(|g| g.was_cut_off(&new)) {
-        match prove(&one.path, jobs, global) {
-            Ok(true) => {
-                mark(&one.path, &one.manifest)?;
-                one.done = true;
-            }
-            Ok(false) => {}
-            // It stays, with what it builds on, for somebody to look at.
-            Err(e) => {
-                e.tell();
-            }
-        }
-    }
+    prove_unfinished(&new, &mut siblings, how, lock);
     if merge {
-        for n in to_merge(dest, &new, keep, &siblings) {
+        for n in merge::to_merge(dest, &new, keep, &siblings) {
             let Some(one) = siblings.get_mut(n) else {
                 continue;
             };
-            match whole(&one.path, &one.manifest, jobs, global) {
+            match merge::whole(&one.path, &one.manifest, how) {
                 Ok(None) => {}
                 Ok(Some(manifest)) => {
                     expired.merged.push(one.path.display().to_string());
@@ -122,6 +69,7 @@ pub(crate) fn expire(
                 // It goes on building on what it did.
                 Err(e) => {
                     e.tell();
+                    expired.failed = true;
                 }
             }
         }
@@ -137,7 +85,6 @@ pub(crate) fn expire(
              the newest are whole backups{how}"
         ));
     }
-    let removed = &mut expired.removed;
     // Those that others build on go after these, and stay if one of these does.
     while let Some(next) = going.iter().position(|n| {
         let is_base = |other: &usize| siblings.get(*other).and_then(Generation::base);
@@ -149,11 +96,12 @@ pub(crate) fn expire(
             continue;
         };
         match remove(&old.path) {
-            Ok(true) => removed.push(old.path.display().to_string()),
+            Ok(true) => expired.removed.push(old.path.display().to_string()),
             Ok(false) => spare(&mut going, &siblings, old),
             // The new backup is good, whatever becomes of an old one.
             Err(e) => {
                 warn(e.to_string());
+                expired.failed = true;
                 spare(&mut going, &siblings, old);
             }
         }
@@ -165,7 +113,7 @@ pub(crate) fn expire(
 ///
 /// # Errors
 /// `Corrupt` where it is not what was written.
-fn prove(dest: &Path, jobs: usize, global: &Global) -> Result<bool, Failure> {
+fn prove(dest: &Path, (jobs, global): (usize, &Global)) -> Result<bool, Failure> {
     let mut spec = SourceSpec {
         path: dest.to_path_buf(),
         ..SourceSpec::default()
@@ -207,69 +155,6 @@ fn mark(dir: &Path, manifest: &Manifest) -> Result<()> {
         .map_err(|e| write_error("writing", &done, &e))
 }
 
-/// Makes the backup `dir`, which builds on another, a whole one of the same name: with the same
-/// contents and content ids, so that others go on building on it. `None` if it is left, since it
-/// holds what is no part of the backup.
-fn whole(
-    dir: &Path,
-    old: &Manifest,
-    jobs: usize,
-    global: &Global,
-) -> Result<Option<Manifest>, Failure> {
-    if holds_more(dir, old)? {
-        return Ok(None);
-    }
-    let mut children = Vec::new();
-    for disk in old.disks.iter().filter(|d| d.parent.is_some()) {
-        let mut spec = SourceSpec {
-            path: dir.join(&disk.file),
-            ..SourceSpec::default()
-        };
-        crate::since::allow(&mut spec)?;
-        children.push(child(disk.file.clone(), &Source::open(&spec)?)?);
-    }
-    say(format_args!(
-        "making {} whole, so that what it builds on can go",
-        dir.display()
-    ));
-    let bar = Bar::new(global, children.iter().map(|c| c.disk.len()).sum());
-    let whole = Whole::write(dir, old, &children, jobs, &bar)?;
-    drop((bar, children));
-    if !prove(whole.path(), jobs, global)? {
-        return Err(DiskError::corrupt("making a backup whole")
-            .file(dir.display())
-            .expected("one that can be proven")
-            .found("one that cannot, in part")
-            .into());
-    }
-    let manifest = whole.manifest.clone();
-    mark(whole.path(), &manifest)?;
-    whole.replace()?;
-    Ok(Some(manifest))
-}
-
-/// A disk that is a child of an earlier backup's, to be written whole: in the subformat that the
-/// chain begins with, with the content id that it has.
-fn child(file: String, source: &Source) -> Result<Child> {
-    let unfit = || {
-        DiskError::unsupported("making a backup whole")
-            .file(&file)
-            .expected("a VMDK with a content id")
-            .found("something else")
-    };
-    let links = source.image().vmdk.as_ref().map(|v| v.links());
-    let links = links.ok_or_else(unfit)?;
-    let (first, last) = links.first().zip(links.last()).ok_or_else(unfit)?;
-    let subformat = subformat_like(last.create_type.as_deref(), false);
-    let identity = Identity::new(first.cid.ok_or_else(unfit)?);
-    Ok(Child {
-        file,
-        files: names_of(source),
-        disk: source.disk().clone(),
-        options: writer::Options::new(subformat, identity),
-    })
-}
-
 /// What became of older backups.
 #[derive(Debug, Default)]
 pub(crate) struct Expired {
@@ -277,6 +162,60 @@ pub(crate) struct Expired {
     pub(crate) removed: Vec<String>,
     /// Those that were made whole.
     pub(crate) merged: Vec<String>,
+    /// Whether one could not be made whole or removed.
+    pub(crate) failed: bool,
+}
+
+/// Removes what killed exports left beside `dest`, and says so.
+pub(crate) fn clean(dest: &Path, _alone: &Lock) {
+    for gone in remove_leftovers(parent(dest)) {
+        let gone = escape(&gone.display().to_string());
+        say(format_args!(
+            "removed {gone}, which an interrupted run left"
+        ));
+    }
+}
+
+/// Proves older generations of which `--keep` was killed before they were, so that they count.
+fn prove_unfinished(
+    new: &Manifest,
+    all: &mut [Generation],
+    how: (usize, &Global),
+    lock: &mut Lock,
+) {
+    if let Some(one) = all.first() {
+        lock.forget_gone(parent(&one.path));
+    }
+    for one in all.iter_mut() {
+        if one.done || !same(&one.manifest, new) || !lock.is_unfinished(&one.name) {
+            continue;
+        }
+        say(format_args!(
+            "proving {}, whose export was interrupted",
+            one.path.display()
+        ));
+        match prove(&one.path, how) {
+            Ok(true) => match mark(&one.path, &one.manifest) {
+                Ok(()) => {
+                    one.done = true;
+                    lock.settled(&one.name);
+                }
+                Err(e) => warn(e.to_string()),
+            },
+            Ok(false) => warn(format!("not all of {} could be proven", one.path.display())),
+            // The new one is good, whatever is wrong with that.
+            Err(e) => {
+                e.tell();
+            }
+        }
+    }
+}
+
+fn parent(dest: &Path) -> &Path {
+    match dest.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 struct Generation {
@@ -293,11 +232,6 @@ impl Generation {
         self.done && same(&self.manifest, new) && holds(new, &self.manifest)
     }
 
-    /// Whether it was cut off before it was proven.
-    fn was_cut_off(&self, new: &Manifest) -> bool {
-        !self.done && self.manifest.generation && same(&self.manifest, new)
-    }
-
     /// The name of what it builds on.
     fn base(&self) -> Option<&OsStr> {
         let since = self.manifest.since.as_ref();
@@ -305,17 +239,10 @@ impl Generation {
     }
 }
 
-fn parent_of(dest: &Path) -> &Path {
-    match dest.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
 /// Every backup beside the new one, and itself; none if one of them cannot be read: what that
 /// builds on is not known then.
 fn siblings(dest: &Path) -> Result<Option<Vec<Generation>>> {
-    let parent = parent_of(dest);
+    let parent = parent(dest);
     let fail = |e: &std::io::Error| DiskError::io("listing generations", e).file(parent.display());
     let entries = fs::read_dir(parent).map_err(|e| fail(&e))?;
     let mut all = Vec::new();
@@ -360,22 +287,6 @@ fn older(dest: &Path, new: &Manifest, keep: usize, all: &[Generation]) -> Vec<us
     });
     going.drain(..keep.max(1).min(going.len()));
     going
-}
-
-/// Those that stay and build on one that would go: if they did not, it could.
-fn to_merge(dest: &Path, new: &Manifest, keep: usize, all: &[Generation]) -> Vec<usize> {
-    let going = older(dest, new, keep, all);
-    let goes = |name: &OsStr| {
-        let mut names = going.iter().filter_map(|n| all.get(*n));
-        names.any(|g| g.name == name)
-    };
-    (0..all.len())
-        .filter(|n| !going.contains(n))
-        .filter(|n| {
-            let one = all.get(*n).filter(|g| g.is_of(new));
-            one.and_then(Generation::base).is_some_and(goes)
-        })
-        .collect()
 }
 
 /// Generations that can go: older ones, but for those that any other backup there builds on; and
@@ -465,21 +376,15 @@ fn holds(new: &Manifest, old: &Manifest) -> bool {
     old.disks.iter().all(|d| places.contains(&d.place))
 }
 
-/// Removes a generation: the files of its manifest, if it has no others. It loses its name
-/// first, so that half of it is never taken for a backup.
+/// Removes a generation: the files of its manifest, if it has no others.
 fn remove(path: &Path) -> Result<bool> {
-    let fail =
-        |e: std::io::Error| DiskError::io("removing an old generation", &e).file(path.display());
     let Some(old) = Manifest::read(path)? else {
         return Ok(false);
     };
     if holds_more(path, &old)? {
         return Ok(false);
     }
-    let name = path.file_name().unwrap_or_default().display().to_string();
-    let gone = path.with_file_name(format!("{TEMP_PREFIX}{name}-{}.tmp", std::process::id()));
-    fs::rename(path, &gone).map_err(fail)?;
-    fs::remove_dir_all(&gone).map_err(fail)?;
+    discard(path)?;
     Ok(true)
 }
 

@@ -175,15 +175,6 @@ fn twenty_four_hours() {
         let newest: Vec<usize> = (24 - hours.len()..24).collect();
         assert_eq!(hours, newest, "{name}");
     }
-    // What was cut off is not left lying about.
-    for name in names {
-        let all = fs::read_dir(dir.join("bk").join(name)).unwrap();
-        let temp = all.filter(|e| {
-            let name = e.as_ref().unwrap().file_name();
-            name.to_string_lossy().ends_with(".tmp")
-        });
-        assert_eq!(temp.count(), 0, "{name}");
-    }
 }
 
 /// Every backup that has a name gives the file of its hour, or of the hour in which it was made

@@ -222,7 +222,12 @@ fn one(spec: &SourceSpec, options: &Options, step: &mut dyn FnMut(Step<'_>)) -> 
     let (format, disks) = {
         let mut visit = |f: Finding| found.put(f);
         let of_file = &mut |file: &str, done| step(Step { file, done, of: 0 });
-        disk_image::check(&located.opened, &spec.image_options(), of_file, &mut visit)?
+        let mut how = spec.image_options();
+        if spec.machines()?.is_some() {
+            // These chose the machine's disk, not something inside it.
+            (how.snapshot, how.disk) = (None, None);
+        }
+        disk_image::check(&located.opened, &how, of_file, &mut visit)?
     };
     for text in located.warnings {
         let e = DiskError::corrupt("opening the datastore").found(text);

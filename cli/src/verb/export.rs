@@ -4,7 +4,7 @@ use crate::{
     args::{Global, SourceArgs},
     backup::{Taken, take},
     exit::{Exit, Failure, STDOUT},
-    generations::{Expired, Lock, expire, newest},
+    generations::{Expired, Lock, clean, expire, newest},
     hooks::HookArgs,
     image_format::{Format, FormatArgs, size},
     output::{Out, human, say, warn},
@@ -250,11 +250,14 @@ impl Export {
         }
         signals::watch();
         // Nobody removes the earlier one meanwhile.
-        let lock = match (self.keep, &self.since) {
+        let mut lock = match (self.keep, &self.since) {
             (Some(_), _) => Some(Lock::take(&self.dest)?),
             (None, Some(_)) => Some(Lock::share(&self.dest)?),
             (None, None) => None,
         };
+        if let (Some(_), Some(lock)) = (self.keep, &lock) {
+            clean(&self.dest, lock);
+        }
         let mut taken = self.take(global)?;
         let missing = taken.tell();
         if let Some(shared) = &self.shared {
@@ -288,7 +291,6 @@ impl Export {
                 crate::clock::now().to_string(),
                 self.source.source.display().to_string(),
             ),
-            generation: self.keep.is_some(),
             identity: self.identity(),
             workers: self.jobs,
             split,
@@ -303,19 +305,25 @@ impl Export {
         };
         drop(bar);
         if let Some(shared) = &self.shared {
-            shared.note(&taken, &self.dest, &written.manifest)?;
+            shared.note(&taken, &self.dest, &written);
         }
-        let expired = match self.keep {
+        let expired = match self.keep.zip(lock.as_mut()) {
             Some(_) if missing => {
                 warn("disks were left out: no older backup is removed");
                 Expired::default()
             }
-            Some(keep) => expire(&self.dest, keep as usize, self.merge, self.jobs, global)?,
+            Some((keep, lock)) => expire(
+                &self.dest,
+                keep as usize,
+                self.merge,
+                (self.jobs, global),
+                lock,
+            )?,
             None => Expired::default(),
         };
         drop(lock);
         self.report(&taken, (&written, &how, &expired), to_stdout, global)?;
-        Ok(Exit::partial_if(missing))
+        Ok(Exit::partial_if(missing || expired.failed))
     }
 
     fn report(

@@ -165,7 +165,6 @@ impl Restore {
             naming: Naming::Plain,
             manifest: false,
             origin: (String::new(), String::new()),
-            generation: false,
             identity: None,
             workers: self.jobs,
             split: None,

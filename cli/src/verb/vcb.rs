@@ -5,6 +5,7 @@
 //! ever shown. Each command becomes one of our own verbs.
 
 mod flags;
+mod replaced;
 mod restore;
 
 use self::flags::{COMMANDS, Command, Flags};
@@ -16,7 +17,7 @@ use crate::{
     source::spec_of,
 };
 use clap::{Args, FromArgMatches};
-use disk_io::DiskError;
+use disk_io::{DiskError, error::escape};
 use inventory::Vm;
 use proxy::machine::scan;
 use std::{
@@ -338,8 +339,10 @@ fn vmname(flags: &Flags, global: &Global) -> Result<Exit, Failure> {
     for machine in &found {
         out.line("Found VM:")?;
         // What VCB has from the host; here the place names it.
-        out.line(format!("moref:{}", machine.config.display()))?;
-        out.line(format!("name:{}", machine.name))?;
+        // A name with a line's end in it makes no line of its own.
+        let config = machine.config.display().to_string();
+        out.line(format!("moref:{}", escape(&config)))?;
+        out.line(format!("name:{}", escape(&machine.name)))?;
         out.line(format!(
             "uuid:{}",
             machine.uuid.as_deref().unwrap_or_default()

@@ -110,6 +110,64 @@ fn increments_of_several() {
         .says("--since newest");
 }
 
+/// Whatever files a disk has that machines share, each backup has all of them; and where two of
+/// one name come together in a third machine, one of them gets another.
+#[test]
+fn shared_disks_of_any_form() {
+    for how in [
+        &[][..],
+        &["--split", "1M"],
+        &["--to", "raw"],
+        &["--to", "qcow2"],
+        &["--subformat", "twoGbMaxExtentFlat"],
+        &["--vcb-names"],
+    ] {
+        let f = Fixture::new();
+        for (n, dir) in ["vms/a", "vms/b", "vms/c"].into_iter().enumerate() {
+            machine(&f, dir);
+            let path = f.path(&format!("{dir}/web.vmx"));
+            let text = fs::read_to_string(&path).unwrap();
+            let text = text.replace("web 01", &dir[4..]);
+            let mut text = text.replace("7c 2d 9f", &format!("7c 2d 0{n}"));
+            for (unit, disk) in [(1, "p"), (2, "q")] {
+                if n == 2 || unit - 1 == n {
+                    let line = format!("scsi0:{unit}.fileName = \"../{disk}.vmdk\"\n");
+                    text.push_str(&line);
+                }
+            }
+            fs::write(path, text).unwrap();
+        }
+        let text = fs::read_to_string(f.path("disk.vmdk")).unwrap();
+        for (n, disk) in ["p", "q"].into_iter().enumerate() {
+            let text = text.replace("disk-flat", &format!("{disk}-flat"));
+            fs::write(f.path(&format!("vms/{disk}.vmdk")), text).unwrap();
+            let mut raw = f.raw();
+            raw[5 << 20..][..5000].fill(n as u8 + 1);
+            fs::write(f.path(&format!("vms/{disk}-flat.vmdk")), raw).unwrap();
+        }
+        let args = ["export", "vms", "out", "--select", "any:", "--at-once", "1"];
+        f.run(&[&args, how].concat()).code(0);
+        for name in ["a", "b", "c"] {
+            f.run(&["verify", &format!("out/{name}")]).code(0);
+        }
+        let shared = |name: &str| {
+            let files = fs::read_dir(f.path(&format!("out/{name}"))).unwrap();
+            let links = files.map(|e| e.unwrap().metadata().unwrap().nlink());
+            links.filter(|n| *n > 1).count()
+        };
+        assert!(shared("a") > 0 && shared("c") >= shared("a"), "{how:?}");
+        f.run(&["restore", "out/c", "back"]).code(0);
+        for (slot, disk) in [("scsi0:1", "p"), ("scsi0:2", "q")] {
+            let raw = f.path("back.raw");
+            let _ = fs::remove_file(&raw);
+            let args = ["-q", "convert", "back", "back.raw", "--to", "raw"];
+            f.run(&[&args[..], &["--disk", slot]].concat()).code(0);
+            let wanted = fs::read(f.path(&format!("vms/{disk}-flat.vmdk"))).unwrap();
+            assert_eq!(fs::read(raw).unwrap(), wanted, "{how:?} {disk}");
+        }
+    }
+}
+
 #[test]
 fn generations_of_several_and_wrong_usage() {
     let f = Fixture::new();

@@ -306,6 +306,66 @@ fn a_chain_of_increments_expires() {
     }
 }
 
+/// What a killed export left: a backup that was not proven is, by the next, so that it does not
+/// keep for ever what it builds on; and half of one goes.
+#[test]
+fn a_killed_export_keeps_nothing_for_ever() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    fs::create_dir(f.path("bk")).unwrap();
+    let mut raw = f.raw();
+    let mut next = |n: usize| {
+        raw[n << 20..][..5000].fill(n as u8);
+        fs::write(f.path("web/disk-flat.vmdk"), &raw).unwrap();
+        let (dest, before) = (format!("bk/{n}"), format!("bk/{}", n - 1));
+        let mut args = vec!["web", &dest, "--keep", "2", "--merge"];
+        if n > 1 {
+            args.extend(["--since", &before]);
+        }
+        export(&f, &args)
+    };
+    next(1);
+    next(2);
+    // Killed before the second was proven, and before.
+    fs::remove_file(f.path("bk/2/.done")).unwrap();
+    fs::write(f.path("bk/.vmdkit-keep.lock"), "2\0").unwrap();
+    let left = f.path("bk/.vmdkit-1-0.tmp");
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("web.vmdk"), "half").unwrap();
+    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+    let times = fs::FileTimes::new().set_modified(then);
+    fs::File::open(&left).unwrap().set_times(times).unwrap();
+    let json = next(3);
+    assert_eq!(json["merged"].to_string(), "[\"bk/2\"]", "{json}");
+    assert_eq!(json["expired"].to_string(), "[\"bk/1\"]", "{json}");
+    assert!(!left.exists() && f.path("bk/2/.done").exists());
+    // One that was made without --keep is nobody's to remove.
+    f.run(&["export", "web", "bk/own"]).code(0);
+    next(4);
+    assert!(f.path("bk/own").exists() && !f.path("bk/own/.done").exists());
+    let lock = fs::read(f.path("bk/.vmdkit-keep.lock")).unwrap();
+    assert_eq!(lock, b"");
+}
+
+/// Without room to merge the new backup is there, and scripts are told that something is not.
+#[test]
+fn a_merge_that_fails_is_an_exit_code() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    fs::create_dir(f.path("bk")).unwrap();
+    f.run(&["export", "web", "bk/1", "--keep", "2"]).code(0);
+    for n in 2..=3 {
+        let (dest, before) = (format!("bk/{n}"), format!("bk/{}", n - 1));
+        let args = ["export", "web", &dest, "--since", &before, "--keep", "9"];
+        f.run(&args).code(0);
+    }
+    // The second cannot be read any more.
+    fs::write(f.path("bk/2/web.vmdk"), "").unwrap();
+    f.run(&["export", "web", "bk/4", "--keep", "3", "--merge"])
+        .code(3);
+    assert!(f.path("bk/1").exists() && f.path("bk/4/.done").exists());
+}
+
 #[test]
 fn hooks_run_around_an_export() {
     let f = Fixture::new();

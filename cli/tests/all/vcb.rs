@@ -60,6 +60,28 @@ fn several_selectors() {
     assert_eq!(names(&f.path("all")), ["db 01", "old 01", "web 01"]);
 }
 
+/// Names that would be options, or lines of their own.
+#[test]
+fn odd_names() {
+    let f = Fixture::new();
+    machines(&f);
+    f.run(&["vcb", "export", "-s", "vms/web", "-d", "backup"])
+        .code(0);
+    let catalog = fs::read_to_string(f.path("backup/catalog")).unwrap();
+    fs::write(f.path("edited"), catalog.replace("web 01", "--mac=new")).unwrap();
+    f.run(&[
+        "vcb", "restore", "-s", "backup", "-h", "host", "-a", "edited",
+    ])
+    .code(0);
+    let text = fs::read_to_string(f.path("host/--mac=new/web.vmx")).unwrap();
+    assert!(text.contains("displayName = \"--mac=new\""), "{text}");
+    let path = f.path("vms/web/web.vmx");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(path, text.replace("web 01", "web|0Auuid:other")).unwrap();
+    let said = f.run(&["vcb", "vmname", "-h", "vms/web"]).code(0);
+    assert_eq!(said.text().matches("\nuuid:").count(), 1, "{}", said.text());
+}
+
 #[test]
 fn restores_over_what_is_there() {
     let f = Fixture::new();
@@ -93,6 +115,26 @@ fn restores_over_what_is_there() {
     fs::write(f.path("host/web 01/web.vmdk.lck"), "").unwrap();
     with(&["-b", "overwrite"]).code(1).says("may be running");
     fs::remove_file(f.path("host/web 01/web.vmdk.lck")).unwrap();
+    fs::write(f.path("host/web 01/.lck-3409000000000000"), "").unwrap();
+    with(&["-b", "overwrite"]).code(1).says("may be running");
+    fs::remove_file(f.path("host/web 01/.lck-3409000000000000")).unwrap();
+    // A disk that it does not name is somebody's; one that another has too, that one's.
+    fs::remove_dir_all(f.path("host").join(kept)).unwrap();
+    fs::write(f.path("host/web 01/data.vmdk"), "mine").unwrap();
+    with(&["-b", "overwrite"]).code(0).says("is kept as");
+    let all = names(&f.path("host"));
+    let kept = all.iter().find(|n| n.contains(".replaced-")).unwrap();
+    assert!(f.path("host").join(kept).join("data.vmdk").exists());
+    fs::remove_dir_all(f.path("host").join(kept)).unwrap();
+    fs::create_dir(f.path("host/db")).unwrap();
+    let text = fs::read_to_string(f.path("host/web 01/web.vmx")).unwrap();
+    let disk = names(&f.path("host/web 01"));
+    let disk = disk.iter().find(|n| n.ends_with(".vmdk")).unwrap();
+    let text = text.replace("web 01", "db");
+    let text = text.replace(disk, &format!("../web 01/{disk}"));
+    fs::write(f.path("host/db/db.vmx"), text).unwrap();
+    with(&["-b", "overwrite"]).code(1).says("which db has too");
+    fs::remove_dir_all(f.path("host/db")).unwrap();
     // A backup that cannot be restored replaces nothing.
     let disk = names(&f.path("backup"));
     let disk = disk.iter().find(|n| n.ends_with(".vmdk")).unwrap();

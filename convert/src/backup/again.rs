@@ -18,8 +18,13 @@ pub struct Again {
 }
 
 impl Again {
-    /// Whether it can have its names in a backup whose other disks are called `others`.
-    pub(super) fn fits(&self, others: &[String]) -> bool {
+    /// Whether it can have its names in a backup that has the files `there` already, and whose
+    /// further disks are called `others`.
+    pub(super) fn fits(&self, there: &[FileEntry], others: &[String]) -> bool {
+        let mut there = there.iter().map(|f| &f.name);
+        if there.any(|name| self.files.iter().any(|f| f.name == *name)) {
+            return false;
+        }
         let stem = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
         let own: Vec<String> = self.files.iter().map(|f| stem(&f.name)).collect();
         // Pieces of a disk begin with its name and a dash.

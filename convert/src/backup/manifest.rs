@@ -24,10 +24,6 @@ pub struct Manifest {
     pub created: String,
     /// What it was made from, as the user named it.
     pub source: String,
-    /// Whether it is one of several that are kept beside each other (`--keep`): one that was cut off
-    /// before it was proven is proven later.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub generation: bool,
     /// By what it is known that another backup is of the same disk: where it lies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
@@ -273,7 +269,6 @@ mod tests {
             vmdkit_backup: VERSION,
             created: "2026-01-01T00:00:00Z".into(),
             source: "web".into(),
-            generation: false,
             identity: None,
             since: None,
             stands_for: Vec::new(),

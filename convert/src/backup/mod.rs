@@ -6,6 +6,7 @@
 
 mod again;
 pub mod manifest;
+mod new_dir;
 pub mod rewrite;
 mod shelf;
 mod since;
@@ -18,6 +19,7 @@ pub use manifest::{
     ChainFile, ChainLink, DigestEntry, DiskEntry, FileEntry, Manifest, PointEntry, SinceEntry,
     VmEntry,
 };
+pub use new_dir::{check_dest, discard, remove_leftovers};
 pub use rewrite::{Changes, Identity};
 pub use shelf::TarStream;
 pub use since::Base;
@@ -35,7 +37,7 @@ use crate::{
 };
 use disk_io::{Disk, DiskError, Result, output::write_error};
 use inventory::{Dictionary, Slot};
-use rustix::fs::{FlockOperation, flock};
+use new_dir::NewDir;
 use shelf::Shelf;
 use split::Split;
 use std::{
@@ -115,8 +117,6 @@ pub struct Options<'a> {
     pub manifest: bool,
     /// When, as RFC 3339, and from what, for the manifest.
     pub origin: (String, String),
-    /// Whether it is one of several that are kept.
-    pub generation: bool,
     /// By what it is known that another backup is of the same disk.
     pub identity: Option<String>,
     /// Threads; 0 means one for every core.
@@ -137,6 +137,8 @@ pub struct Written {
     pub written: u64,
     /// Bytes of disks that were read to find what changed.
     pub read: u64,
+    /// The files of each disk, in the order of the manifest's; without one none are known.
+    pub files: Vec<Vec<FileEntry>>,
 }
 
 /// Writes `parts` into the new directory `dest`.
@@ -198,6 +200,7 @@ fn write_into(
         options,
         progress,
         disks: Vec::new(),
+        files: Vec::new(),
         written: 0,
         read: 0,
     };
@@ -209,7 +212,6 @@ fn write_into(
         vmdkit_backup: manifest::VERSION,
         created: options.origin.0.clone(),
         source: options.origin.1.clone(),
-        generation: options.generation,
         identity: options.identity.clone(),
         since: options.since.clone(),
         stands_for: Vec::new(),
@@ -218,6 +220,7 @@ fn write_into(
         files: Vec::new(),
     };
     let (written, read) = (writer.written, writer.read);
+    let files = std::mem::take(&mut writer.files);
     let manifest = match options.manifest {
         true => writer.manifest(manifest)?,
         false => manifest,
@@ -229,6 +232,7 @@ fn write_into(
         manifest,
         written,
         read,
+        files,
     })
 }
 
@@ -301,6 +305,8 @@ struct Writer<'a> {
     options: &'a Options<'a>,
     progress: &'a dyn Progress,
     disks: Vec<(Option<Slot>, DiskEntry)>,
+    /// The files of each of them.
+    files: Vec<Vec<FileEntry>>,
     written: u64,
     read: u64,
 }
@@ -312,81 +318,88 @@ impl Writer<'_> {
             let (_, extension) = (self.options.format)(part.disk.sector_size())?;
             names.push(self.name(number, part, extension));
         }
-        for (number, part) in self.parts.disks.iter().enumerate() {
-            let (format, _) = (self.options.format)(part.disk.sector_size())?;
-            let mut others = names.clone();
-            let name = others.swap_remove(number);
-            let again = part.again.as_ref().filter(|a| a.fits(&others));
-            if let (Some(again), None, None) = (again, &part.expected, &part.base) {
-                let entry = again.put(self.shelf, part.slot)?;
-                self.disks.push((part.slot, entry));
-                continue;
-            }
-            if let (Some(base), Some(since)) = (&part.base, &self.options.since) {
-                self.increment(part, base, since, &format, name)?;
-                continue;
-            }
-            let kind = match &part.expected {
-                Some(expected) => expected.kind().unwrap_or_default(),
-                None => DigestKind::Vmdkit,
-            };
-            let image = ImageOptions {
-                format: format.clone(),
-                workers: self.options.workers,
-                digest: kind,
-                force: false,
-                sources: self.parts.sources.clone(),
-                checkpoints: None,
-            };
-            let path = self.shelf.dir.join(&name);
-            let units = (self.options.manifest && kind == DigestKind::Vmdkit)
-                .then(|| format!("{name}{}", units::EXTENSION));
-            let split = self.options.split;
-            let split = split.map(|size| Split::new(self.shelf, &name, size));
-            let to = match &split {
-                None => Destination::File(&path),
-                Some(split) => Destination::Stream(Box::new(split), name.clone()),
-            };
-            let report = match &units {
-                None => to_image(&part.disk, to, &image, self.progress)?,
-                Some(name) => {
-                    let path = self.shelf.dir.join(name);
-                    let keep = units::Keep::create(path, part.disk.len(), self.progress)?;
-                    let report = to_image(&part.disk, to, &image, &keep)?;
-                    keep.finish()?;
-                    report
+        let parts = self.parts;
+        for (number, (part, name)) in parts.disks.iter().zip(&names).enumerate() {
+            let before = self.shelf.entries();
+            let later = names.get(number + 1..).unwrap_or_default();
+            let again = part.again.as_ref().filter(|a| a.fits(&before, later));
+            let entry = match again {
+                // What must be compared is read.
+                Some(again) if part.expected.is_none() && part.base.is_none() => {
+                    again.put(self.shelf, part.slot)?
                 }
-            };
-            if let Some(split) = split {
-                split.finish()?;
-            }
-            let Some(digest) = report.digest else {
-                return Err(DiskError::unsupported("computing a digest").file(&name));
-            };
-            if let Some(expected) = &part.expected {
-                compare(&digest, expected, &name)?;
-            }
-            self.written = self.written.saturating_add(report.written);
-            for file in &report.files {
-                let name = file.file_name().unwrap_or_default();
-                self.shelf.finished(&name.to_string_lossy(), None)?;
-            }
-            if let Some(units) = &units {
-                self.shelf.finished(units, None)?;
-            }
-            let entry = DiskEntry {
-                place: part.slot.map(|s| s.to_string()),
-                file: name,
-                format: format_name(&format).to_owned(),
-                virtual_size: report.virtual_size,
-                digest: digest.into(),
-                units,
-                parent: None,
-                chain: part.chain.clone(),
+                _ => self.disk(part, name.clone())?,
             };
             self.disks.push((part.slot, entry));
+            let files = self.shelf.entries().split_off(before.len());
+            self.files.push(files);
         }
         Ok(())
+    }
+
+    fn disk(&mut self, part: &DiskPart, name: String) -> Result<DiskEntry> {
+        let (format, _) = (self.options.format)(part.disk.sector_size())?;
+        if let (Some(base), Some(since)) = (&part.base, &self.options.since) {
+            return self.increment(part, base, since, &format, name);
+        }
+        let kind = match &part.expected {
+            Some(expected) => expected.kind().unwrap_or_default(),
+            None => DigestKind::Vmdkit,
+        };
+        let image = ImageOptions {
+            format: format.clone(),
+            workers: self.options.workers,
+            digest: kind,
+            force: false,
+            sources: self.parts.sources.clone(),
+            checkpoints: None,
+        };
+        let path = self.shelf.dir.join(&name);
+        let units = (self.options.manifest && kind == DigestKind::Vmdkit)
+            .then(|| format!("{name}{}", units::EXTENSION));
+        let split = self.options.split;
+        let split = split.map(|size| Split::new(self.shelf, &name, size));
+        let to = match &split {
+            None => Destination::File(&path),
+            Some(split) => Destination::Stream(Box::new(split), name.clone()),
+        };
+        let report = match &units {
+            None => to_image(&part.disk, to, &image, self.progress)?,
+            Some(name) => {
+                let path = self.shelf.dir.join(name);
+                let keep = units::Keep::create(path, part.disk.len(), self.progress)?;
+                let report = to_image(&part.disk, to, &image, &keep)?;
+                keep.finish()?;
+                report
+            }
+        };
+        if let Some(split) = split {
+            split.finish()?;
+        }
+        let Some(digest) = report.digest else {
+            return Err(DiskError::unsupported("computing a digest").file(&name));
+        };
+        if let Some(expected) = &part.expected {
+            compare(&digest, expected, &name)?;
+        }
+        self.written = self.written.saturating_add(report.written);
+        for file in &report.files {
+            let name = file.file_name().unwrap_or_default();
+            self.shelf.finished(&name.to_string_lossy(), None)?;
+        }
+        if let Some(units) = &units {
+            self.shelf.finished(units, None)?;
+        }
+        Ok(DiskEntry {
+            place: part.slot.map(|s| s.to_string()),
+            file: name,
+            format: format_name(&format).to_owned(),
+            virtual_size: report.virtual_size,
+            digest: digest.into(),
+            units,
+            parent: None,
+            chain: part.chain.clone(),
+        })
     }
 
     fn name(&self, number: usize, part: &DiskPart, extension: &str) -> String {
@@ -408,7 +421,7 @@ impl Writer<'_> {
         since: &SinceEntry,
         format: &ImageFormat,
         name: String,
-    ) -> Result<()> {
+    ) -> Result<DiskEntry> {
         let ImageFormat::Vmdk(vmdk) = format else {
             return Err(DiskError::refused("writing what changed since a backup")
                 .expected("VMDK: other formats have no children here")
@@ -438,7 +451,7 @@ impl Writer<'_> {
             self.shelf.finished(&name.to_string_lossy(), None)?;
         }
         self.shelf.finished(&units, None)?;
-        let entry = DiskEntry {
+        Ok(DiskEntry {
             place: part.slot.map(|s| s.to_string()),
             file: name,
             format: "vmdk".into(),
@@ -447,9 +460,7 @@ impl Writer<'_> {
             units: Some(units),
             parent: Some(base.file.clone()),
             chain: part.chain.clone(),
-        };
-        self.disks.push((part.slot, entry));
-        Ok(())
+        })
     }
 
     fn machine(&mut self, machine: &MachinePart) -> Result<()> {
@@ -551,116 +562,5 @@ fn format_name(format: &ImageFormat) -> &'static str {
         ImageFormat::Raw => "raw",
         ImageFormat::Vmdk(_) => "vmdk",
         ImageFormat::Portable(portable) => portable.format.name(),
-    }
-}
-
-/// A directory that appears when it is complete. Dropped before, nothing is left.
-struct NewDir {
-    temp: PathBuf,
-    dest: PathBuf,
-    done: bool,
-    /// Held while it is written: [`remove_stale`] leaves it.
-    _lock: Option<File>,
-}
-
-/// Refuses a directory that [`write()`] would refuse.
-pub fn check_dest(dest: &Path) -> Result<()> {
-    let refused = |found: &str| {
-        DiskError::refused("creating the directory")
-            .file(dest.display())
-            .expected("a new name, or an empty directory")
-            .found(found)
-    };
-    match std::fs::read_dir(dest) {
-        Ok(mut entries) => {
-            if entries.next().is_some() {
-                return Err(refused("a directory with files in it"));
-            }
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(_) if dest.symlink_metadata().is_ok() => return Err(refused("something else")),
-        Err(e) => {
-            return Err(DiskError::io("creating the directory", &e).file(dest.display()));
-        }
-    }
-    Ok(())
-}
-
-impl NewDir {
-    fn create(dest: &Path) -> Result<Self> {
-        check_dest(dest)?;
-        Self::beside(dest)
-    }
-
-    /// One that will have the name of `dest`, which may exist.
-    fn beside(dest: &Path) -> Result<Self> {
-        let parent = match dest.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let fail =
-            |e: &std::io::Error| DiskError::io("creating the directory", e).file(dest.display());
-        let temp = parent.join(place::temp_name());
-        // It is locked before it has a name that is cleaned up.
-        let unlocked = temp.with_extension("new");
-        std::fs::create_dir(&unlocked).map_err(|e| fail(&e))?;
-        let lock = File::open(&unlocked).ok();
-        if let Some(lock) = &lock {
-            // Some file systems have no locks; nothing is cleaned up there.
-            let _ = flock(lock, FlockOperation::NonBlockingLockExclusive);
-        }
-        if let Err(e) = std::fs::rename(&unlocked, &temp) {
-            let _ = std::fs::remove_dir(&unlocked);
-            return Err(fail(&e));
-        }
-        Ok(Self {
-            temp,
-            dest: dest.to_path_buf(),
-            done: false,
-            _lock: lock,
-        })
-    }
-
-    fn finish(mut self) -> Result<()> {
-        let fail = |e| DiskError::io("finishing the directory", &e).file(self.dest.display());
-        let sync = |path: &Path| File::open(path).and_then(|dir| dir.sync_all());
-        sync(&self.temp).map_err(fail)?;
-        std::fs::rename(&self.temp, &self.dest).map_err(fail)?;
-        self.done = true;
-        if let Some(parent) = self.temp.parent() {
-            sync(parent).map_err(fail)?;
-        }
-        Ok(())
-    }
-}
-
-/// Removes directories in `parent` that were being written, or removed, when the process that did so
-/// was ended. Gives how many.
-pub fn remove_stale(parent: &Path) -> usize {
-    let Ok(entries) = std::fs::read_dir(parent) else {
-        return 0;
-    };
-    let stale = |entry: &std::fs::DirEntry| {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if !(name.starts_with(place::TEMP_PREFIX) && name.ends_with(".tmp")) {
-            return false;
-        }
-        // A link leads to somebody's directory.
-        entry.file_type().is_ok_and(|t| t.is_dir())
-            && File::open(entry.path())
-                .is_ok_and(|dir| flock(dir, FlockOperation::NonBlockingLockExclusive).is_ok())
-    };
-    let found = entries.flatten().filter(stale);
-    found
-        .filter(|entry| std::fs::remove_dir_all(entry.path()).is_ok())
-        .count()
-}
-
-impl Drop for NewDir {
-    fn drop(&mut self) {
-        if !self.done {
-            let _ = std::fs::remove_dir_all(&self.temp);
-        }
     }
 }

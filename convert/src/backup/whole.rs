@@ -5,7 +5,7 @@
 //! has the name.
 
 use super::{
-    DigestKind, FileEntry, ImageOptions, Manifest, NewDir, again::link, compare, manifest,
+    DigestKind, FileEntry, ImageOptions, Manifest, again::link, compare, manifest, new_dir::NewDir,
     shelf::Shelf,
 };
 use crate::{

@@ -1,10 +1,9 @@
 //! Disks that several of the machines share which are exported together: each is written once,
 //! and the other backups have it under a second name.
 
-use crate::{backup::Taken, exit::Failure, since::allow, source::names_of};
-use convert::backup::{Again, Manifest};
+use crate::backup::Taken;
+use convert::backup::{Again, Written};
 use disk_io::FileId;
-use proxy::{Source, SourceSpec};
 use std::{
     collections::HashMap,
     path::Path,
@@ -40,31 +39,17 @@ impl Shared {
 
     /// Notes the disks of a backup that is complete, but for those that build on an earlier one: that
     /// lies beside it, and not beside the others.
-    pub(super) fn note(
-        &self,
-        taken: &Taken,
-        dir: &Path,
-        manifest: &Manifest,
-    ) -> Result<(), Failure> {
-        let whole = taken.ids.iter().zip(&manifest.disks);
-        for (id, entry) in whole.filter(|(_, entry)| entry.parent.is_none()) {
-            let mut spec = SourceSpec {
-                path: dir.join(&entry.file),
-                ..SourceSpec::default()
-            };
-            allow(&mut spec)?;
-            let mut names = names_of(&Source::open(&spec)?);
-            names.extend(entry.units.clone());
-            let files = manifest.files.iter().filter(|f| names.contains(&f.name));
-            let again = Again {
+    pub(super) fn note(&self, taken: &Taken, dir: &Path, written: &Written) {
+        let noted = self.0.written.lock();
+        let mut noted = noted.unwrap_or_else(PoisonError::into_inner);
+        let disks = written.manifest.disks.iter().zip(&written.files);
+        let whole = taken.ids.iter().zip(disks);
+        for (id, (entry, files)) in whole.filter(|(_, (entry, _))| entry.parent.is_none()) {
+            noted.entry(*id).or_insert_with(|| Again {
                 dir: dir.to_path_buf(),
                 entry: entry.clone(),
-                files: files.cloned().collect(),
-            };
-            let written = self.0.written.lock();
-            let mut written = written.unwrap_or_else(PoisonError::into_inner);
-            written.entry(*id).or_insert(again);
+                files: files.clone(),
+            });
         }
-        Ok(())
     }
 }

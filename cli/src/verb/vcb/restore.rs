@@ -1,18 +1,20 @@
 //! `vcb restore`: below a directory, as another catalog says, over a machine that is there.
 
-use super::{Flags, Selected, one, run, words};
+use super::{
+    Flags, Selected, one,
+    replaced::{Own, exchange, is_lock, remove_machine},
+    run, words,
+};
 use crate::{
     args::Global,
     exit::{Exit, Failure},
     names::component,
     output::{Out, warn},
 };
-use convert::{backup::manifest, place::TEMP_PREFIX};
+use convert::place::TEMP_PREFIX;
 use disk_io::DiskError;
-use inventory::{Dictionary, FileKind};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use inventory::Dictionary;
 use std::{
-    ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -141,7 +143,8 @@ impl Plan<'_> {
     fn line(&self, dest: &Path) -> Vec<std::ffi::OsString> {
         let mut line = words(["restore"]);
         if let Some(name) = &self.name {
-            line.extend(["--name".into(), name.into()]);
+            // One that begins with a dash is a name all the same.
+            line.push(format!("--name={name}").into());
         }
         line.push(self.backup.into());
         line.push(dest.into());
@@ -187,10 +190,15 @@ impl Plan<'_> {
         let listed = |e: io::Error| DiskError::io(DOING, &e).file(dest.display());
         for entry in fs::read_dir(dest).map_err(listed)? {
             let name = entry.map_err(listed)?.file_name();
-            if Path::new(&name).extension() == Some(OsStr::new("lck")) {
+            if is_lock(&name) {
                 let found = format!("{}, a host's lock: it may be running", name.display());
                 return refused(found, "shut the machine down first");
             }
+        }
+        let own = Own::of(below, dest, global)?;
+        if let Some((disk, other)) = &own.shared {
+            let found = format!("the disk {}, which {other} has too", disk.display());
+            return refused(found, elsewhere);
         }
         let beside = |what: &str| {
             let name = format!(
@@ -215,10 +223,13 @@ impl Plan<'_> {
             }
         }
         let failed = |e: io::Error| DiskError::io(DOING, &e).file(dest.display());
-        let old = exchange(&new, dest, &beside("old")).map_err(failed)?;
+        let old = exchange(&new, dest, &beside("old")).map_err(|e| {
+            let _ = fs::remove_dir_all(&new);
+            failed(e)
+        })?;
         let directory = fs::File::open(below).map_err(failed)?;
         directory.sync_all().map_err(failed)?;
-        let left = remove_machine(&old).unwrap_or(true);
+        let left = remove_machine(&old, &own).unwrap_or(true);
         if left {
             let kept = dest.with_file_name(format!("{}.replaced-{}", self.dir, std::process::id()));
             let kept = match fs::rename(&old, &kept) {
@@ -247,38 +258,6 @@ fn directory(config: &str) -> Option<&str> {
     (!dir.is_empty()).then_some(dir)
 }
 
-/// Puts `new` in the place of `dest`, and says where what was there is now. At no moment is
-/// nothing there, where the file system can do that.
-fn exchange(new: &Path, dest: &Path, aside: &Path) -> io::Result<PathBuf> {
-    if renameat_with(CWD, new, CWD, dest, RenameFlags::EXCHANGE).is_ok() {
-        return Ok(new.to_path_buf());
-    }
-    fs::rename(dest, aside)?;
-    if let Err(e) = fs::rename(new, dest) {
-        fs::rename(aside, dest)?;
-        return Err(e);
-    }
-    Ok(aside.to_path_buf())
-}
-
-/// Removes a machine's directory; `true` if it holds something else and stays.
-fn remove_machine(dir: &Path) -> io::Result<bool> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = PathBuf::from(entry.file_name());
-        let is_disk = name
-            .extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case("vmdk"));
-        let ours = [manifest::NAME, "catalog"].map(Path::new);
-        let known = is_disk || FileKind::of(&name).is_some() || ours.contains(&name.as_path());
-        if !known || !entry.file_type()?.is_file() {
-            return Ok(true);
-        }
-    }
-    fs::remove_dir_all(dir)?;
-    Ok(false)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,27 +273,5 @@ mod tests {
             directory("[ds] ../web.vmx").map(component).as_deref(),
             Some("machine")
         );
-    }
-
-    #[test]
-    fn only_a_machine_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = dir.path().join("web");
-        fs::create_dir(&at).unwrap();
-        for name in [
-            "web.vmx",
-            "web.vmdk",
-            "web-flat.vmdk",
-            "vmware.log",
-            "catalog",
-        ] {
-            fs::write(at.join(name), "").unwrap();
-        }
-        fs::write(at.join("notes.txt"), "mine").unwrap();
-        assert!(remove_machine(&at).unwrap());
-        assert!(at.join("web.vmx").exists());
-        fs::remove_file(at.join("notes.txt")).unwrap();
-        assert!(!remove_machine(&at).unwrap());
-        assert!(!at.exists());
     }
 }

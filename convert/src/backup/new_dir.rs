@@ -1,0 +1,222 @@
+//! The new directory of a backup, which appears under its name when it is complete, and what is
+//! left of those that never were.
+
+use crate::place;
+use disk_io::{DiskError, Result};
+use rustix::fs::{FlockOperation, flock};
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+/// What is younger may be somebody's that has not locked it yet.
+const YOUNG: Duration = Duration::from_secs(60 * 60);
+
+/// A directory that appears when it is complete. Dropped before, nothing is left.
+pub(super) struct NewDir {
+    pub(super) temp: PathBuf,
+    pub(super) dest: PathBuf,
+    pub(super) done: bool,
+    /// While it is open nobody takes the directory for one that a killed process left.
+    _locked: Option<File>,
+}
+
+/// Refuses a directory that [`write()`](super::write()) would refuse.
+pub fn check_dest(dest: &Path) -> Result<()> {
+    let refused = |found: &str| {
+        DiskError::refused("creating the directory")
+            .file(dest.display())
+            .expected("a new name, or an empty directory")
+            .found(found)
+    };
+    match fs::read_dir(dest) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(refused("a directory with files in it"));
+            }
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(_) if dest.symlink_metadata().is_ok() => return Err(refused("something else")),
+        Err(e) => {
+            return Err(DiskError::io("creating the directory", &e).file(dest.display()));
+        }
+    }
+    Ok(())
+}
+
+impl NewDir {
+    pub(super) fn create(dest: &Path) -> Result<Self> {
+        check_dest(dest)?;
+        Self::beside(dest)
+    }
+
+    /// One that will have the name of `dest`, which may exist.
+    pub(super) fn beside(dest: &Path) -> Result<Self> {
+        let temp = under_temp_name(dest, |temp| fs::create_dir(temp))
+            .map_err(|e| DiskError::io("creating the directory", &e).file(dest.display()))?;
+        Ok(Self {
+            _locked: locked(&temp),
+            temp,
+            dest: dest.to_path_buf(),
+            done: false,
+        })
+    }
+
+    pub(super) fn finish(mut self) -> Result<()> {
+        let fail = |e| DiskError::io("finishing the directory", &e).file(self.dest.display());
+        let sync = |path: &Path| File::open(path).and_then(|dir| dir.sync_all());
+        sync(&self.temp).map_err(fail)?;
+        fs::rename(&self.temp, &self.dest).map_err(fail)?;
+        self.done = true;
+        if let Some(parent) = self.temp.parent() {
+            sync(parent).map_err(fail)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for NewDir {
+    fn drop(&mut self) {
+        if !self.done {
+            let _ = fs::remove_dir_all(&self.temp);
+        }
+    }
+}
+
+fn parent(dest: &Path) -> &Path {
+    match dest.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// A temporary name beside `dest` that nothing has, after `take` took it.
+fn under_temp_name(dest: &Path, take: impl Fn(&Path) -> io::Result<()>) -> io::Result<PathBuf> {
+    loop {
+        let temp = parent(dest).join(place::temp_name());
+        match take(&temp) {
+            Ok(()) => return Ok(temp),
+            // Left by a killed process that had our number: in a container all have the same.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty
+                ) => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// The directory, if nobody else has it; always `None` on file systems without locks.
+fn locked(dir: &Path) -> Option<File> {
+    let file = File::open(dir).ok()?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(file)
+}
+
+/// Removes the directory of a backup. It loses its name first, so that half of it is never taken
+/// for one.
+///
+/// # Errors
+/// `Io`; what then is left of it has a temporary name.
+pub fn discard(dir: &Path) -> Result<()> {
+    let fail = |e: io::Error| DiskError::io("removing a backup", &e).file(dir.display());
+    let gone = under_temp_name(dir, |temp| fs::rename(dir, temp)).map_err(fail)?;
+    fs::remove_dir_all(gone).map_err(fail)
+}
+
+/// Removes what killed processes left in `dir`: directories with temporary names that are some
+/// time old and that nobody has locked. Says which. To be called by whoever is alone in making
+/// and removing backups there.
+pub fn remove_leftovers(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let old = |path: &Path| {
+        let modified = path.symlink_metadata().and_then(|m| m.modified());
+        modified.is_ok_and(|at| {
+            SystemTime::now()
+                .duration_since(at)
+                .is_ok_and(|age| age > YOUNG)
+        })
+    };
+    let temporary = entries.filter(|e| e.file_name().to_str().is_some_and(is_temporary));
+    temporary
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+        .map(|e| e.path())
+        .filter(|path| old(path) && locked(path).is_some() && fs::remove_dir_all(path).is_ok())
+        .collect()
+}
+
+/// `.vmdkit-PID-N.tmp`, as [`place::temp_name`] makes them.
+fn is_temporary(name: &str) -> bool {
+    let inner = name
+        .strip_prefix(place::TEMP_PREFIX)
+        .and_then(|n| n.strip_suffix(".tmp"));
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    inner
+        .and_then(|n| n.split_once('-'))
+        .is_some_and(|(pid, n)| number(pid) && number(n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::FileTimes;
+
+    fn age(dir: &Path) {
+        let then = SystemTime::now() - YOUNG - YOUNG;
+        let times = FileTimes::new().set_modified(then);
+        File::open(dir).unwrap().set_times(times).unwrap();
+    }
+
+    #[test]
+    fn only_what_nobody_has_is_left_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let mine = NewDir::beside(&at("b")).unwrap();
+        let names = [
+            ".vmdkit-7-0.tmp",
+            ".vmdkit-8-0.tmp",
+            ".vmdkit-new-7-0.tmp",
+            ".vmdkit-7.tmp",
+            "7-0",
+        ];
+        for name in names {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(name).join("x"), "x").unwrap();
+        }
+        fs::write(at(".vmdkit-9-0.tmp"), "a file").unwrap();
+        std::os::unix::fs::symlink(at("7-0"), at(".vmdkit-10-0.tmp")).unwrap();
+        age(&mine.temp);
+        names[..1]
+            .iter()
+            .chain(&names[2..])
+            .for_each(|n| age(&at(n)));
+        // What is young stays, and what is locked.
+        assert_eq!(remove_leftovers(dir.path()), [at(names[0])]);
+        assert!(mine.temp.is_dir());
+        names[1..]
+            .iter()
+            .for_each(|n| assert!(at(n).join("x").exists(), "{n}"));
+        let temp = mine.temp.clone();
+        drop(mine);
+        assert!(!temp.exists());
+    }
+
+    /// Where every process has the same number, names are found taken.
+    #[test]
+    fn a_name_that_is_taken_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("b");
+        let tried = std::cell::Cell::new(0);
+        let temp = under_temp_name(&dest, |temp| {
+            tried.set(tried.get() + 1);
+            if tried.get() == 1 {
+                fs::create_dir(temp)?;
+            }
+            fs::create_dir(temp)
+        });
+        assert!(temp.unwrap().is_dir() && tried.get() == 2);
+    }
+}
