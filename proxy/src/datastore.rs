@@ -1,7 +1,8 @@
 //! Datastores (`--datastore`): SOURCE and every name inside it are looked up in them.
 //!
 //! A datastore is a VMFS volume (over one or more devices, each of them any image or block
-//! device), a package (OVA, or an OVF descriptor with its files), or a directory of the host. Nothing outside is opened.
+//! device), a package (OVA, or an OVF descriptor with its files), or a directory of the host.
+//! Nothing outside is opened.
 
 use crate::{machine::Spot, package::PackagePlace, source::SourceSpec, vmfs_place::VmfsPlace};
 use disk_image::{Format, Image};

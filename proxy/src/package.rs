@@ -3,6 +3,7 @@
 //! reads it.
 
 mod config;
+mod disks;
 
 use crate::{
     datastore::{DatastoreSpec, Device, Opening},
@@ -14,10 +15,11 @@ use disk_image::{
     ova::{Archive, Package, UNPACK_LIMIT},
 };
 use disk_io::{DiskError, FileId, HostDir, Locate, MemDisk, Opened, Purpose, Result};
+use disks::{Disks, Stand, plain};
 use inventory::{Inventory, Listing, Place};
 use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
+    collections::{BTreeMap, HashSet},
+    path::{Component, Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -36,6 +38,10 @@ struct Inner {
     package: Result<Package>,
     /// Texts of the configurations that stand for its machines, by name.
     configs: BTreeMap<PathBuf, String>,
+    /// What stands for disks that have no file.
+    stands: BTreeMap<PathBuf, Stand>,
+    /// Which disk of the descriptor a file holds.
+    disks: BTreeMap<PathBuf, usize>,
     /// Disks that were opened: unpacking one takes time and room.
     opened: Mutex<BTreeMap<PathBuf, Opened>>,
 }
@@ -48,9 +54,13 @@ impl PackagePlace {
             _ => source.dir.clone(),
         };
         let package = Package::open(source, format);
-        let configs = match &package {
-            Ok(package) => configs(package),
-            Err(_) => BTreeMap::new(),
+        let Stands {
+            configs,
+            stands,
+            disks,
+        } = match &package {
+            Ok(package) => Stands::of(package),
+            Err(_) => Stands::default(),
         };
         Ok(Self(Arc::new(Inner {
             path: source.path.clone(),
@@ -58,6 +68,8 @@ impl PackagePlace {
             files,
             package,
             configs,
+            stands,
+            disks,
             opened: Mutex::default(),
         })))
     }
@@ -67,11 +79,7 @@ impl Inner {
     /// A disk of the package as its descriptor says: joined, unpacked.
     fn disk(&self, name: &Path) -> Option<Result<Opened>> {
         let package = self.package.as_ref().ok()?;
-        let mut disks = package.descriptor.disks.iter();
-        let disk = disks.find(|d| {
-            let file = package.descriptor.file_of(d);
-            file.is_some_and(|f| Path::new(&f.href) == name)
-        })?;
+        let disk = package.descriptor.disks.get(*self.disks.get(name)?)?;
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = opened.get(name) {
             return Some(Ok(opened.clone()));
@@ -86,18 +94,37 @@ impl Inner {
 
 impl Locate for PackagePlace {
     fn open(&self, name: &Path, purpose: Purpose) -> Result<Opened> {
-        if let Some(text) = self.0.configs.get(name) {
-            return Ok(Opened {
-                disk: Arc::new(MemDisk::new(text.as_str())),
-                path: self.0.path.join(name),
-                id: self.0.id,
-                dir: Arc::new(self.clone()),
-            });
-        }
-        match self.0.disk(name) {
-            Some(opened) => opened,
-            None => self.0.files.open(name, purpose),
-        }
+        let text = match (self.0.configs.get(name), self.0.stands.get(name)) {
+            (Some(text), _) | (None, Some(Stand::Text(text))) => text,
+            (None, Some(Stand::Missing(why))) => {
+                return Err(DiskError::not_found("opening a disk of the package")
+                    .file(self.0.path.display())
+                    .expected("a disk that the machine has")
+                    .found(why.as_str()));
+            }
+            (None, None) => {
+                return match (self.0.disk(name), &self.0.package) {
+                    (Some(opened), _) => opened,
+                    (None, Ok(package)) => {
+                        let name = package.beside(&name.to_string_lossy());
+                        self.0.files.open(&name, purpose)
+                    }
+                    (None, Err(_)) => self.0.files.open(name, purpose),
+                };
+            }
+        };
+        let names = self.0.configs.keys().chain(self.0.stands.keys());
+        let number = names.take_while(|n| *n != name).count();
+        Ok(Opened {
+            disk: Arc::new(MemDisk::new(text.as_str())),
+            path: self.0.path.join(name),
+            // Those of two packages differ, and so do those of one.
+            id: FileId {
+                container: self.0.id.container.rotate_left(32) ^ self.0.id.file,
+                file: u64::MAX.wrapping_sub(number as u64),
+            },
+            dir: Arc::new(self.clone()),
+        })
     }
 
     fn list(&self, limit: usize) -> Result<Vec<PathBuf>> {
@@ -111,7 +138,7 @@ impl Locate for PackagePlace {
 
 impl Place for PackagePlace {
     fn list(&self, dir: &Path) -> Result<Listing> {
-        if !dir.as_os_str().is_empty() {
+        if dir.components().any(|part| part != Component::CurDir) {
             return Err(DiskError::not_found("listing a directory of the package")
                 .file(self.0.path.join(dir).display())
                 .found("no directory"));
@@ -121,13 +148,10 @@ impl Place for PackagePlace {
         let configs = configs.map(|(name, text)| (name.clone(), text.len() as u64));
         // Its disks are told by its machines.
         let descriptor = &package.descriptor;
-        let is_disk = |id: &str| {
-            descriptor
-                .disks
-                .iter()
-                .any(|d| d.file.as_deref() == Some(id))
-        };
-        let files = descriptor.files.iter().filter(|f| !is_disk(&f.id));
+        let disks = descriptor.disks.iter();
+        let disks: HashSet<&str> = disks.filter_map(|d| d.file.as_deref()).collect();
+        let files = descriptor.files.iter();
+        let files = files.filter(|f| !disks.contains(f.id.as_str()));
         let files = files.map(|f| (PathBuf::from(&f.href), f.size.unwrap_or(0)));
         let mut listing = Listing {
             directories: Vec::new(),
@@ -147,33 +171,36 @@ impl Place for PackagePlace {
     }
 }
 
-/// The machines as configurations, each under a name of its own.
-fn configs(package: &Package) -> BTreeMap<PathBuf, String> {
-    let mut found = BTreeMap::new();
-    for (number, system) in (1..).zip(&package.descriptor.systems) {
-        let base: String = system
-            .id
-            .chars()
-            .map(|c| if c == '/' || c.is_control() { '_' } else { c })
-            .collect();
-        let base = match base.trim() {
-            "" | "." | ".." => format!("machine-{number}"),
-            base => base.to_owned(),
-        };
-        let taken = |name: &PathBuf| {
-            let mut files = package.descriptor.files.iter();
-            found.contains_key(name) || files.any(|f| Path::new(&f.href) == name)
-        };
-        let mut name = PathBuf::from(format!("{base}.vmx"));
-        let mut again = 2u32;
-        while taken(&name) {
-            name = PathBuf::from(format!("{base} ({again}).vmx"));
-            again = again.saturating_add(1);
+/// What a package has besides its files.
+#[derive(Default)]
+struct Stands {
+    configs: BTreeMap<PathBuf, String>,
+    stands: BTreeMap<PathBuf, Stand>,
+    disks: BTreeMap<PathBuf, usize>,
+}
+
+impl Stands {
+    /// The machines as configurations, each under a name of its own.
+    fn of(package: &Package) -> Self {
+        let descriptor = &package.descriptor;
+        let mut all = Disks::of(descriptor);
+        let mut found = Self::default();
+        for (number, disk) in descriptor.disks.iter().enumerate() {
+            if let Some(file) = all.file(disk) {
+                let name = PathBuf::from(&file.href);
+                found.disks.entry(name).or_insert(number);
+            }
         }
-        let text = config::text(&package.descriptor, system);
-        found.insert(name, text);
+        for (number, system) in (1..).zip(&descriptor.systems) {
+            let base = plain(&system.id, &format!("machine-{number}"));
+            let name = all.unused(&base, "vmx");
+            let text = config::text(&mut all, system);
+            found.configs.insert(name.into(), text);
+        }
+        let stands = all.stands.into_iter();
+        found.stands = stands.map(|(name, s)| (name.into(), s)).collect();
+        found
     }
-    found
 }
 
 impl SourceSpec {

@@ -147,3 +147,73 @@ fn several_machines_and_a_descriptor_that_is_not_meant_well() {
     let vm = f.run(&["vm", "."]).code(3);
     assert!(!vm.text().contains("unused: one.vmdk"), "{}", vm.text());
 }
+
+/// A package in a directory of its archive, whose machine has a disk that is blank; and another that
+/// lacks one.
+#[test]
+fn disks_without_files_and_archives_with_directories() {
+    let f = Fixture::new();
+    let args = ["-q", "convert", "disk.vmdk", "one.vmdk", "--to", "vmdk"];
+    f.run(&args).code(0);
+    let ovf = |disk: &str| {
+        let drive = |unit: u32, disk: &str| {
+            format!(
+                "<Item><rasd:AddressOnParent>{unit}</rasd:AddressOnParent>\
+                 <rasd:HostResource>ovf:/disk/{disk}</rasd:HostResource>\
+                 <rasd:InstanceID>{}</rasd:InstanceID><rasd:Parent>1</rasd:Parent>\
+                 <rasd:ResourceType>17</rasd:ResourceType></Item>",
+                unit + 2
+            )
+        };
+        format!(
+            "<Envelope xmlns:ovf=\"o\" xmlns:rasd=\"r\"><References>\
+             <File ovf:id=\"f1\" ovf:href=\"one.vmdk\"/><File ovf:id=\"n\" ovf:href=\"vm.nvram\"/>\
+             </References><DiskSection><Disk ovf:diskId=\"d1\" ovf:fileRef=\"f1\"/>\
+             <Disk ovf:diskId=\"d2\" ovf:capacity=\"3\" ovf:capacityAllocationUnits=\"byte * 2^20\"/>\
+             <Disk ovf:diskId=\"d3\" ovf:fileRef=\"nowhere\" ovf:capacity=\"3\"/></DiskSection>\
+             <VirtualSystem ovf:id=\"vm\"><VirtualHardwareSection>\
+             <Item><rasd:InstanceID>1</rasd:InstanceID><rasd:ResourceType>6</rasd:ResourceType></Item>\
+             {}{}</VirtualHardwareSection></VirtualSystem></Envelope>",
+            drive(0, "d1"),
+            drive(1, disk)
+        )
+    };
+    let pack = |name: &str, ovf: &str| {
+        let mut tar = tar::Builder::new(fs::File::create(f.path(name)).unwrap());
+        let disk = fs::read(f.path("one.vmdk")).unwrap();
+        for (name, bytes) in [
+            ("x/a.ovf", ovf.as_bytes()),
+            ("x/one.vmdk", disk.as_slice()),
+            ("x/vm.nvram", b"NV"),
+        ] {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o600);
+            tar.append_data(&mut header, name, bytes).unwrap();
+        }
+        tar.finish().unwrap();
+    };
+    pack("blank.ova", &ovf("d2"));
+    let out = f.run(&["restore", "blank.ova", "out"]).code(0);
+    assert!(out.text().contains("vm_1.vmdk  3.0 MiB"), "{}", out.text());
+    assert_eq!(fs::read(f.path("out/vm.nvram")).unwrap(), b"NV");
+    f.run(&[
+        "-q", "convert", "--disk", "scsi0:1", "out", "raw", "--to", "raw",
+    ])
+    .code(0);
+    assert_eq!(fs::read(f.path("raw")).unwrap(), vec![0; 3 << 20]);
+    for all in [&["blank.ova"][..], &["-D", "blank.ova", "."]] {
+        f.run(&[&["export"], all, &["all", "--select", "any:"]].concat())
+            .code(0);
+        fs::remove_dir_all(f.path("all")).unwrap();
+    }
+    // What a machine has and the package does not is not left out in silence.
+    for (disk, said) in [
+        ("d3", "no file with the id nowhere"),
+        ("d4", "no disk with the id d4"),
+    ] {
+        pack("lost.ova", &ovf(disk));
+        f.run(&["restore", "lost.ova", "lost"]).code(1).says(said);
+        assert!(!f.path("lost").exists());
+    }
+}

@@ -1,5 +1,7 @@
 //! The hardware of a machine in an OVF descriptor.
 
+use std::collections::HashMap;
+
 /// A machine (`VirtualSystem`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct System {
@@ -101,33 +103,39 @@ fn bus(item: &Item) -> Option<&'static str> {
     }
 }
 
+/// Places have at most four digits in configurations; what says more says something else.
+const MOST: u32 = 9999;
+
 /// Disks with their controllers, which are numbered in their order for each bus.
 pub(super) fn drives(items: &[Item]) -> Vec<Drive> {
+    let mut controllers: HashMap<&str, (&Item, &'static str, u32)> = HashMap::new();
+    let mut counted: HashMap<&'static str, u32> = HashMap::new();
+    for item in items {
+        let Some(bus) = bus(item) else { continue };
+        let count = counted.entry(bus).or_default();
+        // IDE channels say which they are; other controllers are counted.
+        let own = item.address.parse().ok().filter(|n| *n <= MOST);
+        let number = own.unwrap_or(*count);
+        *count = count.saturating_add(1);
+        controllers
+            .entry(&item.instance)
+            .or_insert((item, bus, number));
+    }
     let mut into = Vec::new();
     for item in items.iter().filter(|i| i.kind == kind::DISK) {
         let resource = item.host.strip_prefix("ovf:").unwrap_or(&item.host);
         let Some(disk) = resource.strip_prefix("/disk/") else {
             continue;
         };
-        let parent = items
-            .iter()
-            .find(|i| i.instance == item.parent && bus(i).is_some());
-        let bus = parent.and_then(bus);
-        let controller = parent.map(|parent| {
-            let before = items.iter().take_while(|i| i.instance != parent.instance);
-            let counted = before.filter(|i| self::bus(i) == bus).count();
-            // IDE channels say which they are; other controllers are counted.
-            parent
-                .address
-                .parse()
-                .unwrap_or(u32::try_from(counted).unwrap_or(u32::MAX))
-        });
+        let parent = controllers.get(item.parent.as_str());
         into.push(Drive {
             disk: disk.to_string(),
-            bus,
-            controller,
-            unit: item.unit.parse().ok(),
-            model: parent.map(|p| p.subtype.clone()).unwrap_or_default(),
+            bus: parent.map(|(_, bus, _)| *bus),
+            controller: parent.map(|(_, _, number)| *number),
+            unit: item.unit.parse().ok().filter(|n| *n <= MOST),
+            model: parent
+                .map(|(p, _, _)| p.subtype.clone())
+                .unwrap_or_default(),
         });
     }
     into

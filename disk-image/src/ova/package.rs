@@ -48,8 +48,8 @@ impl Package {
         })
     }
 
-    /// A file beside the descriptor.
-    fn beside(&self, name: &str) -> PathBuf {
+    /// A file beside the descriptor, by its name in the place.
+    pub fn beside(&self, name: &str) -> PathBuf {
         match self.descriptor_name.parent() {
             Some(dir) if dir != Path::new("") => dir.join(name),
             _ => PathBuf::from(name),

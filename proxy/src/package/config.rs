@@ -1,7 +1,8 @@
 //! A machine of a package as the text of a configuration.
 
+use super::disks::Disks;
 use disk_image::ova::{
-    Descriptor, Drive, System,
+    Drive, System,
     hardware::{Item, kind},
 };
 use inventory::{Dictionary, guest_os};
@@ -15,7 +16,7 @@ const HARDWARE: u32 = 10;
 /// What a package does not say is left out, so that the host chooses: identity, addresses.
 /// Lines for the configuration that the package carries along (`ExtraConfig`) are taken, but for
 /// those that would name files or devices of the host.
-pub(super) fn text(descriptor: &Descriptor, system: &System) -> String {
+pub(super) fn text(all: &mut Disks<'_>, system: &System) -> String {
     let mut lines: BTreeMap<String, String> = BTreeMap::new();
     for (key, value) in &system.extra {
         if is_harmless(key) {
@@ -70,7 +71,7 @@ pub(super) fn text(descriptor: &Descriptor, system: &System) -> String {
         set(&format!("pciBridge{n}.virtualDev"), "pcieRootPort");
         set(&format!("pciBridge{n}.functions"), "8");
     }
-    disks(descriptor, system, &mut set);
+    disks(all, system, &mut set);
     adapters(system, &mut set);
     lines.into_iter().collect::<Dictionary>().to_text()
 }
@@ -126,20 +127,19 @@ fn is_harmless(key: &str) -> bool {
         && !devices.iter().any(|d| lower.starts_with(d))
 }
 
-fn disks(descriptor: &Descriptor, system: &System, set: &mut impl FnMut(&str, &str)) {
+fn disks(all: &mut Disks<'_>, system: &System, set: &mut impl FnMut(&str, &str)) {
     let mut used: BTreeSet<(&str, u32, u32)> = BTreeSet::new();
+    let mut next: BTreeMap<(&str, u32), u32> = BTreeMap::new();
     for drive in &system.drives {
-        let disk = descriptor.disks.iter().find(|d| d.id == drive.disk);
-        let file = disk.and_then(|d| descriptor.file_of(d));
-        // One without a file is blank: the host makes it anew.
-        let Some(file) = file else {
-            continue;
-        };
         let (bus, controller) = (drive.bus.unwrap_or("scsi"), drive.controller.unwrap_or(0));
-        let first = drive.unit.unwrap_or(0);
+        let mut unit = drive.unit.unwrap_or(0);
         // A package that gives two disks one place means two places.
-        let free = |unit: &u32| !used.contains(&(bus, controller, *unit));
-        let unit = (first..).find(free).unwrap_or(first);
+        if used.contains(&(bus, controller, unit)) {
+            let next = next.entry((bus, controller)).or_default();
+            let free = |unit: &u32| !used.contains(&(bus, controller, *unit));
+            unit = (*next..).find(free).unwrap_or(unit);
+            *next = unit.saturating_add(1);
+        }
         used.insert((bus, controller, unit));
         let name = format!("{bus}{controller}");
         if bus != "ide" {
@@ -150,7 +150,7 @@ fn disks(descriptor: &Descriptor, system: &System, set: &mut impl FnMut(&str, &s
         }
         let place = format!("{name}:{unit}");
         set(&format!("{place}.present"), "TRUE");
-        set(&format!("{place}.fileName"), &file.href);
+        set(&format!("{place}.fileName"), &all.name(&drive.disk));
         if bus == "scsi" {
             set(&format!("{place}.deviceType"), "scsi-hardDisk");
         }
