@@ -259,6 +259,7 @@ impl Broken {
                     force,
                     workers,
                     sources: self.files.clone(),
+                    sync_later: false,
                 };
                 let own = self.own();
                 let done = delta::child(&disk, &own, out, options, &how, progress)?;

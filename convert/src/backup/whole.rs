@@ -75,6 +75,7 @@ impl Whole {
             progress,
             stream: None,
             entries: Mutex::default(),
+            unsynced: Mutex::default(),
         };
         for child in children {
             write_disk(&shelf, old, child, workers, progress)?;
