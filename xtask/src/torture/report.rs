@@ -12,8 +12,8 @@ use vmdkit_fuzz::faults::{Fault, READERS};
 const INTRODUCTION: &str = "\
 # Reliability
 
-Written by `cargo xtask torture --write`. What is counted here is what was tried and how it went; where something that must hold did
-not, the run ends and nothing is written.
+Written by `cargo xtask torture --write`. Mutants are counted by what became of them; in the other rows everything was as it must be,
+or nothing would have been written.
 
 ";
 
@@ -74,14 +74,15 @@ fn summary(score: &Score, faults: &[(&str, Faults)], suite: Option<&Suite>) -> R
         let tried: u64 = counts.values().sum();
         let told = Outcome::ALL.map(|o| {
             let n = counts.get(&o).copied().unwrap_or(0);
-            (n > 0).then(|| format!("{n} {}", o.name()))
+            let always = matches!(o, Outcome::Crash | Outcome::Hang);
+            (n > 0 || always).then(|| format!("{n} {}", o.name()))
         });
         let told: Vec<String> = told.into_iter().flatten().collect();
         let (wall, kib) = score.ceilings.get(program).copied().unwrap_or_default();
         writeln!(
             text,
-            "| mutants read by {program} | {tried} | {}; at most {:.1} s and {} MiB each |",
-            told.join(", "),
+            "| mutants read by {program} | {tried} | {}. At most {:.1} s and {} MiB each |",
+            told.join("; "),
             wall.as_secs_f64(),
             kib >> 10
         )?;
@@ -102,8 +103,8 @@ fn summary(score: &Score, faults: &[(&str, Faults)], suite: Option<&Suite>) -> R
             let of = |what| crash.sum(what);
             writeln!(
                 text,
-                "| writers on a disk that fails (full, EIO), in {} cases | {} faults, over {} operations | all named; the destination \
-                 absent, as it was, or right |",
+                "| writers on a disk that fails (full, EIO), in {} cases | {} faults, over {} operations | named, or of no matter; the \
+                 destination absent, as it was, or right |",
                 crash.cases,
                 of("faults"),
                 of("operations")
