@@ -104,7 +104,8 @@ fn prune(all: &mut Value, inside: &Inside) -> Result<()> {
     let dependencies = all["dependencies"].as_array_mut().context("dependencies")?;
     dependencies.retain(|d| refs.contains(&text(&d["ref"])));
     for d in dependencies {
-        if let Some(on) = d["dependsOn"].as_array_mut() {
+        // Indexing would put a null there.
+        if let Some(on) = d.get_mut("dependsOn").and_then(Value::as_array_mut) {
             on.retain(|d| refs.contains(&text(d)));
         }
     }
@@ -130,13 +131,14 @@ mod tests {
             "dependencies": [
                 {"ref": "p", "dependsOn": ["r+serde", "r+time"]},
                 {"ref": "r+time", "dependsOn": []},
+                {"ref": "r+serde"},
             ],
         });
         prune(&mut all, &read_tree(tree)).unwrap();
         assert_eq!(all["components"], json!([component("serde")]));
         assert_eq!(
             all["dependencies"],
-            json!([{"ref": "p", "dependsOn": ["r+serde"]}])
+            json!([{"ref": "p", "dependsOn": ["r+serde"]}, {"ref": "r+serde"}])
         );
         let more = format!("{tree}zip v2.0.0\n");
         assert!(prune(&mut all, &read_tree(&more)).is_err());
