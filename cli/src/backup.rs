@@ -332,7 +332,8 @@ impl Taken {
         }
         for left in &self.left_out {
             output::say(format_args!(
-                "vmdkit: left out: {}",
+                "vmdkit: {}left out: {}",
+                output::subject(),
                 disk_io::error::escape(left)
             ));
         }

@@ -1,6 +1,6 @@
 //! How a command ends: exit codes, and failures told to people.
 
-use crate::output::say;
+use crate::output::{say, subject};
 use disk_io::{DiskError, ErrorKind};
 use std::{io, process::ExitCode};
 
@@ -77,6 +77,15 @@ impl Failure {
         }
     }
 
+    /// What went wrong, as one sentence.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Usage { said, .. } => said.clone(),
+            Self::Disk(e) => e.to_string(),
+            Self::Output(e) => format!("standard output: writing failed: {e}"),
+        }
+    }
+
     /// The exit code, without saying anything.
     pub(crate) fn exit(&self) -> Exit {
         if let Some(n) = crate::signals::caught() {
@@ -133,7 +142,7 @@ fn is_broken_pipe(e: &DiskError) -> bool {
 /// An error on standard error: what, where, expected and found; then what to try.
 pub(crate) fn tell_error(e: &DiskError) {
     let (said, hint) = split_hint(e);
-    say(format_args!("vmdkit: {said}"));
+    say(format_args!("vmdkit: {}{said}", subject()));
     if let Some(hint) = hint {
         say(format_args!("  hint: {hint}"));
     }

@@ -7,12 +7,13 @@ mod merge;
 pub(crate) use lock::Lock;
 
 use crate::{
+    args::Global,
     exit::Failure,
     output::{say, warn},
+    progress::{Bar, Growing},
 };
 use convert::{
-    NoProgress,
-    backup::{Manifest, discard, manifest, remove_leftovers},
+    backup::{Manifest, VmEntry, discard, manifest, remove_leftovers},
     place::TEMP_PREFIX,
 };
 use disk_io::{DiskError, Result, error::escape, output::write_error};
@@ -27,6 +28,7 @@ use verify::backup::Options;
 
 /// What says to scripts that a generation is complete and proven.
 pub(crate) const DONE: &str = ".done";
+
 /// Proves the new backup; then marks it as done and removes the oldest generations of the same
 /// machine or disk, but for `keep` and those that they build on; with `merge` those that they build
 /// on too, once they are whole themselves.
@@ -37,11 +39,11 @@ pub(crate) fn expire(
     dest: &Path,
     keep: usize,
     merge: bool,
-    jobs: usize,
+    how: (usize, &Global),
     lock: &mut Lock,
 ) -> Result<Expired, Failure> {
     let mut expired = Expired::default();
-    if !prove(dest, jobs)? {
+    if !prove(dest, how)? {
         warn("not all of the new backup could be proven: no older one is removed");
         return Ok(expired);
     }
@@ -52,13 +54,13 @@ pub(crate) fn expire(
     let Some(mut siblings) = siblings(dest)? else {
         return Ok(expired);
     };
-    prove_unfinished(&new, &mut siblings, jobs, lock);
+    prove_unfinished(&new, &mut siblings, how, lock);
     if merge {
         for n in merge::to_merge(dest, &new, keep, &siblings) {
             let Some(one) = siblings.get_mut(n) else {
                 continue;
             };
-            match merge::whole(&one.path, &one.manifest, jobs) {
+            match merge::whole(&one.path, &one.manifest, how) {
                 Ok(None) => {}
                 Ok(Some(manifest)) => {
                     expired.merged.push(one.path.display().to_string());
@@ -111,7 +113,7 @@ pub(crate) fn expire(
 ///
 /// # Errors
 /// `Corrupt` where it is not what was written.
-fn prove(dest: &Path, jobs: usize) -> Result<bool, Failure> {
+fn prove(dest: &Path, (jobs, global): (usize, &Global)) -> Result<bool, Failure> {
     let mut spec = SourceSpec {
         path: dest.to_path_buf(),
         ..SourceSpec::default()
@@ -128,7 +130,9 @@ fn prove(dest: &Path, jobs: usize) -> Result<bool, Failure> {
         guest_files: false,
         ..Options::default()
     };
-    let verified = verify::backup::verify(&spec, &options, &mut |_| {}, &NoProgress)?;
+    let bar = Bar::new(global, 0);
+    let verified = verify::backup::verify(&spec, &options, &mut |_| {}, &Growing(&bar))?;
+    drop(bar);
     if verified.is_bad() {
         return Err(DiskError::corrupt("proving the new backup")
             .code("new-backup-bad")
@@ -173,7 +177,12 @@ pub(crate) fn clean(dest: &Path, _alone: &Lock) {
 }
 
 /// Proves older generations of which `--keep` was killed before they were, so that they count.
-fn prove_unfinished(new: &Manifest, all: &mut [Generation], jobs: usize, lock: &mut Lock) {
+fn prove_unfinished(
+    new: &Manifest,
+    all: &mut [Generation],
+    how: (usize, &Global),
+    lock: &mut Lock,
+) {
     if let Some(one) = all.first() {
         lock.forget_gone(parent(&one.path));
     }
@@ -185,7 +194,7 @@ fn prove_unfinished(new: &Manifest, all: &mut [Generation], jobs: usize, lock: &
             "proving {}, whose export was interrupted",
             one.path.display()
         ));
-        match prove(&one.path, jobs) {
+        match prove(&one.path, how) {
             Ok(true) => match mark(&one.path, &one.manifest) {
                 Ok(()) => {
                     one.done = true;
@@ -318,10 +327,39 @@ fn spare(going: &mut Vec<usize>, all: &[Generation], one: &Generation) {
     }
 }
 
+/// The newest backup beside `dest` of the same machine or disk; `None` if there is none.
+///
+/// # Errors
+/// `Refused` where one beside cannot be read: it may be the newest.
+pub(crate) fn newest(
+    dest: &Path,
+    vm: Option<&VmEntry>,
+    identity: Option<&String>,
+) -> Result<Option<PathBuf>> {
+    let Some(siblings) = siblings(dest)? else {
+        return Err(DiskError::refused("looking for the newest backup")
+            .file(dest.display())
+            .expected("backups that can be read beside it")
+            .found("one that cannot")
+            .hint("name the backup to build on: --since DIR"));
+    };
+    let of_it = siblings
+        .into_iter()
+        .filter(|g| is_of(&g.manifest, vm, identity));
+    // RFC 3339 in UTC sorts as text.
+    let newest = of_it.max_by(|a, b| a.manifest.created.cmp(&b.manifest.created));
+    Ok(newest.map(|g| g.path))
+}
+
 /// Whether two backups are of the same machine or disk.
 fn same(a: &Manifest, b: &Manifest) -> bool {
-    let place = a.identity.is_some() && a.identity == b.identity;
-    match (&a.vm, &b.vm) {
+    is_of(a, b.vm.as_ref(), b.identity.as_ref())
+}
+
+/// Whether a backup is of the machine or disk of which this is known.
+fn is_of(a: &Manifest, vm: Option<&VmEntry>, identity: Option<&String>) -> bool {
+    let place = a.identity.is_some() && a.identity.as_ref() == identity;
+    match (&a.vm, vm) {
         (Some(a), Some(b)) => match (&a.uuid, &b.uuid) {
             (Some(a), Some(b)) => a == b,
             (None, None) => a.name == b.name && place,

@@ -4,7 +4,10 @@
 //! as a keeper, which reads no image and waits at a pipe: for the word to unmount, or for the end
 //! of the other process, however that came. Then it takes a dead mount away.
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    exit::{Exit, Failure},
+    ready,
+};
 use clap::Args;
 use disk_io::{DiskError, ErrorKind, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -27,9 +30,15 @@ pub(crate) struct Keeper(Mutex<(ChildStdin, BufReader<ChildStdout>)>);
 
 impl Keeper {
     /// Starts one for the mount at `dir`.
-    pub(crate) fn start(dir: &Path) -> io::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg(VERB)
+    /// `pid_file` has the number of this process, and goes with it.
+    pub(crate) fn start(dir: &Path, pid_file: Option<&Path>) -> io::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(VERB);
+        if let Some(path) = pid_file {
+            let pid = std::process::id().to_string();
+            command.arg("--pid").arg(pid).arg("--pid-file").arg(path);
+        }
+        let mut child = command
             .arg("--")
             .arg(dir)
             .stdin(Stdio::piped())
@@ -65,6 +74,11 @@ impl Keeper {
 #[derive(Debug, Args)]
 pub(crate) struct KeepMount {
     dir: PathBuf,
+    /// A file to remove at the end, if it has this number
+    #[arg(long, requires = "pid")]
+    pid_file: Option<PathBuf>,
+    #[arg(long)]
+    pid: Option<u32>,
 }
 
 impl KeepMount {
@@ -97,6 +111,9 @@ impl KeepMount {
                 break;
             }
             std::thread::sleep(Duration::from_millis(20));
+        }
+        if let (Some(path), Some(pid)) = (&self.pid_file, self.pid) {
+            ready::remove(path, pid);
         }
         Ok(Exit::Done)
     }

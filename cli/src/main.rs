@@ -8,6 +8,7 @@
 mod args;
 mod background;
 mod backup;
+mod clock;
 mod exit;
 mod fstab;
 mod generations;
@@ -22,6 +23,7 @@ mod names;
 mod output;
 mod package;
 mod progress;
+mod ready;
 mod report;
 mod signals;
 mod since;

@@ -3,7 +3,10 @@
 use crate::{args::Global, exit::Failure, json};
 use disk_io::error::escape;
 use serde::Serialize;
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::{
+    cell::RefCell,
+    io::{self, BufWriter, IsTerminal, StdoutLock, Write},
+};
 
 /// Standard output. A reader that goes away ends the command quietly.
 pub(crate) struct Out {
@@ -70,10 +73,29 @@ pub(crate) fn say(text: impl std::fmt::Display) {
     let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
+thread_local! {
+    /// What this thread works on, where others work on other things.
+    static ABOUT: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Does `work`; what it warns of begins with `name`.
+pub(crate) fn about<T>(name: &str, work: impl FnOnce() -> T) -> T {
+    let before = ABOUT.replace(format!("{}: ", escape(name)));
+    let done = work();
+    ABOUT.set(before);
+    done
+}
+
+/// The beginning of what is said of what this thread works on; most often nothing.
+pub(crate) fn subject() -> String {
+    ABOUT.with_borrow(String::clone)
+}
+
 /// A warning on standard error.
 pub(crate) fn warn(text: impl AsRef<str>) {
     // Warnings carry names from images.
-    say(format_args!("vmdkit: warning: {}", escape(text.as_ref())));
+    let text = escape(text.as_ref());
+    say(format_args!("vmdkit: warning: {}{text}", subject()));
 }
 
 /// Standard error for the log: what cannot be written is dropped.

@@ -69,3 +69,17 @@ impl Drop for Bar {
         self.bar.finish_and_clear();
     }
 }
+
+/// A bar whose length is what is done: how much there is comes out on the way.
+pub(crate) struct Growing<'a>(pub(crate) &'a Bar);
+
+impl Progress for Growing<'_> {
+    fn advance(&self, bytes: u64) {
+        self.0.grow(bytes);
+        self.0.advance(bytes);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}

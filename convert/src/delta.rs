@@ -2,6 +2,7 @@
 
 use crate::{
     pipeline::{self, workers},
+    place::Partial,
     progress::Progress,
     to_image::{FileSet, ImageFormat, ImageOptions},
 };
@@ -41,6 +42,8 @@ pub struct ChildOptions {
     pub workers: usize,
     /// Files that are being read: none of them may be the destination.
     pub sources: Vec<PathBuf>,
+    /// Whoever calls syncs the files and their directory.
+    pub sync_later: bool,
 }
 
 /// Writes a VMDK whose parent `vmdk.identity` names, and which holds of `disk` the `ranges`
@@ -67,7 +70,10 @@ pub fn child(
         sources: options.sources.clone(),
         ..ImageOptions::default()
     };
-    let set = FileSet::create(path, disk, &image.format, &image)?;
+    let mut set = FileSet::create(path, disk, &image.format, &image)?;
+    if options.sync_later {
+        set.partials.iter_mut().for_each(Partial::sync_later);
+    }
     let sinks = set.partials.iter().map(|p| Sink::File(p.file())).collect();
     let writer = Writer::create(set.plan()?, sinks)?;
     let pieces = pieces(ranges, writer.block(), disk.len());

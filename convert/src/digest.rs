@@ -92,6 +92,11 @@ pub(crate) fn hasher_from(state: &[u8]) -> Result<Sha256> {
 /// widest vector registers.
 pub(crate) const LANES: u64 = 16;
 
+/// How many independent pieces this processor hashes at once.
+pub(crate) fn lanes() -> u64 {
+    (tape_sha256::lane_width() as u64).clamp(1, LANES)
+}
+
 /// SHA-256 of every part. One hash cannot be made faster than its chain of rounds, but
 /// independent ones go through vector registers side by side: measured without SHA
 /// instructions, 16 at once pass 16 times as many bytes a second as one after another.

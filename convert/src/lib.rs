@@ -11,6 +11,7 @@
 //! | [`target`] | what the pipeline writes to: a file, a stream, nothing |
 //! | [`digest`] | digests of virtual contents, computed on the way |
 //! | [`to_image`](mod@to_image) | a whole disk as an image of another format |
+//! | `in_order` | work on several items at once, results in order |
 //! | [`used`] | disks without what their file systems mark as free |
 //! | [`place`] | temporary names, and the rename that makes a result appear |
 //! | [`progress`] | how far a copy is, and whether it should stop |
@@ -27,6 +28,7 @@ pub mod create;
 pub mod delta;
 pub mod device;
 pub mod digest;
+mod in_order;
 pub mod ova;
 pub mod pipeline;
 pub mod place;

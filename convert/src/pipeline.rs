@@ -121,6 +121,12 @@ pub fn workers(wanted: usize) -> usize {
     }
 }
 
+/// Pieces that each of so many workers hashes side by side: at its best [`LANES`], fewer where
+/// all together would hold more than [`WAITING`].
+pub(crate) fn side_by_side(workers: usize) -> u64 {
+    (WAITING / workers.max(1) as u64).clamp(1, LANES)
+}
+
 /// Copies all of `disk` into `target` and finishes it. On an error, or when `progress` says
 /// that it is cancelled, the target is left as it is.
 pub fn copy(
@@ -148,7 +154,7 @@ pub fn copy_along(
     let ordered = target.in_order() || options.digest == DigestKind::Sha256;
     let workers = workers(options.workers).min(usize::try_from(pieces).unwrap_or(usize::MAX));
     let batch = match (options.digest, ordered) {
-        (DigestKind::Vmdkit, _) => (WAITING / workers.max(1) as u64).clamp(1, LANES),
+        (DigestKind::Vmdkit, _) => side_by_side(workers),
         (_, true) => 1,
         (_, false) => BATCH,
     };

@@ -107,6 +107,8 @@ pub struct Partial {
     replace: bool,
     /// It has the mode of a file that it replaces.
     moded: bool,
+    /// Whether somebody else syncs it and its directory.
+    sync_later: bool,
 }
 
 impl Partial {
@@ -163,6 +165,7 @@ impl Partial {
             file,
             replace,
             moded: replaced.is_some(),
+            sync_later: false,
         };
         // Who may read the old file may read the new one, and nobody else.
         if let Some(old) = replaced {
@@ -193,13 +196,21 @@ impl Partial {
         self.place()
     }
 
+    /// Leaves it to whoever calls to sync it and its directory.
+    pub(crate) fn sync_later(&mut self) {
+        self.sync_later = true;
+    }
+
     /// Makes all that was written last, with the mode that it gets.
     pub(crate) fn sync(&self) -> Result<()> {
         if !self.moded {
             // A file system without modes may refuse.
             let _ = fchmod(&self.file, default_mode());
         }
-        fsync(&self.file).map_err(|e| write_error("syncing", &self.path, &e.into()))
+        match self.sync_later {
+            true => Ok(()),
+            false => fsync(&self.file).map_err(|e| write_error("syncing", &self.path, &e.into())),
+        }
     }
 
     /// Gives what was synced its name. After an error [`Self::is_placed`] tells whether it has it.
@@ -235,6 +246,9 @@ impl Partial {
     }
 
     fn sync_dir(&self) -> Result<()> {
+        if self.sync_later {
+            return Ok(());
+        }
         fsync(&self.dir).or_else(|e| match e {
             Errno::INVAL => Ok(()),
             e => Err(write_error(

@@ -1,6 +1,9 @@
 //! Which units of a disk, and which blocks of them, ranges lie in.
 
-use crate::digest::UNIT;
+use crate::{
+    digest::{UNIT, lanes},
+    pipeline::side_by_side,
+};
 use std::{collections::BTreeMap, ops::Range};
 
 /// What is compared and left out: the grain of a child.
@@ -49,6 +52,16 @@ pub(crate) fn touched(ranges: &[Range<u64>], len: u64) -> Vec<Touched> {
         .into_iter()
         .map(|(unit, blocks)| Touched { unit, blocks })
         .collect()
+}
+
+/// What each of so many workers looks at at a time: as many units as it hashes side by side, or
+/// fewer, so that all have some.
+pub(crate) fn batches(touched: &[Touched], workers: usize) -> Vec<&[Touched]> {
+    // No more than that: buffers that are used again soon are still in the processor's caches.
+    let most = lanes().min(side_by_side(workers));
+    let fair = touched.len().div_ceil(workers.max(1));
+    let most = usize::try_from(most).unwrap_or(1);
+    touched.chunks(fair.clamp(1, most)).collect()
 }
 
 #[cfg(test)]

@@ -85,6 +85,24 @@ fn qcow2_of_every_layout() {
 }
 
 #[test]
+fn a_data_file_that_is_not_there_is_called_so() {
+    if !have("qemu-img") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let options = "data_file=data.bin";
+    let args = ["create", "-f", "qcow2", "-o", options, "a.qcow2", "1M"];
+    run(d, "qemu-img", &args);
+    std::fs::remove_file(d.join("data.bin")).unwrap();
+    let e = open(&d.join("a.qcow2")).unwrap_err();
+    let text = e.to_string();
+    assert!(text.contains("opening the data file"), "{text}");
+    assert!(text.contains("data.bin"), "{text}");
+    assert!(!text.contains("backing"), "{text}");
+}
+
+#[test]
 fn qcow2_compressed_both_ways() {
     if !have("qemu-img") {
         return;

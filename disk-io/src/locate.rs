@@ -22,8 +22,10 @@ pub enum Purpose {
     Extent,
     /// The disk below a delta.
     Parent,
-    /// A qcow2 backing file or external data file, a VHD or VHDX parent.
+    /// The image below a qcow2 overlay.
     Backing,
+    /// Where a qcow2 image keeps its data, if not in itself.
+    Data,
     /// A file that belongs to a virtual machine or archive: configuration, manifest, member.
     Member,
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Purpose {
             Self::Extent => "extent",
             Self::Parent => "parent disk",
             Self::Backing => "backing file",
+            Self::Data => "data file",
             Self::Member => "member file",
         })
     }

@@ -28,6 +28,7 @@ pub mod lvm2;
 pub mod name;
 pub mod ntfs;
 pub mod partition;
+mod runs_held;
 pub mod time;
 mod told;
 pub mod vmfs;

@@ -8,13 +8,14 @@
     deny(clippy::arithmetic_side_effects, clippy::indexing_slicing)
 )]
 
+use crate::told::Told;
 use crate::{
     DirEntry, Extent, FileSystem, FsKind, Link, Metadata, Name, NodeId, NodeKind, OpenOptions,
     Timestamp, Visit, VolumeInfo,
 };
-use disk_io::{Disk, DiskError, ErrorKind, Finding, Result, Severity};
+use disk_io::{Disk, DiskError, ErrorKind, Finding, Result};
 use std::{
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     sync::{Arc, OnceLock},
 };
 use vmfs_reader::{Entry, FdAddress, FileKind, Place, Stat, Volume, probe};
@@ -23,6 +24,8 @@ use vmfs_reader::{Entry, FdAddress, FileKind, Place, Stat, Volume, probe};
 #[derive(Debug)]
 pub struct Vmfs {
     volume: Volume,
+    /// The device that was opened, of which places are told.
+    device: Arc<dyn Disk>,
     root: NodeId,
     used: OnceLock<Option<u64>>,
 }
@@ -69,6 +72,7 @@ impl Vmfs {
         let root = node(address, volume.stat(address)?.generation);
         Ok(Self {
             volume,
+            device: disk.clone(),
             root,
             used: OnceLock::new(),
         })
@@ -129,6 +133,21 @@ impl Vmfs {
         }
     }
 
+    /// Where bytes of the volume lie on the device: nowhere, if that is another one.
+    fn on_device(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut out = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let Some((place, len)) = self.volume.place_on(&self.device, at) else {
+                break;
+            };
+            let len = len.min(range.end.saturating_sub(at)).max(1);
+            out.push(place..place.saturating_add(len));
+            at = at.saturating_add(len);
+        }
+        out
+    }
+
     fn used(&self) -> Option<u64> {
         *self.used.get_or_init(|| {
             let usage = self.volume.usage().ok().flatten()?;
@@ -168,17 +187,21 @@ fn kind(kind: FileKind) -> NodeKind {
 
 impl FileSystem for Vmfs {
     fn check(&self, visit: disk_io::finding::Visit<'_>) -> Result<bool> {
+        let mut told = Told::default();
+        // What is wrong with resource files is found below.
+        for text in self.volume.warnings() {
+            if !text.starts_with("some files cannot be read") {
+                let e = DiskError::corrupt("opening the datastore").found(text.clone());
+                told.tell(Finding::warning("datastore-odd", e), visit);
+            }
+        }
         self.volume.check(&mut |found| {
-            let severity = match found.severity {
-                vmfs_reader::Severity::Lost => Severity::Note,
-                vmfs_reader::Severity::Damage => Severity::Damage,
-            };
-            let e = match &found.path {
-                Some(path) => found.error.context(Name::from_bytes(path.clone())),
-                None => found.error,
-            };
-            visit(Finding::new("vmfs-inconsistent", severity, e));
+            let mut finding = found.finding;
+            let ranges = std::mem::take(&mut finding.ranges).into_iter();
+            finding.ranges = ranges.flat_map(|r| self.on_device(r)).collect();
+            told.tell(finding, visit);
         })?;
+        told.finish(visit);
         Ok(true)
     }
 
@@ -195,7 +218,7 @@ impl FileSystem for Vmfs {
                         b.host, b.address, b.driver
                     )
                 }));
-                remarks.extend_from_slice(damage);
+                remarks.extend(damage.iter().map(|slot| slot.text.clone()));
             }
             Err(e) => remarks.push(format!("the heartbeats cannot be read: {e}")),
         }
@@ -315,10 +338,14 @@ impl FileSystem for Vmfs {
         let mut offset = 0u64;
         while offset < file.len() {
             let found = file.extent_at(offset)?;
-            let place = match found.place {
-                Place::Stored(place) => Some(place),
+            let (place, len) = match found.place {
+                // On another device it is not on this disk.
+                Place::Stored(place) => match self.volume.place_on(&self.device, place) {
+                    Some((place, len)) => (Some(place), found.len.min(len)),
+                    None => (None, found.len.min(self.volume.superblock().block_size)),
+                },
                 Place::Bad(e) => return Err(e),
-                _ => None,
+                _ => (None, found.len),
             };
             let joins = |last: &Extent| match (last.place, place) {
                 (Some(a), Some(b)) => a.checked_add(last.len) == Some(b),
@@ -326,14 +353,10 @@ impl FileSystem for Vmfs {
                 _ => false,
             };
             match out.last_mut() {
-                Some(last) if joins(last) => last.len = last.len.saturating_add(found.len),
-                _ => out.push(Extent {
-                    offset,
-                    len: found.len,
-                    place,
-                }),
+                Some(last) if joins(last) => last.len = last.len.saturating_add(len),
+                _ => out.push(Extent { offset, len, place }),
             }
-            offset = offset.saturating_add(found.len.max(1));
+            offset = offset.saturating_add(len.max(1));
         }
         Ok(out)
     }

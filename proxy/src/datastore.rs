@@ -7,8 +7,8 @@
 use crate::{machine::Spot, package::PackagePlace, source::SourceSpec, vmfs_place::VmfsPlace};
 use disk_image::{Format, Image};
 use disk_io::{
-    Disk, DiskError, ErrorKind, HostDir, Locate, Opened, Purpose, Result, error::escape,
-    host_dir::Allowed,
+    Disk, DiskError, ErrorKind, Finding, HostDir, Locate, Opened, Purpose, Result, Severity,
+    error::escape, host_dir::Allowed,
 };
 use guest_fs::{
     partition::{self, Scheme},
@@ -22,7 +22,7 @@ use std::{
     str::FromStr,
     sync::Arc,
 };
-use vmfs_reader::{Datastores, Volume};
+use vmfs_reader::{Datastores, FileKind, Volume};
 
 /// A datastore as the user named it: `[NAME=]D[,D…]`, each D with `#pN` where one of its
 /// partitions is meant.
@@ -260,6 +260,61 @@ impl Opening {
         }
         told
     }
+}
+
+/// Checks the VMFS volumes that SOURCE is looked up in. Visited is what is wrong with the volumes
+/// themselves, and with what lies beside SOURCE and `files`; how much is wrong with the files
+/// of others is returned.
+///
+/// # Errors
+/// Where a device fails.
+pub fn check(spec: &SourceSpec, files: &[PathBuf], visit: &mut dyn FnMut(Finding)) -> Result<u64> {
+    let Opening::Vmfs(stores) = Opening::open(spec)? else {
+        return Ok(0);
+    };
+    let parent = |path: &[u8]| match path.iter().rposition(|b| *b == b'/') {
+        Some(end) => path.get(..end).unwrap_or_default().to_vec(),
+        None => Vec::new(),
+    };
+    let mut ours: Vec<(usize, Vec<u8>)> = Vec::new();
+    let own = (!spec.path.as_os_str().is_empty()).then_some(&spec.path);
+    for file in files.iter().chain(own) {
+        let name = file.as_os_str().as_bytes();
+        for store in 0..stores.volumes().count() {
+            if let Ok(found) = stores.resolve(store, name) {
+                ours.push(match found.stat.kind {
+                    FileKind::Directory => (found.store, found.path),
+                    _ => (found.store, parent(&found.path)),
+                });
+            }
+        }
+    }
+    let mut others = 0u64;
+    for (number, volume) in stores.volumes().enumerate() {
+        let label = format!("[{}]", volume.superblock().label);
+        let dirs: Vec<_> = ours.iter().filter(|(n, _)| *n == number).collect();
+        volume.check(&mut |found| {
+            // A file beside ours, or a directory on the way to it.
+            let near = |path: &Vec<u8>| {
+                let above =
+                    |dir: &[u8]| dir == path || dir.starts_with(&[path, &b"/"[..]].concat());
+                dirs.iter()
+                    .any(|(_, dir)| path.is_empty() || parent(path) == *dir || above(dir))
+            };
+            let whole = found.paths.is_empty();
+            if found.finding.severity == Severity::Note || !(whole || found.paths.iter().any(near))
+            {
+                others = others.saturating_add(u64::from(!whole));
+                return;
+            }
+            let mut finding = found.finding;
+            finding.ranges.clear();
+            finding.nodes.clear();
+            finding.error = finding.error.file(&label);
+            visit(finding);
+        })?;
+    }
+    Ok(others)
 }
 
 /// A name as hosts spell it, `[name] path` or `/vmfs/volumes/name/path`, as a path of a

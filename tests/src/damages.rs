@@ -26,6 +26,7 @@ mod stream;
 mod vdi;
 mod vhd;
 mod vhdx;
+mod vmfs;
 
 pub use bytes::Bytes;
 
@@ -239,6 +240,12 @@ pub const ALL: &[(&str, &[Damage])] = &[
     ("FAT32: boot sectors", fat::OF_FAT32),
     ("exFAT", exfat::DAMAGES),
     ("ext4", ext::DAMAGES),
+    ("VMFS-5", vmfs::DAMAGES[0]),
+    ("VMFS-5: names and resources", vmfs::DAMAGES[1]),
+    ("VMFS-5: unusable", vmfs::DAMAGES[2]),
+    ("VMFS-6", vmfs::DAMAGES[3]),
+    ("VMFS-6: names and resources", vmfs::DAMAGES[4]),
+    ("VMFS-6: unusable", vmfs::DAMAGES[5]),
 ];
 
 /// All of them.

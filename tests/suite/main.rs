@@ -31,6 +31,7 @@
 mod chains;
 mod crash;
 mod damages;
+mod day;
 mod devices;
 mod drill;
 mod find;
@@ -48,6 +49,7 @@ mod restores;
 mod resume;
 mod rules;
 mod shared_blocks;
+mod sound;
 mod story;
 mod stress;
 mod supply;

@@ -234,7 +234,7 @@ fn a_machine_its_backups_and_one_file_of_every_day() {
     fs::create_dir(&backups).unwrap();
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let backup = |day: usize| text(&backups.join(format!("2026-11-0{day}")));
-    // Every hour of a day could be one; four stand for them. The first two hold the same.
+    // A day of hours is in `day`. The first two hold the same.
     for (day, version) in [(1, 1), (2, 1), (3, 2), (4, 3)] {
         let image = text(&lun(dir, &versions, version));
         let dest = backup(day);

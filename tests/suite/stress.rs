@@ -66,6 +66,12 @@ fn until(seconds: u64, what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
+/// Says how much was done, for `cargo xtask torture`.
+fn told(what: &str, numbers: &[(&str, usize)]) {
+    let numbers: Vec<String> = numbers.iter().map(|(of, n)| format!("{n} {of}")).collect();
+    tests::say!("stress: {what}: {}", numbers.join(", "));
+}
+
 /// Numbers that are the same in every run.
 struct Luck(u64);
 

@@ -6,7 +6,7 @@ use crate::{
     volumes,
 };
 use disk_image::{CheckedDisk, Format};
-use disk_io::{DiskError, ErrorKind, Finding, Result, RunKind, Severity, finding::Visit};
+use disk_io::{DiskError, ErrorKind, Finding, Result, RunKind, Severity};
 use guest_fs::FsKind;
 use proxy::{Machine, Source, SourceSpec, Tree, TreeOptions, Volume};
 use std::{collections::HashSet, ops::Range, path::PathBuf, sync::Arc};
@@ -103,14 +103,56 @@ pub fn check(
     options: &Options,
     step: &mut dyn FnMut(Step<'_>),
 ) -> Result<Report> {
-    match spec.machines()? {
+    let mut report = match spec.machines()? {
         Some(machines) if spec.disk.is_none() => {
             let (machine, date_used) = machines.only(spec.snapshot.as_deref())?;
             let wanted = spec.snapshot.as_deref().filter(|_| !date_used);
-            machine_disks(machine, wanted, options, step)
+            machine_disks(machine, wanted, options, step)?
         }
-        _ => one(spec, options, step),
+        _ => one(spec, options, step)?,
+    };
+    if !spec.datastores.is_empty() {
+        around(spec, &mut report)?;
     }
+    Ok(report)
+}
+
+/// Ranges of SOURCE's disk that are read, and cannot be told to be right: places that two ranges
+/// share, tables that lead to different ones, what no table leads to. Nothing is decoded.
+///
+/// # Errors
+/// Those of [`check`].
+pub fn doubtful(spec: &SourceSpec) -> Result<Vec<Range<u64>>> {
+    let report = one(spec, &Options::default(), &mut |_| {})?;
+    let damage = report.findings.into_iter().map(|r| r.finding);
+    let mut ranges: Vec<Range<u64>> = damage
+        .filter(|f| f.severity == Severity::Damage)
+        .flat_map(|f| f.ranges)
+        .collect();
+    ranges.sort_unstable_by_key(|r| (r.start, r.end));
+    let mut joined = Vec::new();
+    for range in ranges {
+        disk_io::finding::join(&mut joined, range);
+    }
+    Ok(joined)
+}
+
+/// The datastore that SOURCE lies in: what is wrong with the files beside it, and with all.
+fn around(spec: &SourceSpec, report: &mut Report) -> Result<()> {
+    let files: Vec<PathBuf> = report.layers.iter().map(|l| l.path.clone()).collect();
+    let mut told = Vec::new();
+    let others = proxy::datastore::check(spec, &files, &mut |finding| {
+        if told.len() < MOST {
+            told.push(plain(finding));
+        }
+    })?;
+    report.findings.extend(told);
+    if others > 0 {
+        report.remarks.push(format!(
+            "{others} findings are about other files of the datastore: check its device to see them"
+        ));
+    }
+    Ok(())
 }
 
 /// Every disk of a machine, as of one restore point or of all; what one chain has shown is
@@ -206,7 +248,7 @@ fn one(spec: &SourceSpec, options: &Options, step: &mut dyn FnMut(Step<'_>)) -> 
     let mut remarks = Vec::new();
     let source = opened(spec, format, &disks, &found, &mut remarks)?;
     if let Some(source) = &source {
-        datastores(source, &mut |f| found.put(f))?;
+        datastores(source, &mut |volume, f| found.of_guest(source, volume, f))?;
         if options.guests {
             volumes::visit(source, &mut |volume, f| found.of_guest(source, volume, f))?;
             volumes::unusable(source, &mut |volume, f| found.of_guest(source, volume, f))?;
@@ -384,12 +426,12 @@ fn is_vmfs(volume: &Arc<proxy::Volume>) -> bool {
 }
 
 /// VMFS volumes are checked too: they are where disks lie.
-fn datastores(source: &Arc<Source>, visit: Visit<'_>) -> Result<()> {
+fn datastores(source: &Arc<Source>, visit: &mut dyn FnMut(&Arc<Volume>, Finding)) -> Result<()> {
     for volume in source.volumes().iter().filter(|v| is_vmfs(v)) {
         match volume.file_system() {
-            Ok(fs) => fs.check(visit).map(|_| ())?,
+            Ok(fs) => fs.check(&mut |f| visit(volume, f)).map(|_| ())?,
             Err(e) if e.kind() == ErrorKind::Io => return Err(e),
-            Err(e) => visit(Finding::damage("datastore-unusable", e)),
+            Err(e) => visit(volume, Finding::damage("datastore-unusable", e)),
         }
     }
     Ok(())

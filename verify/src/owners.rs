@@ -161,7 +161,15 @@ impl Search<'_> {
     fn run(&mut self) {
         for meta in self.fs.metafiles() {
             if let Ok(extents) = self.fs.extents(meta.node, None) {
-                self.take(meta.node, None, None, &extents);
+                // Not every file system can tell the names of a record.
+                let named = self
+                    .fs
+                    .names(meta.node)
+                    .is_ok_and(|names| !names.is_empty());
+                let shown = proxy::names::shown(meta.name);
+                let path = [self.door.as_bytes(), b"/", shown.as_bytes()].concat();
+                let path = Some(path.as_slice()).filter(|_| !named);
+                self.take(meta.node, path, None, &extents);
             }
         }
         let mut nodes = Vec::new();

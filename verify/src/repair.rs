@@ -2,7 +2,7 @@
 //! changed in place.
 
 use crate::{
-    check::Step,
+    check::{self, Step},
     owners::{Owner, owners},
 };
 use convert::{
@@ -44,6 +44,8 @@ pub struct Broken {
     /// Where the copy's parents may lie.
     dirs: Vec<PathBuf>,
     layers: Option<Arc<Layered>>,
+    /// What is read and cannot be told to be right.
+    doubtful: Vec<Range<u64>>,
 }
 
 /// What a copy needs to know of a link.
@@ -74,12 +76,21 @@ pub struct Mended {
     pub files: Vec<PathBuf>,
     /// Ranges of the disk that could not be read, and are zeros now.
     pub lost: Vec<Range<u64>>,
-    /// Guest files that lie there.
+    /// Ranges that are in the copy as SOURCE gives them, and cannot be told to be right.
+    pub doubtful: Vec<Range<u64>>,
+    /// Guest files that lie in either.
     pub touched: Vec<Owner>,
     /// Length of the disk in bytes.
     pub len: u64,
     /// Bytes written as data.
     pub written: u64,
+}
+
+impl Mended {
+    /// Whether everything that SOURCE had is in the copy, and right as far as can be told.
+    pub fn is_complete(&self) -> bool {
+        self.lost.is_empty() && self.doubtful.is_empty()
+    }
 }
 
 impl Broken {
@@ -89,6 +100,17 @@ impl Broken {
     /// # Errors
     /// Where nothing of it can be read.
     pub fn open(spec: &SourceSpec, step: &mut dyn FnMut(Step<'_>)) -> Result<Self> {
+        let mut broken = Self::as_far_as_it_goes(spec, step)?;
+        broken.doubtful = match check::doubtful(spec) {
+            Ok(ranges) => ranges,
+            Err(e) if e.kind() == ErrorKind::Io => return Err(e),
+            // What cannot be checked was opened by other means.
+            Err(_) => Vec::new(),
+        };
+        Ok(broken)
+    }
+
+    fn as_far_as_it_goes(spec: &SourceSpec, step: &mut dyn FnMut(Step<'_>)) -> Result<Self> {
         let first = match Source::open(spec) {
             Ok(source) => return Ok(Self::sound(&Arc::new(source), spec)),
             Err(e) if e.kind() == ErrorKind::Io => return Err(e),
@@ -133,6 +155,7 @@ impl Broken {
                 how,
                 dirs: dirs(spec),
                 layers: None,
+                doubtful: Vec::new(),
             });
         }
         let mut disks = disks.into_iter();
@@ -160,6 +183,7 @@ impl Broken {
             how: Vec::new(),
             dirs: dirs(spec),
             layers: source.layered().cloned(),
+            doubtful: Vec::new(),
         }
     }
 
@@ -192,6 +216,7 @@ impl Broken {
             how,
             dirs,
             layers: Some(layers),
+            doubtful: Vec::new(),
         })
     }
 
@@ -234,6 +259,7 @@ impl Broken {
                     force,
                     workers,
                     sources: self.files.clone(),
+                    sync_later: false,
                 };
                 let own = self.own();
                 let done = delta::child(&disk, &own, out, options, &how, progress)?;
@@ -253,13 +279,25 @@ impl Broken {
             }
         };
         let lost = self.disk.lost();
-        let touched = match lost.is_empty() {
+        let mut doubtful = without(&self.doubtful, &lost);
+        if self.parent.is_some() {
+            // What is wrong with links below is not in the copy.
+            let (all, own) = (
+                std::iter::once(0..disk.len()).collect::<Vec<_>>(),
+                self.own(),
+            );
+            doubtful = without(&doubtful, &without(&all, &own));
+        }
+        let mut asked = lost.clone();
+        asked.extend(doubtful.iter().cloned());
+        let touched = match asked.is_empty() {
             true => Vec::new(),
-            false => touched(out, &self.dirs, &lost),
+            false => touched(out, &self.dirs, &asked),
         };
         Ok(Mended {
             files,
             lost,
+            doubtful,
             touched,
             len: disk.len(),
             written,
@@ -290,6 +328,28 @@ impl Broken {
         }
         own
     }
+}
+
+/// The parts of `ranges` that are in none of `others`, both in order.
+fn without(ranges: &[Range<u64>], others: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut left = Vec::new();
+    for range in ranges {
+        let mut at = range.start;
+        let first = others.partition_point(|o| o.end <= range.start);
+        for other in others.iter().skip(first) {
+            if other.start >= range.end {
+                break;
+            }
+            if at < other.start {
+                left.push(at..other.start);
+            }
+            at = at.max(other.end);
+        }
+        if at < range.end {
+            left.push(at..range.end);
+        }
+    }
+    left
 }
 
 fn is_of_chain(code: &str) -> bool {

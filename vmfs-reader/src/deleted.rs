@@ -3,6 +3,7 @@
 
 use crate::{
     address::{FdAddress, Item},
+    core::Core,
     descriptor::{Descriptor, Stat},
     superblock::Layout,
     volume::Volume,
@@ -26,7 +27,7 @@ impl Volume {
         let core = &self.core;
         let fdc = core.fdc()?;
         for cluster in 0..fdc.clusters().min(1 << 16) {
-            let free = match self.free_items(cluster) {
+            let free = match core.free_descriptors(cluster) {
                 Ok(Some(free)) => free,
                 // The file may end before the clusters that it counts.
                 Ok(None) => return Ok(()),
@@ -53,10 +54,12 @@ impl Volume {
         }
         Ok(())
     }
+}
 
+impl Core {
     /// Numbers of the free items of a cluster of descriptors; `None` past the end.
-    fn free_items(&self, cluster: u64) -> Result<Option<Vec<u32>>> {
-        let core = &self.core;
+    pub(crate) fn free_descriptors(&self, cluster: u64) -> Result<Option<Vec<u32>>> {
+        let core = self;
         let fdc = core.fdc()?;
         let g = &core.geometry;
         let at = fdc

@@ -29,8 +29,17 @@ pub struct Heartbeat {
     pub driver: String,
 }
 
-/// The slots in use, and sentences on damaged ones.
-pub(crate) type Found = (Vec<Heartbeat>, Vec<String>);
+/// A slot that is damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedSlot {
+    /// Where it lies on the volume, in bytes.
+    pub place: u64,
+    /// What is wrong, a sentence.
+    pub text: String,
+}
+
+/// The slots in use, and damaged ones.
+pub(crate) type Found = (Vec<Heartbeat>, Vec<DamagedSlot>);
 
 /// Reads every slot.
 pub(crate) fn read(disk: &dyn Disk, g: &Geometry) -> Result<Found> {
@@ -52,10 +61,13 @@ pub(crate) fn read(disk: &dyn Disk, g: &Geometry) -> Result<Found> {
         match f.u32_le(0)? {
             FREE | 0 => {}
             IN_USE if f.u64_le(4)? == place => found.push(one(&f, slot, place)?),
-            state => damage.push(format!(
-                "heartbeat {slot} is damaged (state {state:#x}, place {:#x})",
-                f.u64_le(4)?
-            )),
+            state => damage.push(DamagedSlot {
+                place,
+                text: format!(
+                    "heartbeat {slot} is damaged (state {state:#x}, place {:#x})",
+                    f.u64_le(4)?
+                ),
+            }),
         }
     }
     Ok((found, damage))

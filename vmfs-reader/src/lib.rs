@@ -48,12 +48,12 @@ mod volume;
 
 pub use address::FdAddress;
 pub use blocks::{Extent, Place};
-pub use check::{Checked, Finding, Severity};
+pub use check::{Checked, Found as CheckFound};
 pub use deleted::Deleted;
 pub use descriptor::{FileKind, Stat};
 pub use dir::{Entry, Visit};
 pub use file::File;
-pub use heartbeat::Heartbeat;
+pub use heartbeat::{DamagedSlot, Heartbeat};
 pub use locate::{Datastores, Found};
 pub use lock::{Holder, Lock};
 pub use scsi::ScsiIdentity;

@@ -8,7 +8,7 @@ use crate::{
     descriptor::{FileKind, Stat},
     dir::{self, Entry, Visit},
     file::File,
-    heartbeat::{self, Heartbeat},
+    heartbeat::{self, DamagedSlot, Heartbeat},
     lock::Lock,
     lvm::{Device, LogicalVolume, group},
     scsi::ScsiIdentity,
@@ -167,6 +167,17 @@ impl Volume {
         &self.core.disk
     }
 
+    /// Where the byte at `offset` of the volume lies on `device`, one of those that it was opened
+    /// from, and how many bytes from there on belong together; `None` if it lies on another.
+    pub fn place_on(&self, device: &Arc<dyn Disk>, offset: u64) -> Option<(u64, u64)> {
+        let Some(lvm) = &self.lvm else {
+            return Some((offset, self.size().checked_sub(offset)?));
+        };
+        let (index, place, len) = lvm.place(offset).ok()?;
+        let found = lvm.devices().nth(index)?;
+        Arc::ptr_eq(&found.disk, device).then_some((place, len))
+    }
+
     /// Size of the volume in bytes.
     pub fn size(&self) -> u64 {
         self.core.disk.len()
@@ -177,9 +188,8 @@ impl Volume {
         &self.warnings
     }
 
-    /// The hosts that had the volume mounted when it was saved, and sentences on damaged
-    /// slots. Reads up to 4 MiB the first time.
-    pub fn heartbeats(&self) -> Result<(&[Heartbeat], &[String])> {
+    /// The hosts that had the volume mounted when it was saved, and damaged slots. Reads up to 4 MiB the first time.
+    pub fn heartbeats(&self) -> Result<(&[Heartbeat], &[DamagedSlot])> {
         let read = || heartbeat::read(&*self.core.disk, &self.core.geometry);
         match self.heartbeats.get_or_init(read) {
             Ok((found, damage)) => Ok((found, damage)),

@@ -3,10 +3,10 @@
 
 mod support;
 
-use disk_io::{Disk, MemDisk};
+use disk_io::{Disk, MemDisk, Severity};
 use std::sync::Arc;
 use support::*;
-use vmfs_reader::{Finding, Place, Severity, Volume, build::Builder};
+use vmfs_reader::{CheckFound, Place, Volume, build::Builder};
 
 const MIB: u64 = 1 << 20;
 
@@ -25,10 +25,14 @@ fn volume(six: bool) -> Arc<dyn Disk> {
     b.disks().remove(0)
 }
 
-fn check(disk: Arc<dyn Disk>) -> Vec<Finding> {
+fn check(disk: Arc<dyn Disk>) -> Vec<CheckFound> {
     let mut findings = Vec::new();
     open(&[disk]).check(&mut |f| findings.push(f)).unwrap();
     findings
+}
+
+fn codes(findings: &[CheckFound]) -> Vec<&str> {
+    findings.iter().map(|f| f.finding.code).collect()
 }
 
 /// Where a byte of a file lies on the volume.
@@ -72,14 +76,11 @@ fn a_bit_in_each_bitmap() {
             let findings = check(change(&disk, at, |b| b ^ 1));
             let words = format!("{findings:#?}");
             assert_eq!(findings.len(), 2, "{name} {words}");
-            assert!(
-                findings.iter().all(|f| f.severity == Severity::Damage),
-                "{words}"
-            );
-            assert!(
-                words.contains("it free") && words.contains("free count"),
-                "{words}"
-            );
+            let free = match name {
+                ".fdc.sf" => "vmfs-descriptor-called-free",
+                _ => "vmfs-bitmap-free",
+            };
+            assert_eq!(codes(&findings), ["vmfs-free-count-wrong", free], "{words}");
             // One that is free is lost.
             let free = match (six, name) {
                 (true, ".fbb.sf") => 63,
@@ -90,7 +91,7 @@ fn a_bit_in_each_bitmap() {
             let findings = check(change(&disk, last, |b| b & !1));
             let lost = findings
                 .iter()
-                .filter(|f| f.severity == Severity::Lost)
+                .filter(|f| f.finding.severity == Severity::Note)
                 .count();
             let words = format!("{findings:#?}");
             assert_eq!((lost, findings.len()), (1, 2), "{name} {words}");
@@ -111,8 +112,12 @@ fn a_block_of_two_files() {
         let words = format!("{findings:#?}");
         // Used twice, and what was there is lost.
         assert_eq!(findings.len(), 2, "{words}");
-        assert_eq!(findings[0].path.as_deref(), Some(&b"b"[..]), "{words}");
-        assert_eq!(findings[1].severity, Severity::Lost, "{words}");
+        assert_eq!(
+            codes(&findings),
+            ["vmfs-space-lost", "vmfs-blocks-shared"],
+            "{words}"
+        );
+        assert_eq!(findings[1].paths, [b"a", b"b"], "{words}");
     }
 }
 
@@ -127,14 +132,8 @@ fn a_damaged_descriptor_and_entry() {
         let findings = check(patch(&disk, stat.place + meta + 4, &[9]));
         let words = format!("{findings:#?}");
         assert!(words.contains("generation 1"), "{words}");
-        // Its blocks and the descriptor are nobody's now.
-        assert!(
-            findings
-                .iter()
-                .filter(|f| f.severity == Severity::Lost)
-                .count()
-                >= 2
-        );
+        // Nobody else's: its blocks are not lost.
+        assert_eq!(codes(&findings), ["vmfs-entry-stray"], "{words}");
         let findings = check(patch(&disk, stat.place, &[0; 16]));
         assert!(format!("{findings:#?}").contains("lock block"));
         if six {
@@ -164,4 +163,49 @@ fn checks_what_is_large() {
     );
     let findings = check(b.disks().remove(0));
     assert!(findings.is_empty(), "{findings:#?}");
+}
+
+/// What real hosts wrote, with one thing wrong.
+#[test]
+fn real_volumes_with_damage() {
+    let Some((base, _)) = images() else { return };
+    let mut looked = 0;
+    for (name, six) in [
+        ("vmfs5-no-dense-sbpc.bin", false),
+        ("vmfs5l.bin", false),
+        ("zero5.bin", false),
+        ("vmfs6.bin", true),
+        ("vmfs6l.bin", true),
+        ("zero6.bin", true),
+    ] {
+        let path = image(&base, name);
+        let disk = host(&path);
+        let v = open(std::slice::from_ref(&disk));
+        let align = if six { 0x1000 } else { 0x200 };
+        let found = tree(&v);
+        let files = found.iter().filter(|(name, address)| {
+            let stat = v.stat(**address).unwrap();
+            !name.ends_with(".sf") && stat.kind == vmfs_reader::FileKind::File
+        });
+        for (name, address) in files.take(4) {
+            let stat = v.stat(*address).unwrap();
+            // Offsets on LVM are those of the device.
+            let (at, _) = v.place_on(&disk, stat.place).unwrap();
+            for (what, patched, code) in [
+                (
+                    "generation",
+                    patch(&disk, at + align + 4, &[0xEE, 0xEE]),
+                    "vmfs-entry-stray",
+                ),
+                ("lock", patch(&disk, at, &[0; 4]), "vmfs-descriptor-damaged"),
+            ] {
+                let findings = check(patched);
+                let hit = findings.iter().find(|f| f.finding.code == code);
+                let hit = hit.unwrap_or_else(|| panic!("{name} {what}: {findings:#?}"));
+                assert_eq!(hit.paths, [name.trim_start_matches('/').as_bytes()]);
+                looked += 1;
+            }
+        }
+    }
+    assert!(looked >= 16, "{looked}");
 }

@@ -1,19 +1,31 @@
-//! `cargo xtask release`: the program as it is given out, built twice in two places and the same
-//! both times, with what it is built from.
+//! `cargo xtask release`: the program as it is given out, built twice and the same both times,
+//! with what it is built from (SECURITY.md says how others do the same).
+//!
+//! Compilers write the places of what they compile into what they make. So everything that goes
+//! into a build lies below one directory whose name is always the same ([`PLACE`]): the committed
+//! tree, the sources of all libraries, what comes out. What then still differs from one machine to
+//! the next (who builds, from where, when, in which language) must not matter, and the second build
+//! has all of that otherwise than the first.
+
+mod materials;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use std::{
     fs,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::Command,
 };
 use tests::tools;
 
+/// Where everything is built.
+const PLACE: &str = "/var/tmp/vmdkit-release";
+
 /// How to build.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct Options {
-    /// Where the program, its sums and the list go.
+    /// Where the program, its sums and the lists go.
     #[arg(long)]
     to: Option<PathBuf>,
     /// Build once only.
@@ -27,34 +39,46 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .clone()
         .unwrap_or_else(|| tools::target_dir().join("dist"));
     fs::create_dir_all(&to)?;
+    materials::check()?;
     let commit = git(&["rev-parse", "HEAD"])?;
     let time = git(&["log", "-1", "--format=%ct"])?;
     ensure!(
         git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty(),
         "what is not committed would not be in it"
     );
-    let work = tempfile::tempdir()?;
-    let mut built = Vec::new();
-    // The names have different lengths, so that nothing of them can be alike by chance.
-    for name in ["a", "another-place"]
-        .iter()
+    let kept = tempfile::tempdir()?;
+    let mut sums = Vec::new();
+    for how in [How::Plain, How::Otherwise]
+        .into_iter()
         .take(if options.once { 1 } else { 2 })
     {
-        let dir = work.path().join(name);
-        unpack(&dir)?;
-        println!("building {commit} in {}", dir.display());
-        built.push(build(&dir, &time)?);
+        let place = Place::new()?;
+        place.unpack(&commit)?;
+        println!("building {commit}: {}", how.name());
+        place.build(how, kept.path())?;
+        let program = place.0.join("target/release/vmdkit");
+        sums.push(sum(&program)?);
+        fs::copy(&program, kept.path().join(how.name()))?;
+        if how == How::Plain {
+            let list = materials::list(&place.source(), &time)?;
+            fs::write(to.join("vmdkit.cdx.json"), list)?;
+        }
     }
-    let sums: Vec<String> = built.iter().map(|b| sum(b)).collect::<Result<_>>()?;
     if sums.windows(2).any(|s| s[0] != s[1]) {
-        bail!("the two builds differ: {}", sums.join(" and "));
+        for how in [How::Plain, How::Otherwise] {
+            fs::copy(kept.path().join(how.name()), to.join(how.name()))?;
+        }
+        bail!(
+            "the two builds differ: {}; both are in {}",
+            sums.join(" and "),
+            to.display()
+        );
     }
-    let program = built.first().context("a build")?;
-    fs::copy(program, to.join("vmdkit"))?;
-    let mut list = format!("{}  vmdkit\n", sums[0]);
-    if let Some(bom) = bill_of_materials(&work.path().join("a"))? {
-        fs::write(to.join("vmdkit.cdx.json"), bom)?;
-        list += &format!("{}  vmdkit.cdx.json\n", sum(&to.join("vmdkit.cdx.json"))?);
+    fs::copy(kept.path().join(How::Plain.name()), to.join("vmdkit"))?;
+    fs::write(to.join("BUILT-WITH"), built_with(&commit)?)?;
+    let mut list = String::new();
+    for name in ["vmdkit", "vmdkit.cdx.json", "BUILT-WITH"] {
+        list += &format!("{}  {name}\n", sum(&to.join(name))?);
     }
     fs::write(to.join("SHA256SUMS"), &list)?;
     print!("{list}");
@@ -63,6 +87,189 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         println!("both builds are the same");
     }
     Ok(())
+}
+
+/// What a build has around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Plain,
+    Otherwise,
+}
+
+impl How {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "first",
+            Self::Otherwise => "second",
+        }
+    }
+}
+
+/// [`PLACE`], as long as it is built there.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Result<Self> {
+        let dir = PathBuf::from(PLACE);
+        // Not one that somebody else has made ready.
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .with_context(|| {
+                format!("making {PLACE}: if no other build runs there, remove it first")
+            })?;
+        Ok(Self(dir))
+    }
+
+    fn source(&self) -> PathBuf {
+        self.0.join("vmdkit")
+    }
+
+    /// What is committed, and the sources of what it is built from.
+    fn unpack(&self, commit: &str) -> Result<()> {
+        let archive = self.0.join("vmdkit.tar");
+        let archive = archive.to_str().context("a name")?;
+        git(&["archive", "-o", archive, commit])?;
+        let source = self.source();
+        fs::create_dir(&source)?;
+        tools::run(
+            "tar",
+            ["-xf", archive, "-C", source.to_str().context("a name")?],
+        )?;
+        let libraries = self.0.join("libraries");
+        tools::output(
+            Command::new(cargo())
+                .args(["vendor", "--locked", "--quiet"])
+                .arg(&libraries)
+                .current_dir(&source),
+        )?;
+        fs::create_dir(self.0.join(".cargo"))?;
+        let config = format!(
+            "[source.crates-io]\nreplace-with = \"libraries\"\n[source.libraries]\ndirectory = {libraries:?}\n"
+        );
+        fs::write(self.0.join(".cargo/config.toml"), config)?;
+        Ok(())
+    }
+
+    fn build(&self, how: How, other: &Path) -> Result<()> {
+        let rustc = sysroot()?.join("bin/rustc");
+        // Sources of the standard library, where they are installed, in the place that it has
+        // where they are not.
+        let version = tools::output(Command::new(&rustc).arg("-vV"))?;
+        let version = String::from_utf8(version.stdout)?;
+        let hash = version
+            .lines()
+            .find_map(|l| l.strip_prefix("commit-hash: "))
+            .context("the compiler's commit")?;
+        let maps = [
+            format!("--remap-path-prefix={PLACE}=/vmdkit"),
+            format!(
+                "--remap-path-prefix={}/lib/rustlib/src/rust=/rustc/{hash}",
+                sysroot()?.display()
+            ),
+        ];
+        let mut command = match how {
+            How::Otherwise if may_rename_host() => {
+                let mut command = Command::new("unshare");
+                command.args(["--user", "--map-root-user", "--uts", "sh", "-c"]);
+                command.arg("hostname elsewhere && umask 077 && exec \"$0\" \"$@\"");
+                command
+            }
+            How::Otherwise => {
+                let mut command = Command::new("sh");
+                command.args(["-c", "umask 077 && exec \"$0\" \"$@\""]);
+                command
+            }
+            How::Plain => {
+                let mut command = Command::new("sh");
+                command.args(["-c", "umask 022 && exec \"$0\" \"$@\""]);
+                command
+            }
+        };
+        command
+            .arg(cargo())
+            .args(["build", "--release", "--locked", "--offline", "--quiet"])
+            .args(["--package", "vmdkit", "--bin", "vmdkit"])
+            .current_dir(self.source())
+            // Nothing that a user has set gets in.
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("RUSTC", rustc)
+            .env("CARGO_TARGET_DIR", self.0.join("target"))
+            .env("CARGO_ENCODED_RUSTFLAGS", maps.join("\u{1f}"))
+            .env("CFLAGS", format!("-ffile-prefix-map={PLACE}=/vmdkit"));
+        match how {
+            How::Plain => {
+                let home = std::env::var_os("HOME").context("HOME")?;
+                command
+                    .env("HOME", home)
+                    .env("LC_ALL", "C")
+                    .env("TZ", "UTC");
+            }
+            How::Otherwise => {
+                let home = other.join("another home");
+                fs::create_dir_all(&home)?;
+                command
+                    .env("HOME", &home)
+                    .env("CARGO_HOME", home.join("of cargo"))
+                    .env("TMPDIR", &home)
+                    .env("USER", "somebody")
+                    .env("LOGNAME", "somebody")
+                    .env("LC_ALL", "C.UTF-8")
+                    .env("TZ", "Pacific/Chatham")
+                    .env("CARGO_BUILD_JOBS", "3");
+            }
+        }
+        let status = command.status()?;
+        ensure!(status.success(), "cargo build: {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(e) = fs::remove_dir_all(&self.0) {
+            eprintln!("{}: {e}", self.0.display());
+        }
+    }
+}
+
+/// Whether a process may have a name of the machine of its own.
+fn may_rename_host() -> bool {
+    let mut command = Command::new("unshare");
+    command.args([
+        "--user",
+        "--map-root-user",
+        "--uts",
+        "hostname",
+        "elsewhere",
+    ]);
+    tools::output(&mut command).is_ok()
+}
+
+fn cargo() -> PathBuf {
+    std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
+}
+
+fn sysroot() -> Result<PathBuf> {
+    let out = tools::output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    Ok(String::from_utf8(out.stdout)?.trim().into())
+}
+
+/// The tools that have a part in the bytes of the program: with others it comes out otherwise.
+fn built_with(commit: &str) -> Result<String> {
+    let mut text = format!("commit {commit}\nplace {PLACE}\n");
+    let first = |program: &Path, arg: &str| -> Result<String> {
+        let out = tools::output(Command::new(program).arg(arg).env("LC_ALL", "C"))?;
+        let text = String::from_utf8(out.stdout)?;
+        Ok(text.lines().next().unwrap_or_default().to_owned() + "\n")
+    };
+    text += &first(&sysroot()?.join("bin/rustc"), "--version")?;
+    text += &first(&cargo(), "--version")?;
+    text += &first(Path::new("cc"), "--version")?;
+    text += &first(Path::new("ld"), "--version")?;
+    text += &first(Path::new("ldd"), "--version")?;
+    Ok(text)
 }
 
 fn git(args: &[&str]) -> Result<String> {
@@ -74,73 +281,8 @@ fn git(args: &[&str]) -> Result<String> {
     Ok(String::from_utf8(out.stdout)?.trim().to_owned())
 }
 
-/// What is committed, in an empty directory.
-fn unpack(dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir)?;
-    let archive = dir.with_extension("tar");
-    let archive = archive.to_str().context("a name")?;
-    git(&["archive", "-o", archive, "HEAD"])?;
-    let dir = dir.to_str().context("a name")?;
-    tools::run("tar", ["-xf", archive, "-C", dir])?;
-    Ok(())
-}
-
-/// The program built there; no path of this machine gets into it.
-fn build(dir: &Path, time: &str) -> Result<PathBuf> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let home = std::env::var("CARGO_HOME")
-        .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))?;
-    let maps = [
-        format!("--remap-path-prefix={}=/vmdkit", dir.display()),
-        format!("--remap-path-prefix={home}=/cargo"),
-    ];
-    let status = Command::new(cargo)
-        .args(["build", "--release", "--locked", "--quiet"])
-        .args(["--package", "vmdkit", "--bin", "vmdkit"])
-        .current_dir(dir)
-        .env("CARGO_TARGET_DIR", dir.join("target"))
-        .env("CARGO_ENCODED_RUSTFLAGS", maps.join("\u{1f}"))
-        .env(
-            "CFLAGS",
-            format!(
-                "-ffile-prefix-map={home}=/cargo -ffile-prefix-map={}=/vmdkit",
-                dir.display()
-            ),
-        )
-        .env("SOURCE_DATE_EPOCH", time)
-        .env_remove("RUSTFLAGS")
-        .status()?;
-    ensure!(status.success(), "cargo build: {status}");
-    Ok(dir.join("target/release/vmdkit"))
-}
-
 fn sum(path: &Path) -> Result<String> {
     let out = tools::run("sha256sum", [path])?;
     let text = String::from_utf8(out.stdout)?;
     Ok(text.split_whitespace().next().context("a sum")?.to_owned())
-}
-
-/// What it is built from, as CycloneDX has it; `None` where the tool for that is not installed.
-fn bill_of_materials(dir: &Path) -> Result<Option<Vec<u8>>> {
-    if tools::find("cargo-cyclonedx").is_none() {
-        println!("no list of materials: cargo install --locked cargo-cyclonedx");
-        return Ok(None);
-    }
-    let status = Command::new("cargo-cyclonedx")
-        .args([
-            "cyclonedx",
-            "--format",
-            "json",
-            "--describe",
-            "binaries",
-            "--quiet",
-        ])
-        .args(["--manifest-path", "cli/Cargo.toml"])
-        .current_dir(dir)
-        .status()?;
-    ensure!(status.success(), "cargo cyclonedx: {status}");
-    let made = fs::read_dir(dir.join("cli"))?
-        .filter_map(|e| e.ok().map(|e| e.path()))
-        .find(|p| p.to_string_lossy().ends_with(".cdx.json"));
-    Ok(Some(fs::read(made.context("a list")?)?))
 }

@@ -4,6 +4,8 @@
 mod images;
 mod mutate;
 mod outcome;
+mod report;
+mod simulated;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -41,6 +43,10 @@ pub(crate) struct Options {
     /// Measure the program that is there already, instead of building it.
     #[arg(long)]
     no_build: bool,
+    /// Leave out what the crash simulation and the stress of the mount have to tell, which takes
+    /// minutes.
+    #[arg(long)]
+    no_suite: bool,
     /// Keep mutants that gave other bytes or worse, with what each program made of them.
     #[arg(long)]
     keep: Option<PathBuf>,
@@ -57,6 +63,31 @@ struct Score {
     quiet: u64,
     checked: u64,
     ceilings: BTreeMap<&'static str, (Duration, u64)>,
+}
+
+impl Score {
+    /// Every program, ours first.
+    fn programs(&self) -> Vec<&'static str> {
+        let mut all: Vec<&'static str> = Vec::new();
+        for (program, _) in self.counts.iter().flat_map(|(_, programs)| programs) {
+            if !all.contains(program) {
+                all.push(program);
+            }
+        }
+        all
+    }
+
+    /// Outcomes of one program with images of every kind.
+    fn all_of(&self, program: &str) -> Counts {
+        let mut all = Counts::new();
+        let programs = self.counts.iter().flat_map(|(_, programs)| programs);
+        for (_, counts) in programs.filter(|(p, _)| *p == program) {
+            for (outcome, n) in counts {
+                *all.entry(*outcome).or_default() += n;
+            }
+        }
+        all
+    }
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -91,7 +122,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             )?;
         }
     }
-    let text = page(&score, options)?;
+    let suite = match options.no_suite {
+        true => None,
+        false => Some(simulated::run(&vmdkit)?),
+    };
+    let text = report::page(&score, suite.as_ref(), options)?;
     println!("{text}");
     if options.write {
         let page = tools::project().join("docs/reliability.md");
@@ -420,89 +455,4 @@ fn tree(vmdkit: &Path, volume: &Volume, number: u64, dir: &Path) -> Result2 {
         ));
     }
     Ok(Some((image, tried)))
-}
-
-/// Sources that fail at one operation after another, for every reader, in this process.
-fn faults(text: &mut String) -> Result<()> {
-    use vmdkit_fuzz::faults::{Fault, READERS};
-    text.push_str(
-        "## Sources that fail\n\nEach reader opens and reads everything of a sound image whose \
-         n-th operation fails, for n = 0, 1, 2, …. A fault may pass (that\noperation alone \
-         fails), last (all behind it do), or be that from there on other bytes come, which \
-         nobody can tell from right ones.\nElse right bytes or a named error are what must come, \
-         and after a fault that passes the right bytes when asked again;\nanything else ends the \
-         run.\n\n\
-         | reader | faults | named errors | right all the same | what a changed source held | \
-         right when asked again |\n|---|---|---|---|---|---|\n",
-    );
-    for reader in READERS {
-        let mut sum = [0; 5];
-        for fault in [Fault::Passing, Fault::Lasting, Fault::Changing] {
-            let s = reader.torture(fault, 400, 100);
-            for (all, n) in sum
-                .iter_mut()
-                .zip([s.injected, s.errors, s.right, s.changed, s.again])
-            {
-                *all += n;
-            }
-        }
-        let [injected, errors, right, changed, again] = sum;
-        writeln!(
-            text,
-            "| {} | {injected} | {errors} | {right} | {changed} | {again} |",
-            reader.name
-        )?;
-    }
-    text.push('\n');
-    Ok(())
-}
-
-fn page(score: &Score, options: &Options) -> Result<String> {
-    let mut text = String::from(
-        "# Reliability\n\nWritten by `cargo xtask torture --write`. Sound images of every format and volumes of every file system have \
-         some of\ntheir bytes changed, most of them in headers and tables, or are cut short. Each mutant is read by `vmdkit` and by the \
-         tools\nthat others use, each as a whole process: `convert --to raw` and its like for images, every file copied out for \
-         volumes.\n\n",
-    );
-    writeln!(
-        text,
-        "\"Right\" allows as many other bytes as were changed: contents, which nothing guards. Mutants {} to {} of each kind.\n",
-        options.seed,
-        options.seed + options.mutants.saturating_sub(1)
-    )?;
-    for (name, programs) in &score.counts {
-        let mutants: u64 = programs.first().map_or(0, |(_, c)| c.values().sum());
-        writeln!(
-            text,
-            "## {name}: {mutants} mutants\n\n| program |{}",
-            Outcome::ALL.map(|o| format!(" {} |", o.name())).concat()
-        )?;
-        writeln!(text, "|---|{}", "---|".repeat(Outcome::ALL.len()))?;
-        for (program, counts) in programs {
-            let cells =
-                Outcome::ALL.map(|o| format!(" {} |", counts.get(&o).copied().unwrap_or(0)));
-            writeln!(text, "| {program} |{}", cells.concat())?;
-        }
-        text.push('\n');
-    }
-    faults(&mut text)?;
-    writeln!(
-        text,
-        "## What was seen at most\n\n| program | seconds for a mutant | MiB resident |\n|---|---|---|"
-    )?;
-    for (program, (wall, kib)) in &score.ceilings {
-        writeln!(
-            text,
-            "| {program} | {:.1} | {} |",
-            wall.as_secs_f64(),
-            kib >> 10
-        )?;
-    }
-    writeln!(
-        text,
-        "\nOf {} mutants that `vmdkit` read to other bytes without an error, `check` (of volumes `verify`) finds {}.\nOf the others \
-         some have notes only (space that nothing refers to); they were not looked into one by one.",
-        score.quiet, score.checked
-    )?;
-    Ok(text)
 }

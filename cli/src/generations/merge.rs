@@ -1,11 +1,11 @@
 //! `--merge`: a backup that builds on one which goes is made whole.
 
 use super::{Generation, holds_more, mark, older, prove};
-use crate::{exit::Failure, image_format::subformat_like, output::say, source::names_of};
-use convert::{
-    NoProgress,
-    backup::{Child, Manifest, Whole},
+use crate::{
+    args::Global, exit::Failure, image_format::subformat_like, output::say, progress::Bar,
+    source::names_of,
 };
+use convert::backup::{Child, Manifest, Whole};
 use disk_io::{DiskError, Result};
 use proxy::{Source, SourceSpec};
 use std::{ffi::OsStr, path::Path};
@@ -30,7 +30,11 @@ pub(super) fn to_merge(dest: &Path, new: &Manifest, keep: usize, all: &[Generati
 /// Makes the backup `dir`, which builds on another, a whole one of the same name: with the same
 /// contents and content ids, so that others go on building on it. `None` if it is left, since it
 /// holds what is no part of the backup.
-pub(super) fn whole(dir: &Path, old: &Manifest, jobs: usize) -> Result<Option<Manifest>, Failure> {
+pub(super) fn whole(
+    dir: &Path,
+    old: &Manifest,
+    (jobs, global): (usize, &Global),
+) -> Result<Option<Manifest>, Failure> {
     if holds_more(dir, old)? {
         return Ok(None);
     }
@@ -47,9 +51,10 @@ pub(super) fn whole(dir: &Path, old: &Manifest, jobs: usize) -> Result<Option<Ma
         "making {} whole, so that what it builds on can go",
         dir.display()
     ));
-    let whole = Whole::write(dir, old, &children, jobs, &NoProgress)?;
-    drop(children);
-    if !prove(whole.path(), jobs)? {
+    let bar = Bar::new(global, children.iter().map(|c| c.disk.len()).sum());
+    let whole = Whole::write(dir, old, &children, jobs, &bar)?;
+    drop((bar, children));
+    if !prove(whole.path(), (jobs, global))? {
         return Err(DiskError::corrupt("making a backup whole")
             .file(dir.display())
             .expected("one that can be proven")

@@ -30,7 +30,7 @@ Examples:
   vmdkit check --guests web01.vmdk        and the file systems in it
   vmdkit check -D lun.img web01/web01.vmdk
   vmdkit check --json web01.vmdk | jq -r '.findings[].guest_files[].path'
-  vmdkit check --repair mended.vmdk broken.vmdk     exit code 0: mended, 3: something is lost
+  vmdkit check --repair mended.vmdk broken.vmdk     exit code 0: mended, 3: something is lost or doubtful
 
 SOURCE is never written to. What is found is damage (bytes are wrong or cannot be read), a warning
 (they can be read, and what protects them is damaged) or a note (nothing is wrong with them);
@@ -283,7 +283,11 @@ fn print_finding(out: &mut Out, reported: &Reported) -> Result<(), Failure> {
     }
     for owner in reported.files.iter().take(SHOWN) {
         let path = Name::from_bytes(owner.path.clone()).to_string();
-        out.line(format!("  guest file: {path} ({} bytes)", owner.bytes))?;
+        // Of an object as a whole no bytes are told.
+        match owner.bytes {
+            0 => out.line(format!("  guest file: {path}"))?,
+            bytes => out.line(format!("  guest file: {path} ({bytes} bytes)"))?,
+        }
     }
     if reported.files.len() > SHOWN {
         out.line(format!("  guest files:{}", more(reported.files.len())))?;

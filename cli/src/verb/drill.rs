@@ -193,7 +193,7 @@ impl Drill {
             memory: self.memory,
             scratch: scratch.path().to_path_buf(),
         };
-        let began = jiff::Timestamp::now().to_string();
+        let began = crate::clock::now().to_string();
         let went = self.watch(&plan);
         for mounted in mounts {
             mounted.unmount()?;

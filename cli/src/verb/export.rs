@@ -4,7 +4,7 @@ use crate::{
     args::{Global, SourceArgs},
     backup::{Taken, take},
     exit::{Exit, Failure, STDOUT},
-    generations::{Expired, Lock, clean, expire},
+    generations::{Expired, Lock, clean, expire, newest},
     hooks::HookArgs,
     image_format::{Format, FormatArgs, size},
     output::{Out, human, say, warn},
@@ -19,7 +19,7 @@ use convert::backup::{self, Changes, Manifest, Naming, Options, TarStream, Writt
 use serde::Serialize;
 use std::{
     io::{self, IsTerminal},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 mod ova;
@@ -36,7 +36,8 @@ Examples:
   vmdkit export web01.vmdk DIR --to qcow2          a single disk
   vmdkit export web01 /backups/web01-2 --since /backups/web01-1     what changed since
   vmdkit export web01 /backups/web01-$(date +%F) --keep 14 --on-error 'logger failed'
-  vmdkit export web01 /backups/2 --since /backups/1 --keep 14 --merge      increments for ever
+  vmdkit export web01 /backups/$(date +%F) --since newest --keep 14 --merge
+  vmdkit export /vms /backups --select any: --since newest --keep 14 --merge     every night
   vmdkit export web01/web01.vmx web01.ova --to ova
   vmdkit export -D lun.img . /backups --select any:      every machine, each in its directory
   vmdkit export web01 DIR --split 4G              for media of limited size
@@ -68,7 +69,8 @@ pub(crate) struct Export {
     #[command(flatten)]
     format: FormatArgs,
     /// Write only what changed since this earlier backup, which must lie beside DIR: disks are
-    /// children of its disks. It must be kept as long as this one
+    /// children of its disks. It must be kept as long as this one. 'newest' is the newest backup of
+    /// the same machine beside DIR; where there is none, a whole one is written
     #[arg(help_heading = "What is written", long, value_name = "BACKUP")]
     since: Option<PathBuf>,
     /// A list of changed blocks of a disk, as ESXi's QueryChangedDiskAreas gives it in JSON
@@ -261,7 +263,8 @@ impl Export {
         if let Some(shared) = &self.shared {
             shared.find(&mut taken);
         }
-        let (since, how) = match &self.since {
+        let earlier = self.earlier(&taken, global)?;
+        let (since, how) = match &earlier {
             Some(earlier) => {
                 let (since, how) = attach(&mut taken, earlier, &self.dest, &self.changed_blocks)?;
                 (Some(since), how)
@@ -285,7 +288,7 @@ impl Export {
             },
             manifest: true,
             origin: (
-                jiff::Timestamp::now().to_string(),
+                crate::clock::now().to_string(),
                 self.source.source.display().to_string(),
             ),
             identity: self.identity(),
@@ -309,7 +312,13 @@ impl Export {
                 warn("disks were left out: no older backup is removed");
                 Expired::default()
             }
-            Some((keep, lock)) => expire(&self.dest, keep as usize, self.merge, self.jobs, lock)?,
+            Some((keep, lock)) => expire(
+                &self.dest,
+                keep as usize,
+                self.merge,
+                (self.jobs, global),
+                lock,
+            )?,
             None => Expired::default(),
         };
         drop(lock);
@@ -328,7 +337,7 @@ impl Export {
             destination: self.dest.display().to_string(),
             manifest: &written.manifest,
             written: written.written,
-            read: self.since.is_some().then_some(written.read),
+            read: written.manifest.since.is_some().then_some(written.read),
             found_by: how.iter().map(|h| h.as_str()).collect(),
             expired: &expired.removed,
             merged: &expired.merged,
@@ -399,6 +408,28 @@ impl Export {
         Ok(())
     }
 
+    /// The backup to build on.
+    fn earlier(&self, taken: &Taken, global: &Global) -> Result<Option<PathBuf>, Failure> {
+        let Some(since) = self.since.as_ref().filter(|s| is_newest(s)) else {
+            return Ok(self.since.clone());
+        };
+        let vm = taken.parts.machine.as_ref().map(|m| &m.entry);
+        let found = newest(&self.dest, vm, self.identity().as_ref())?;
+        if found.is_none() && !self.changed_blocks.is_empty() {
+            return Err(Failure::usage_with(
+                "a list of changed blocks is of what changed since a backup, and there is none",
+                "write the first one without --changed-blocks",
+            ));
+        }
+        if found.is_none() && !global.quiet {
+            let since = since.display();
+            say(format_args!(
+                "--since {since}: no earlier backup of it, so all is written"
+            ));
+        }
+        Ok(found)
+    }
+
     /// Where the disk lies, and which one of several it is.
     fn identity(&self) -> Option<String> {
         let how = &self.source.how;
@@ -445,6 +476,11 @@ impl Export {
         }
         Ok(taken)
     }
+}
+
+/// Whether `--since` means the newest backup that there is, and not a directory of that name.
+fn is_newest(since: &Path) -> bool {
+    since.as_os_str() == "newest" && !since.exists()
 }
 
 /// The end of a disk's name.

@@ -180,6 +180,7 @@ impl Common {
             force: self.force || force,
             workers: self.jobs,
             sources,
+            sync_later: false,
         }
     }
 

@@ -10,6 +10,7 @@ use crate::{
     keeper::Keeper,
     names::{hex_if_needed, shown},
     output,
+    ready::Ready,
     source::{open_tree_with, spec_of},
 };
 use clap::{Args, ValueEnum};
@@ -19,7 +20,7 @@ use serde::Serialize;
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -85,6 +86,10 @@ pub(crate) struct Mount {
     /// Do not lock the process that serves the mount down (Landlock, seccomp, capabilities)
     #[arg(long)]
     no_sandbox: bool,
+    /// Write the number of the process that serves the mount to FILE, which goes with it. With
+    /// --foreground, systemd is told too when the mount is ready (Type=notify)
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
     /// Append what goes wrong while it is mounted to FILE
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -146,7 +151,7 @@ fn audit(file: File) -> Audit {
         let command = std::fs::read_to_string(format!("/proc/{}/comm", opening.pid));
         let path = opening.path.as_bytes();
         let line = serde_json::to_string(&OpeningJson {
-            time: jiff::Timestamp::now().to_string(),
+            time: crate::clock::now().to_string(),
             uid: opening.uid,
             gid: opening.gid,
             pid: opening.pid,
@@ -208,14 +213,21 @@ impl Mount {
             audit: append(&self.audit)?.map(audit),
             ..options
         };
+        let pid_file = self.pid_file.as_ref().map(std::path::absolute).transpose();
+        let pid_file = pid_file?;
+        if let Some(path) = &pid_file {
+            guard::check_tree(path, &tree)?;
+        }
+        let ready = Ready::prepare(pid_file.as_deref())?;
         let options = MountOptions {
-            sandbox: self.sandbox(global)?,
+            sandbox: self.sandbox(global, pid_file.as_deref())?,
             ..options
         };
         let mounted = proxy::mount(tree, &self.dir, &options)?;
         for warning in mounted.warnings() {
             output::warn(warning);
         }
+        ready.tell()?;
         let is_child = std::env::var_os(CHILD).is_some();
         if let Some(log) = &log {
             rustix::stdio::dup2_stderr(log).map_err(io::Error::from)?;
@@ -238,7 +250,11 @@ impl Mount {
 
 impl Mount {
     /// What the process may still read once it serves, and who unmounts then.
-    fn sandbox(&self, global: &Global) -> Result<Option<Sandbox>, Failure> {
+    fn sandbox(
+        &self,
+        global: &Global,
+        pid_file: Option<&Path>,
+    ) -> Result<Option<Sandbox>, Failure> {
         // Without a directory there will be no mount.
         let Some(dir) = self.dir.canonicalize().ok().filter(|_| !self.no_sandbox) else {
             return Ok(None);
@@ -248,7 +264,7 @@ impl Mount {
             // What a process is called.
             read.push("/proc".into());
         }
-        let keeper = match Keeper::start(&dir) {
+        let keeper = match Keeper::start(&dir, pid_file) {
             Ok(keeper) => keeper,
             Err(e) => {
                 output::warn(format!("the mount is not confined: {e}"));

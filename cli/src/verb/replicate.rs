@@ -165,8 +165,24 @@ impl Replicate {
             cid: cid.cid,
             format,
             force: self.force,
-            now: jiff::Timestamp::now().to_string(),
+            now: crate::clock::now().to_string(),
             progress,
+        }
+    }
+
+    /// A name that promises another format than is written.
+    fn check_name(&self, target: &Path) -> Result<(), Failure> {
+        let extension = target.extension().unwrap_or_default();
+        let extension = extension.to_string_lossy().to_ascii_lowercase();
+        let promises = ["qcow2", "vhd", "vhdx", "vdi", "ova", "ovf"].contains(&extension.as_str());
+        match promises && !self.raw_target && target.symlink_metadata().is_err() {
+            true => Err(Failure::usage_with(
+                format!(
+                    "TARGET is a raw disk or a VMDK, and .{extension} is the name of another format"
+                ),
+                "call it .raw or .vmdk; --raw-target means a raw disk whatever its name",
+            )),
+            false => Ok(()),
         }
     }
 
@@ -220,6 +236,7 @@ impl Replicate {
     }
 
     fn local(&self, target: &Path, global: &Global) -> Result<Exit, Failure> {
+        self.check_name(target)?;
         let source = self.open(global)?;
         let bar = Bar::new(global, source.disk().len());
         let how = self.how(target, &bar);
@@ -443,6 +460,7 @@ impl Replicate {
         stream
             .fill_buf()
             .map_err(|e| DiskError::io("reading", &e).file("standard input"))?;
+        self.check_name(target)?;
         let mut replica = Replica::open(target)?;
         let recovered = self.recover(&mut replica, target, &how)?;
         self.take(&mut replica, target, &[], &how)?;

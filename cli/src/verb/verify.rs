@@ -6,7 +6,7 @@ use crate::{
     args::{Global, SourceArgs},
     exit::{Exit, Failure, split_hint},
     output::{Out, human},
-    progress::Bar,
+    progress::{Bar, Growing},
     report::{self, Evidence, Place, Run, signature::Key},
     source, times,
 };
@@ -95,20 +95,6 @@ pub(crate) struct Verify {
     json: bool,
 }
 
-/// The bar is only told of what the steps say.
-struct Quiet<'a>(&'a Bar);
-
-impl Progress for Quiet<'_> {
-    fn advance(&self, bytes: u64) {
-        self.0.grow(bytes);
-        self.0.advance(bytes);
-    }
-
-    fn cancelled(&self) -> bool {
-        self.0.cancelled()
-    }
-}
-
 impl Verify {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
         let spec = source::spec_of(&self.source, global)?;
@@ -142,10 +128,10 @@ impl Verify {
         };
         report::check_places(&self.report)?;
         let key = self.sign.as_deref().map(Key::load).transpose()?;
-        let began = jiff::Timestamp::now();
+        let began = crate::clock::now();
         let bar = Bar::new(global, 0);
         let mut last = (String::new(), 0);
-        let progress = Quiet(&bar);
+        let progress = Growing(&bar);
         let verified = verify::backup::verify(
             &spec,
             &options,
@@ -174,7 +160,7 @@ impl Verify {
         if !self.report.is_empty() {
             let run = Run {
                 began,
-                ended: jiff::Timestamp::now(),
+                ended: crate::clock::now(),
             };
             let evidence = Evidence::new(&self.source.source, &document, &verified, &run);
             report::write_all(&evidence, &self.report, &parts(&spec), key.as_ref())?;

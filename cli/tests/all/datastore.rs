@@ -297,3 +297,46 @@ fn a_directory_as_a_datastore() {
     f.run(&["ls", "-D", "vms", "../secret.vmdk"]).code(1);
     f.run(&["ls", "-D", "vms", "/etc/passwd"]).code(1);
 }
+
+/// The structures around a disk in a datastore: what touches its directory is told, what is of
+/// others is counted.
+#[test]
+fn a_check_of_a_disk_looks_at_its_datastore() {
+    let f = Fixture::new();
+    let raw = f.raw();
+    let mut builder = Builder::six("store1").without_lvm();
+    let line = extent((raw.len() / 512) as u64, "VMFS", "web-flat.vmdk");
+    builder
+        .bytes("web/web.vmdk", &descriptor(1, None, "vmfs", line))
+        .bytes("web/web-flat.vmdk", &raw)
+        .bytes("mail/mail.vmx", b"x = \"1\"\n");
+    let device = builder.build().pop().unwrap();
+    device.write_to(&f.path("lun.img")).unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(device);
+    let options = vmfs_reader::OpenOptions::default();
+    let volume = vmfs_reader::Volume::open(&[disk], &options).unwrap();
+    let stores = vmfs_reader::Datastores::one(volume);
+    let lun = File::options().write(true).open(f.path("lun.img")).unwrap();
+    let generation = |path: &str, value: u8| {
+        let found = stores.resolve(0, path.as_bytes()).unwrap();
+        let at = found.stat.place + 0x1004;
+        lun.write_all_at(&[value], at).unwrap();
+    };
+    let check = || {
+        let args = ["check", "--json", "-D", "lun.img", "web/web.vmdk"];
+        let found = f.run(&args).json();
+        let all = found["findings"].as_array().unwrap().clone();
+        let code = |f: &serde_json::Value| f["code"].as_str().unwrap().to_owned();
+        let codes: Vec<String> = all.iter().map(code).collect();
+        (codes, found["remarks"].to_string())
+    };
+    assert_eq!(check(), (vec![], "[]".into()));
+    generation("web/web-flat.vmdk", 9);
+    let (codes, _) = check();
+    assert!(codes.iter().any(|c| c == "vmfs-entry-stray"), "{codes:?}");
+    generation("web/web-flat.vmdk", 1);
+    generation("mail/mail.vmx", 9);
+    let (codes, remarks) = check();
+    assert_eq!(codes, [""; 0]);
+    assert!(remarks.contains("1 findings are about other"), "{remarks}");
+}

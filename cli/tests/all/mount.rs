@@ -171,3 +171,64 @@ fn what_serves_is_locked_down_and_its_death_leaves_no_mount() {
     assert!(confined);
     assert_eq!(read.unwrap(), crate::common::contents_of_c());
 }
+
+/// Who waits is told which process serves, and when; the file goes with the process, however it
+/// ends.
+#[test]
+fn a_file_with_the_number_of_the_process_and_readiness() {
+    if no_fuse() {
+        return;
+    }
+    let f = Fixture::new();
+    let name = format!("pid-{}", std::process::id());
+    let at = f.path(&name);
+    fs::create_dir(&at).unwrap();
+    let gone = |path: &str| {
+        let begin = std::time::Instant::now();
+        while f.path(path).exists() {
+            assert!(begin.elapsed() < std::time::Duration::from_secs(20));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    let socket = std::os::unix::net::UnixDatagram::bind(f.path("notify")).unwrap();
+    for sandbox in [&[][..], &["--no-sandbox"]] {
+        let args = ["mount", "disk.vmdk", &name, "--pid-file", "pid"];
+        let args = [&args[..], sandbox].concat();
+        let out = f
+            .command(&args)
+            .env("NOTIFY_SOCKET", f.path("notify"))
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{out:?}");
+        let pid = serving(&at);
+        assert_eq!(
+            fs::read_to_string(f.path("pid")).unwrap(),
+            format!("{pid}\n")
+        );
+        let mut said = [0; 100];
+        let n = socket.recv(&mut said).unwrap();
+        let said = String::from_utf8_lossy(&said[..n]).into_owned();
+        assert_eq!(said, format!("READY=1\nMAINPID={pid}\n"));
+        // Nobody takes it from a process that runs.
+        let other = f.path("other");
+        fs::create_dir_all(&other).unwrap();
+        f.run(&["mount", "disk.vmdk", "other", "--pid-file", "pid"])
+            .code(1)
+            .says("which runs");
+        f.run(&["umount", &name]).code(0);
+        gone("pid");
+    }
+    f.run(&["mount", "disk.vmdk", &name, "--pid-file", "pid"])
+        .code(0);
+    let pid = rustix::process::Pid::from_raw(serving(&at) as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    gone("pid");
+    // What is no such file is left.
+    fs::write(f.path("pid"), "notes\n").unwrap();
+    f.run(&["mount", "disk.vmdk", &name, "--pid-file", "pid"])
+        .code(1)
+        .says("something else");
+    f.run(&["mount", "disk.vmdk", &name, "--pid-file", "disk-flat.vmdk"])
+        .code(1);
+    assert_eq!(fs::read_to_string(f.path("pid")).unwrap(), "notes\n");
+}

@@ -337,3 +337,15 @@ fn notes_that_do_not_fit() {
         .err;
     assert!(err.contains("a directory"), "{err}");
 }
+
+/// A name that promises another format than what is written is a mistake.
+#[test]
+fn a_target_is_called_what_it_is() {
+    let f = Fixture::new();
+    f.run(&["replicate", "disk.vmdk", "hot.qcow2"])
+        .code(2)
+        .says("--raw-target");
+    assert!(!f.path("hot.qcow2").exists());
+    f.run(&["replicate", "disk.vmdk", "hot.qcow2", "--raw-target"])
+        .code(0);
+}

@@ -108,6 +108,11 @@ fn documents() {
             &["export", "web", "web.ova", "--to", "ova"],
         ),
         ("export", 0, &["export", "web", "bk3", "--snapshot", "id:1"]),
+        (
+            "export-several",
+            0,
+            &["export", "--select", "any:", "web", "several"],
+        ),
         ("restore", 0, &["restore", "bk", "back", "--dry-run"]),
         ("restore", 0, &["restore", "bk", "back"]),
         ("history", 0, &["history", "web", "/a.txt"]),

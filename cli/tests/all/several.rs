@@ -63,6 +63,53 @@ fn every_machine_of_a_place() {
     assert!(!f.path("out/web 01 (3)").exists());
 }
 
+/// Every night: each machine builds on its own newest backup, and the first time on none.
+#[test]
+fn increments_of_several() {
+    let f = Fixture::new();
+    place(&f);
+    let args = ["export", "vms", "bk", "--select", "any:", "--json"];
+    let args = [&args[..], &["--keep", "2", "--merge", "--since", "newest"]].concat();
+    for night in 0..4u8 {
+        let mut raw = f.raw();
+        raw[5 << 20..(5 << 20) + 9000].fill(night + 1);
+        for at in ["vms/a/disk-flat.vmdk", "vms/b/disk-flat.vmdk"] {
+            fs::write(f.path(at), &raw).unwrap();
+        }
+        let run = f.run(&args).code(3);
+        // Whose warnings and errors they are is said.
+        assert!(run.err.contains("web 01 (3): "), "{}", run.err);
+        let first = run.err.contains("no earlier backup");
+        assert!(!first, "quiet in several: {}", run.err);
+        let json = run.json();
+        let results: Vec<_> = json["machines"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m["result"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(results, ["done", "done", "failed"]);
+        let error = json["machines"][2]["error"].as_str().unwrap();
+        assert!(error.contains("lost.vmdk"), "{error}");
+        let dir = json["machines"][0]["directory"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let manifest = fs::read_to_string(f.path(&dir).join("vmdkit-manifest.json")).unwrap();
+        assert_eq!(manifest.contains("\"since\""), night > 0, "{manifest}");
+        f.run(&["diff", "--blocks", &dir, "vms/a", "--disk", "scsi0:0"])
+            .code(0);
+        // Names have the second in them.
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+    }
+    let mut names = crate::common::names(&f.path("bk/web 01"));
+    names.retain(|n| !n.starts_with('.'));
+    assert_eq!(names.len(), 2, "{names:?}");
+    f.run(&["export", "vms", "bk", "--select", "any:", "--since", "x"])
+        .code(2)
+        .says("--since newest");
+}
+
 /// Whatever files a disk has that machines share, each backup has all of them; and where two of
 /// one name come together in a third machine, one of them gets another.
 #[test]

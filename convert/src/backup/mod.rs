@@ -193,6 +193,7 @@ fn write_into(
         progress,
         stream,
         entries: Mutex::default(),
+        unsynced: Mutex::default(),
     };
     let mut writer = Writer {
         shelf: &shelf,
@@ -228,6 +229,7 @@ fn write_into(
     if progress.cancelled() {
         return Err(cancelled());
     }
+    shelf.sync()?;
     Ok(Written {
         manifest,
         written,
@@ -325,7 +327,9 @@ impl Writer<'_> {
             let again = part.again.as_ref().filter(|a| a.fits(&before, later));
             let entry = match again {
                 // What must be compared is read.
-                Some(again) if part.expected.is_none() => again.put(self.shelf, part.slot)?,
+                Some(again) if part.expected.is_none() && part.base.is_none() => {
+                    again.put(self.shelf, part.slot)?
+                }
                 _ => self.disk(part, name.clone())?,
             };
             self.disks.push((part.slot, entry));
@@ -438,6 +442,7 @@ impl Writer<'_> {
             force: false,
             workers,
             sources: self.parts.sources.clone(),
+            sync_later: true,
         };
         let quiet = Quiet(self.progress);
         let path = dir.join(&name);
@@ -445,9 +450,11 @@ impl Writer<'_> {
         self.written = self.written.saturating_add(written.written);
         self.read = self.read.saturating_add(found.read);
         for file in &written.files {
-            let name = file.file_name().unwrap_or_default();
-            self.shelf.finished(&name.to_string_lossy(), None)?;
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            self.shelf.sync_later(&name);
+            self.shelf.finished(&name, None)?;
         }
+        self.shelf.sync_later(&units);
         self.shelf.finished(&units, None)?;
         Ok(DiskEntry {
             place: part.slot.map(|s| s.to_string()),
@@ -491,13 +498,13 @@ impl Writer<'_> {
         self.text(&machine.entry.config, &config.to_text())
     }
 
-    /// Writes a file of text; whoever writes it says that it is finished.
+    /// Writes a file of text; whoever writes it says that it is finished. It is synced at the end.
     fn put(&self, name: &str, text: &str) -> Result<()> {
         let path = self.shelf.dir.join(name);
         let fail = |e| write_error("writing", &path, &e);
         let mut file = File::create_new(&path).map_err(fail)?;
-        file.write_all(text.as_bytes()).map_err(fail)?;
-        file.sync_all().map_err(fail)
+        self.shelf.sync_later(name);
+        file.write_all(text.as_bytes()).map_err(fail)
     }
 
     fn text(&self, name: &str, text: &str) -> Result<()> {

@@ -71,6 +71,8 @@ pub(super) struct Shelf<'a> {
     pub(super) progress: &'a dyn Progress,
     pub(super) stream: Option<&'a TarStream>,
     pub(super) entries: Mutex<Vec<FileEntry>>,
+    /// Files whose writers left it to [`Self::sync`].
+    pub(super) unsynced: Mutex<Vec<String>>,
 }
 
 impl Shelf<'_> {
@@ -103,6 +105,26 @@ impl Shelf<'_> {
     pub(super) fn known(&self, entry: FileEntry) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.push(entry);
+    }
+
+    /// Whoever wrote this file did not sync it.
+    pub(super) fn sync_later(&self, name: &str) {
+        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        unsynced.push(name.to_owned());
+    }
+
+    /// Syncs what was left to the end. On most file systems the first file takes the others along:
+    /// each on its way would have waited for the disk by itself.
+    pub(super) fn sync(&self) -> Result<()> {
+        let unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        // What goes into a stream stays nowhere here.
+        for name in unsynced.iter().filter(|_| self.stream.is_none()) {
+            let path = self.dir.join(name);
+            File::open(&path)
+                .and_then(|file| file.sync_all())
+                .map_err(|e| write_error("syncing", &path, &e))?;
+        }
+        Ok(())
     }
 
     /// Puts a file into the stream, if there is one, and makes room for the next.

@@ -1,25 +1,20 @@
 //! What changed since an earlier backup: found by the maps of the chain, by a list of changed
 //! blocks, or by the hashes of units, and written as a child of the earlier backup's disk.
 
-use super::units::{EACH, Keep, Units};
+use super::units::{Keep, Units};
 use crate::{
-    digest::{Digest, DigestKind, Hash, LANES, UNIT, UnitFold, sha256_each, zero_hash},
+    digest::{Digest, DigestKind, Hash, UNIT, sha256_each},
+    in_order::in_order,
     pipeline::{self, CopyOptions, Sparse, cancelled},
     progress::Progress,
     target::Discard,
-    touched::{BLOCK, Touched, touched},
+    touched::{BLOCK, Touched, batches, touched},
 };
-use disk_io::{Disk, DiskError, Result, output::write_error, zero::is_zero};
+use disk_io::{Disk, DiskError, Result, zero::is_zero};
 use std::{
-    collections::HashMap,
-    fs::File,
     ops::Range,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// A disk of an earlier backup that a new one builds on.
@@ -106,22 +101,31 @@ fn by_hashes(
         .unwrap_or_else(PoisonError::into_inner)?;
     keep.finish()?;
     units.sort_unstable();
-    let mut ranges = Vec::new();
-    let (mut new, mut old) = (Vec::new(), Vec::new());
-    for unit in units {
-        if progress.cancelled() {
-            return Err(cancelled());
-        }
-        let range = unit_range(unit, len);
-        read(disk, &range, &mut new)?;
-        compare(
-            (&new, range.start),
-            Touched::whole(unit),
-            &mut old,
-            base,
-            &mut ranges,
-        )?;
-    }
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    in_order(
+        &units,
+        pipeline::workers(workers),
+        &|unit, (new, old): &mut (Vec<u8>, Vec<u8>)| {
+            if progress.cancelled() {
+                return Err(cancelled());
+            }
+            let range = unit_range(*unit, len);
+            read(disk, &range, new)?;
+            let mut ranges = Vec::new();
+            compare(
+                (new, range.start),
+                Touched::whole(*unit),
+                old,
+                base,
+                &mut ranges,
+            )?;
+            Ok(ranges)
+        },
+        &mut |found| {
+            ranges.extend(found);
+            Ok(())
+        },
+    )?;
     let digest = copied
         .digest
         .ok_or_else(|| DiskError::unsupported("computing a digest").found("none"))?;
@@ -143,46 +147,29 @@ fn by_ranges(
 ) -> Result<Found> {
     let len = disk.len();
     let touched = touched(candidates, len);
-    let batches: Vec<&[Touched]> = touched.chunks(LANES as usize).collect();
-    let looked = each(&batches, workers, &|batch| {
-        if progress.cancelled() {
-            return Err(cancelled());
-        }
-        look(disk, base, known, batch)
-    })?;
-    let fail = |e: std::io::Error| write_error("writing", path, &e);
-    let file = File::create_new(path).map_err(fail)?;
-    file.set_len(known.count().saturating_mul(EACH))
-        .map_err(fail)?;
-    let mut fold = UnitFold::new(len);
-    let (mut ranges, mut hashes) = (Vec::new(), HashMap::new());
-    for one in looked {
-        ranges.extend(one.ranges);
-        hashes.extend(one.hashes);
-    }
-    for unit in 0..known.count() {
-        let range = unit_range(unit, len);
-        let size = range.end.saturating_sub(range.start);
-        let hash = match hashes.get(&unit) {
-            Some(hash) => *hash,
-            None => known.get(unit)?,
-        };
-        if let Some(hash) = &hash {
-            file.write_all_at(hash, unit.saturating_mul(EACH))
-                .map_err(fail)?;
-        }
-        fold.put(unit, hash.unwrap_or_else(|| zero_hash(size)));
-        progress.advance(size);
-    }
-    file.sync_all().map_err(fail)?;
-    let read = touched.iter().map(|touched| {
-        let range = unit_range(touched.unit, len);
-        range.end.saturating_sub(range.start)
-    });
+    let (mut ranges, mut read, mut hashes) = (Vec::new(), 0, Vec::new());
+    in_order(
+        &batches(&touched, pipeline::workers(workers)),
+        pipeline::workers(workers),
+        &|batch, scratch| match progress.cancelled() {
+            true => Err(cancelled()),
+            false => look(disk, base, known, batch, scratch),
+        },
+        &mut |looked| {
+            progress.advance(looked.read);
+            read += looked.read;
+            ranges.extend(looked.ranges);
+            hashes.extend(looked.hashes);
+            Ok(())
+        },
+    )?;
+    hashes.sort_unstable_by_key(|(unit, _)| *unit);
+    let digest = known.patched(path, len, &hashes)?;
+    progress.advance(len.saturating_sub(read));
     Ok(Found {
         ranges,
-        digest: fold.finish()?,
-        read: read.sum(),
+        digest,
+        read,
     })
 }
 
@@ -191,78 +178,55 @@ struct Looked {
     ranges: Vec<Range<u64>>,
     /// The hashes of those that changed; `None` for zeros.
     hashes: Vec<(u64, Option<Hash>)>,
+    /// Bytes of the disk that were read.
+    read: u64,
+}
+
+/// Buffers of a worker. They are used again: memory that is new to a process costs as much as
+/// reading into it.
+#[derive(Default)]
+struct Scratch {
+    units: Vec<Vec<u8>>,
+    old: Vec<u8>,
 }
 
 /// Compares some units with the base's, and hashes those that changed side by side.
-fn look(disk: &Arc<dyn Disk>, base: &Base, known: &Units, batch: &[Touched]) -> Result<Looked> {
+fn look(
+    disk: &Arc<dyn Disk>,
+    base: &Base,
+    known: &Units,
+    batch: &[Touched],
+    scratch: &mut Scratch,
+) -> Result<Looked> {
     let mut looked = Looked {
         ranges: Vec::new(),
         hashes: Vec::new(),
+        read: 0,
     };
-    let mut changed: Vec<(u64, Vec<u8>)> = Vec::new();
-    let mut spare = Vec::new();
-    let mut old = Vec::new();
-    for touched in batch {
+    let Scratch { units, old } = scratch;
+    units.resize_with(batch.len().max(units.len()), Vec::new);
+    let mut changed: Vec<(u64, &[u8])> = Vec::new();
+    for (touched, new) in batch.iter().zip(units) {
         let unit = touched.unit;
-        let mut new = std::mem::take(&mut spare);
         let range = unit_range(unit, disk.len());
-        read(disk, &range, &mut new)?;
-        let differs = compare(
-            (&new, range.start),
-            *touched,
-            &mut old,
-            base,
-            &mut looked.ranges,
-        )?;
-        if is_zero(&new) {
+        read(disk, &range, new)?;
+        looked.read += new.len() as u64;
+        let differs = compare((new, range.start), *touched, old, base, &mut looked.ranges)?;
+        if is_zero(new) {
             looked.hashes.push((unit, None));
         } else if differs {
             changed.push((unit, new));
-            continue;
         } else {
             // What did not change keeps its hash.
             looked.hashes.push((unit, known.get(unit)?));
         }
-        spare = new;
     }
-    let parts: Vec<&[u8]> = changed.iter().map(|(_, bytes)| bytes.as_slice()).collect();
+    let parts: Vec<&[u8]> = changed.iter().map(|(_, bytes)| *bytes).collect();
     let hashes = sha256_each(&parts).into_iter().map(Some);
-    let units = changed.iter().map(|(unit, _)| *unit);
-    looked.hashes.extend(units.zip(hashes));
+    looked
+        .hashes
+        .extend(changed.iter().map(|(unit, _)| *unit).zip(hashes));
     Ok(looked)
-}
-
-/// What `work` makes of every batch, several at once, in order.
-fn each(
-    batches: &[&[Touched]],
-    wanted: usize,
-    work: &(dyn Fn(&[Touched]) -> Result<Looked> + Sync),
-) -> Result<Vec<Looked>> {
-    let next = AtomicUsize::new(0);
-    let done: Mutex<Vec<(usize, Result<Looked>)>> = Mutex::default();
-    let run = || {
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(batch) = batches.get(index) else {
-                return;
-            };
-            let looked = work(batch);
-            if looked.is_err() {
-                next.store(batches.len(), Ordering::Relaxed);
-            }
-            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-            done.push((index, looked));
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..pipeline::workers(wanted).min(batches.len().max(1)) {
-            scope.spawn(run);
-        }
-        run();
-    });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, looked)| looked).collect()
 }
 
 fn unit_range(unit: u64, len: u64) -> Range<u64> {

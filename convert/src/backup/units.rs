@@ -8,7 +8,9 @@ use crate::{
     digest::{Digest, Hash, UNIT, UnitFold, zero_hash},
     progress::Progress,
 };
-use disk_io::{Disk, DiskError, HostDir, Result, host_dir::Allowed, output::write_error};
+use disk_io::{
+    Disk, DiskError, HostDir, Result, host_dir::Allowed, output::write_error, zero::is_zero,
+};
 use std::{
     fs::File,
     os::unix::fs::FileExt,
@@ -17,7 +19,9 @@ use std::{
 };
 
 /// Bytes for every unit.
-pub(super) const EACH: u64 = 32;
+const EACH: u64 = 32;
+/// What is read and written of it at a time: what file systems can leave out.
+const BLOCK: usize = 4096;
 
 /// The end of such a file's name, behind the disk's.
 pub const EXTENSION: &str = ".units";
@@ -75,6 +79,16 @@ impl Progress for Keep<'_> {
     }
 }
 
+/// The hash of a unit of a disk of `len` bytes, for its digest, out of what is kept of it.
+fn as_hashed(kept: &[u8], unit: u64, len: u64) -> Hash {
+    match <Hash>::try_from(kept).unwrap_or_default() {
+        hash if hash == [0; EACH as usize] => {
+            zero_hash(UNIT.min(len.saturating_sub(unit.saturating_mul(UNIT))))
+        }
+        hash => hash,
+    }
+}
+
 /// The hashes of a disk's units, as they were kept.
 #[derive(Clone, Debug)]
 pub struct Units {
@@ -112,11 +126,44 @@ impl Units {
             let bytes = some.get_mut(..(n * EACH) as usize).unwrap_or_default();
             self.file.read_exact_at(bytes, unit.saturating_mul(EACH))?;
             for hash in bytes.chunks_exact(EACH as usize) {
-                let hash = <Hash>::try_from(hash).unwrap_or_default();
-                let size = UNIT.min(len.saturating_sub(unit.saturating_mul(UNIT)));
-                let is_zero = hash == [0; EACH as usize];
-                fold.put(unit, if is_zero { zero_hash(size) } else { hash });
+                fold.put(unit, as_hashed(hash, unit, len));
                 unit += 1;
+            }
+        }
+        fold.finish()
+    }
+
+    /// Writes the same with others for some units, ascending, into a new file, which whoever calls
+    /// syncs; the digest of the disk that these are the hashes of.
+    ///
+    /// # Errors
+    /// Those of reading and writing.
+    pub(super) fn patched(
+        &self,
+        path: &Path,
+        len: u64,
+        changed: &[(u64, Option<Hash>)],
+    ) -> Result<Digest> {
+        let fail = |e: std::io::Error| write_error("writing", path, &e);
+        let file = File::create_new(path).map_err(fail)?;
+        file.set_len(self.file.len()).map_err(fail)?;
+        let mut changed = changed.iter().peekable();
+        let mut fold = UnitFold::new(len);
+        let mut some = [0; BLOCK];
+        for first in (0..self.count).step_by(BLOCK / EACH as usize) {
+            let at = first.saturating_mul(EACH);
+            let n = usize::try_from(self.file.len() - at).unwrap_or(BLOCK);
+            let some = some.get_mut(..n.min(BLOCK)).unwrap_or_default();
+            self.file.read_exact_at(some, at)?;
+            for (unit, hash) in (first..).zip(some.chunks_exact_mut(EACH as usize)) {
+                if let Some((_, new)) = changed.next_if(|(changed, _)| *changed == unit) {
+                    hash.copy_from_slice(&new.unwrap_or_default());
+                }
+                fold.put(unit, as_hashed(hash, unit, len));
+            }
+            // A block of zeros stays a hole.
+            if !is_zero(some) {
+                file.write_all_at(some, at).map_err(fail)?;
             }
         }
         fold.finish()

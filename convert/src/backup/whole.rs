@@ -5,8 +5,8 @@
 //! has the name.
 
 use super::{
-    DigestKind, FileEntry, ImageOptions, Manifest, Quiet, again::link, compare, manifest,
-    new_dir::NewDir, shelf::Shelf,
+    DigestKind, FileEntry, ImageOptions, Manifest, again::link, compare, manifest, new_dir::NewDir,
+    shelf::Shelf,
 };
 use crate::{
     pipeline::cancelled,
@@ -75,6 +75,7 @@ impl Whole {
             progress,
             stream: None,
             entries: Mutex::default(),
+            unsynced: Mutex::default(),
         };
         for child in children {
             write_disk(&shelf, old, child, workers, progress)?;
@@ -157,12 +158,7 @@ fn write_disk(
         ..ImageOptions::default()
     };
     let path: PathBuf = shelf.dir.join(&child.file);
-    let report = to_image(
-        &child.disk,
-        Destination::File(&path),
-        &image,
-        &Quiet(progress),
-    )?;
+    let report = to_image(&child.disk, Destination::File(&path), &image, progress)?;
     let digest = report.digest;
     let digest = digest.ok_or_else(|| DiskError::unsupported("computing a digest"))?;
     compare(&digest, &entry.digest, &child.file)?;

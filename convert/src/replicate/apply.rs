@@ -10,7 +10,9 @@ use super::{
     state::{Form, Part, Places, State},
     unit::{self, ZERO},
 };
-use crate::{delta::set_cid, place::Partial, progress::Progress};
+use crate::{
+    delta::set_cid, digest::Hash, in_order::in_order, pipeline, place::Partial, progress::Progress,
+};
 use disk_io::{DiskError, Result, output::write_error};
 use rustix::fs::{FallocateFlags, fallocate, ioctl_ficlone};
 use std::{
@@ -26,15 +28,16 @@ pub(super) fn apply(
     state: &State,
     journal: &Journal,
     cid: u32,
-    progress: &dyn Progress,
+    work: (usize, &dyn Progress),
 ) -> Result<()> {
     match cloned(places, state)? {
         Some((part, clone)) => {
-            patch(state, journal, &[(part, clone.file())], progress)?;
+            patch(state, journal, &[(part, clone.file())], work)?;
             clone.finish()?;
             if state.form == Form::Vmdk {
                 set_cid(places.target(), cid)?;
             }
+            sync(&places.units(), &units(places, journal)?)
         }
         None => {
             let away = places.applying();
@@ -51,19 +54,31 @@ pub(super) fn apply(
                 files.push((part, open(&path)?));
             }
             let parts: Vec<(&Part, &File)> = files.iter().map(|(p, f)| (*p, f)).collect();
-            patch(state, journal, &parts, progress)?;
+            patch(state, journal, &parts, work)?;
+            // Syncs that follow each other cost little more than one.
+            let units = units(places, journal)?;
             for (part, file) in &parts {
-                file.sync_all()
-                    .map_err(|e| write_error("syncing", Path::new(&part.file), &e))?;
+                sync(Path::new(&part.file), file)?;
             }
+            sync(&places.units(), &units)?;
             if state.form == Form::Vmdk {
                 set_cid(&away, cid)?;
             }
-            rename(&away, places.target())?;
-            places.sync_dir()?;
+            // The directory is synced with the new state in it, before the journal goes.
+            rename(&away, places.target())
         }
     }
-    units(places, journal)
+}
+
+/// Gives a target its name again that was complete, and lost it.
+pub(super) fn give_name(places: &Places) -> Result<()> {
+    rename(&places.applying(), places.target())?;
+    places.sync_dir()
+}
+
+fn sync(path: &Path, file: &File) -> Result<()> {
+    file.sync_all()
+        .map_err(|e| write_error("syncing", path, &e))
 }
 
 /// A clone of the target's only file, where the file system can make one and the target has its
@@ -93,32 +108,41 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(|e| write_error("renaming", from, &e))
 }
 
-/// Writes every unit of the journal into the files that hold it.
+/// Writes every unit of the journal into the files that hold it, several at once: in whatever
+/// order they are written, doing all of it again from any point ends well.
 fn patch(
     state: &State,
     journal: &Journal,
     parts: &[(&Part, &File)],
-    progress: &dyn Progress,
+    (workers, progress): (usize, &dyn Progress),
 ) -> Result<()> {
-    for (index, hash) in journal.hashes() {
-        let range = unit::range(index, state.size);
-        if hash == ZERO {
-            each_part(parts, (range.start, range.end), &|file, at, from, to| {
-                zero(file, at, to - from)
-            })?;
-        } else if let Some(unit) = journal.read(index, state.size)? {
-            for (at, bytes) in unit.blocks(state.size)? {
-                let start = range.start + at as u64;
-                let end = start + bytes.len() as u64;
-                each_part(parts, (start, end), &|file, at, from, to| {
-                    let part = (from - start) as usize..(to - start) as usize;
-                    file.write_all_at(bytes.get(part).unwrap_or_default(), at)
+    let units: Vec<(u64, Hash)> = journal.hashes().collect();
+    in_order(
+        &units,
+        pipeline::workers(workers),
+        &|(index, hash), _: &mut ()| {
+            let range = unit::range(*index, state.size);
+            if *hash == ZERO {
+                each_part(parts, (range.start, range.end), &|file, at, from, to| {
+                    zero(file, at, to - from)
                 })?;
+            } else if let Some(unit) = journal.read(*index, state.size)? {
+                for (at, bytes) in unit.blocks(state.size)? {
+                    let start = range.start + at as u64;
+                    let end = start + bytes.len() as u64;
+                    each_part(parts, (start, end), &|file, at, from, to| {
+                        let part = (from - start) as usize..(to - start) as usize;
+                        file.write_all_at(bytes.get(part).unwrap_or_default(), at)
+                    })?;
+                }
             }
-        }
-        progress.advance(range.end - range.start);
-    }
-    Ok(())
+            Ok(range.end - range.start)
+        },
+        &mut |bytes| {
+            progress.advance(bytes);
+            Ok(())
+        },
+    )
 }
 
 /// Where in a file, and from which byte of the disk to which.
@@ -153,14 +177,13 @@ fn zero(file: &File, at: u64, len: u64) -> std::io::Result<()> {
     }
 }
 
-/// The hashes of what the target has now.
-fn units(places: &Places, journal: &Journal) -> Result<()> {
+/// Writes the hashes of what the target has now; the file, which is not synced.
+fn units(places: &Places, journal: &Journal) -> Result<File> {
     let path: PathBuf = places.units();
     let file = open(&path)?;
     for (index, hash) in journal.hashes() {
         file.write_all_at(&hash, index.saturating_mul(32))
             .map_err(|e| write_error("writing", &path, &e))?;
     }
-    file.sync_all()
-        .map_err(|e| write_error("syncing", &path, &e))
+    Ok(file)
 }

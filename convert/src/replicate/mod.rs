@@ -188,7 +188,15 @@ impl Replica {
                 journal.remove()?;
                 return Ok(false);
             }
+            (Some(_), _) if done && self.places.applying().exists() => {
+                apply::give_name(&self.places)?;
+                journal.remove()?;
+            }
             (Some(state), Some(base)) if &state.digest == base => {
+                // Its end came to the disk and something before it did not: nothing was done yet.
+                if self.places.target().exists() && !self.proves(&journal, &end)? {
+                    return self.named();
+                }
                 self.not_another(state, &end, how)?;
                 self.write(journal, &head, &end, how)?;
             }
@@ -490,7 +498,8 @@ impl Replica {
         };
         // Nothing to write leaves the target, and its content id, alone.
         if journal.hashes().next().is_some() || self.places.applying().exists() {
-            apply::apply(&self.places, &state, &journal, how.cid, how.progress)?;
+            let work = (how.workers, how.progress);
+            apply::apply(&self.places, &state, &journal, how.cid, work)?;
         }
         state.digest.clone_from(&end.digest);
         self.note(state, head)?;
@@ -626,6 +635,12 @@ impl Replica {
             None => self.create(journal, &head, &end, how)?,
         }
         Ok(report)
+    }
+
+    /// Whether the target with the journal applied is what the journal says.
+    fn proves(&self, journal: &Journal, end: &End) -> Result<bool> {
+        let size = self.state.as_ref().map_or(0, |s| s.size);
+        Ok(self.would_be(journal, size)? == end.digest)
     }
 
     /// Digest of the target with the journal applied.

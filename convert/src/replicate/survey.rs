@@ -1,12 +1,13 @@
 //! What of a disk a target does not have yet.
 
-use super::unit::{self, Unit, ZERO};
+use super::unit::{self, Packer, Unit, ZERO};
 use crate::{
-    digest::{Digest, DigestKind, Hash, LANES, UNIT, UnitFold, sha256_each, zero_hash},
+    digest::{Digest, DigestKind, Hash, UNIT, UnitFold, sha256_each, zero_hash},
+    in_order::in_order,
     pipeline::{self, CopyOptions, Sparse, cancelled},
     progress::Progress,
     target::Discard,
-    touched::{BLOCK, Touched, touched},
+    touched::{BLOCK, Touched, batches, touched},
 };
 use disk_io::{Disk, DiskError, Result, zero::is_zero};
 use std::{
@@ -85,25 +86,31 @@ impl Survey<'_> {
             Ok(())
         };
         let workers = pipeline::workers(self.workers);
-        for round in units.chunks(workers.saturating_mul(LANES as usize)) {
-            if self.progress.cancelled() {
-                return Err(cancelled());
-            }
-            for (index, hash, changed) in self.round(round)? {
-                put(&mut fold, index, Some(hash))?;
-                if whole.is_none() {
-                    self.progress.advance(unit::size(index, len) as u64);
+        in_order(
+            &batches(&units, workers),
+            workers,
+            &|batch, scratch| match self.progress.cancelled() {
+                true => Err(cancelled()),
+                false => self.look(batch, scratch),
+            },
+            &mut |looked: Vec<Looked>| {
+                for (index, hash, changed) in looked {
+                    put(&mut fold, index, Some(hash))?;
+                    if whole.is_none() {
+                        self.progress.advance(unit::size(index, len) as u64);
+                    }
+                    if let Some(unit) = changed {
+                        found.units += 1;
+                        found.changed += match unit.hash {
+                            ZERO => unit::size(index, len) as u64,
+                            _ => unit.bytes(len),
+                        };
+                        emit(unit)?;
+                    }
                 }
-                if let Some(unit) = changed {
-                    found.units += 1;
-                    found.changed += match unit.hash {
-                        ZERO => unit::size(index, len) as u64,
-                        _ => unit.bytes(len),
-                    };
-                    emit(unit)?;
-                }
-            }
-        }
+                Ok(())
+            },
+        )?;
         put(&mut fold, len.div_ceil(UNIT), None)?;
         found.digest = fold.finish()?;
         match whole {
@@ -140,73 +147,70 @@ impl Survey<'_> {
         Ok((units.into_iter().collect(), digest))
     }
 
-    /// Works on some units, on every core.
-    fn round(&self, units: &[Touched]) -> Result<Vec<(u64, Hash, Option<Unit>)>> {
-        let each = units.len().div_ceil(pipeline::workers(self.workers)).max(1);
-        let parts: Vec<&[Touched]> = units.chunks(each).collect();
-        let done = std::thread::scope(|scope| {
-            let threads: Vec<_> = parts
-                .iter()
-                .map(|part| scope.spawn(|| self.look(part)))
-                .collect();
-            threads
-                .into_iter()
-                .map(|t| {
-                    t.join()
-                        .map_err(|_| pipeline::panicked("looking for what changed"))?
-                })
-                .collect::<Result<Vec<_>>>()
-        })?;
-        Ok(done.into_iter().flatten().collect())
-    }
-
-    fn look(&self, units: &[Touched]) -> Result<Vec<(u64, Hash, Option<Unit>)>> {
+    fn look(&self, units: &[Touched], scratch: &mut Scratch) -> Result<Vec<Looked>> {
         let len = self.disk.len();
-        let read = |disk: &Arc<dyn Disk>, index: u64| {
-            let mut bytes = vec![0; unit::size(index, len)];
-            disk.read_exact_at(&mut bytes, unit::range(index, len).start)
-                .map(|()| bytes)
-        };
-        let all: Vec<Vec<u8>> = units
-            .iter()
-            .map(|touched| read(self.disk, touched.unit))
-            .collect::<Result<_>>()?;
-        let zero: Vec<bool> = all.iter().map(|bytes| is_zero(bytes)).collect();
-        let parts: Vec<&[u8]> = all
-            .iter()
-            .zip(&zero)
-            .map(|(bytes, zero)| if *zero { &[][..] } else { bytes.as_slice() })
-            .collect();
+        let Scratch { new, old, packer } = scratch;
+        new.resize_with(units.len().max(new.len()), Vec::new);
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(units.len());
+        for (touched, bytes) in units.iter().zip(new) {
+            bytes.resize(unit::size(touched.unit, len), 0);
+            self.disk
+                .read_exact_at(bytes, unit::range(touched.unit, len).start)?;
+            // Zeros have no hash of their own.
+            parts.push(if is_zero(bytes) { &[] } else { bytes });
+        }
         let hashes = sha256_each(&parts);
         let mut out = Vec::with_capacity(units.len());
-        for (((touched, bytes), zero), hash) in units.iter().zip(&all).zip(&zero).zip(hashes) {
+        for ((touched, bytes), hash) in units.iter().zip(parts).zip(hashes) {
             let index = touched.unit;
-            let hash = if *zero { ZERO } else { hash };
-            let same = (self.known)(index)? == hash;
-            let unit = match (same, self.old) {
+            let hash = if bytes.is_empty() { ZERO } else { hash };
+            let changed = match (hash == (self.known)(index)?, hash == ZERO) {
                 (true, _) => None,
-                (false, Some(old)) => {
-                    let old = before(old, *touched, bytes, unit::range(index, len).start)?;
-                    Some(Unit::new(index, hash, bytes, Some(&old))?)
+                (false, true) => Some(Unit::zero(index)),
+                (false, false) => {
+                    let blocks = match self.old {
+                        Some(disk) => differing(disk, *touched, bytes, len, old)?,
+                        None => unit::blocks(bytes.len()),
+                    };
+                    Some(packer.pack(index, hash, bytes, blocks)?)
                 }
-                (false, None) => Some(Unit::new(index, hash, bytes, None)?),
             };
-            out.push((index, hash, unit));
+            out.push((index, hash, changed));
         }
         Ok(out)
     }
 }
 
-/// What the target has of a unit. Blocks that cannot differ are taken from the new contents.
-fn before(old: &Arc<dyn Disk>, touched: Touched, new: &[u8], start: u64) -> Result<Vec<u8>> {
-    let mut bytes = new.to_vec();
-    let blocks = bytes.chunks_mut(BLOCK).zip((start..).step_by(BLOCK));
-    for (n, (block, at)) in blocks.enumerate() {
+/// A unit, its hash, and what of it differs if anything does.
+type Looked = (u64, Hash, Option<Unit>);
+
+/// What a worker uses again: memory that is new to a process costs as much as reading into it.
+#[derive(Default)]
+struct Scratch {
+    new: Vec<Vec<u8>>,
+    old: Vec<u8>,
+    packer: Packer,
+}
+
+/// The blocks of a unit that the target's disk has otherwise, of those that can differ; no
+/// others are read.
+fn differing(
+    disk: &Arc<dyn Disk>,
+    touched: Touched,
+    new: &[u8],
+    len: u64,
+    old: &mut Vec<u8>,
+) -> Result<u32> {
+    let start = unit::range(touched.unit, len).start;
+    let mut blocks = 0;
+    for (n, (new, at)) in new.chunks(BLOCK).zip((start..).step_by(BLOCK)).enumerate() {
         if touched.has(n) {
-            old.read_exact_at(block, at)?;
+            old.resize(new.len(), 0);
+            disk.read_exact_at(old, at)?;
+            blocks |= u32::from(new != old.as_slice()) << n;
         }
     }
-    Ok(bytes)
+    Ok(blocks)
 }
 
 /// The hash that the digest is made of.

@@ -36,28 +36,58 @@ pub(super) struct Unit {
     packed: Vec<u8>,
 }
 
-impl Unit {
-    /// Of `bytes` those blocks that `old` has otherwise; all of them without `old`.
-    pub(super) fn new(index: u64, hash: Hash, bytes: &[u8], old: Option<&[u8]>) -> Result<Self> {
-        let mut blocks = 0u32;
-        let mut chosen = Vec::new();
-        if hash != ZERO {
-            for (n, block) in bytes.chunks(BLOCK).enumerate() {
-                let before = old.and_then(|old| old.chunks(BLOCK).nth(n));
-                if before != Some(block) {
-                    blocks |= 1 << n;
-                    chosen.extend_from_slice(block);
-                }
+/// All blocks of a unit of `size` bytes, one bit each.
+pub(super) fn blocks(size: usize) -> u32 {
+    let count = u32::try_from(size.div_ceil(BLOCK)).unwrap_or(u32::MAX);
+    1u32.checked_shl(count).map_or(u32::MAX, |bit| bit - 1)
+}
+
+/// Makes units. What the compressor holds is made once.
+#[derive(Default)]
+pub(super) struct Packer {
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+    chosen: Vec<u8>,
+}
+
+impl Packer {
+    /// Of `bytes` the `blocks`.
+    pub(super) fn pack(
+        &mut self,
+        index: u64,
+        hash: Hash,
+        bytes: &[u8],
+        blocks: u32,
+    ) -> Result<Unit> {
+        let fail = |e| DiskError::io("compressing what changed", &e);
+        self.chosen.clear();
+        for (n, block) in bytes.chunks(BLOCK).enumerate() {
+            if blocks >> n & 1 != 0 {
+                self.chosen.extend_from_slice(block);
             }
         }
-        let packed = zstd::bulk::compress(&chosen, LEVEL)
-            .map_err(|e| DiskError::io("compressing what changed", &e))?;
-        Ok(Self {
+        let zstd = match self.zstd.take() {
+            Some(zstd) => zstd,
+            None => zstd::bulk::Compressor::new(LEVEL).map_err(fail)?,
+        };
+        let zstd = self.zstd.insert(zstd);
+        Ok(Unit {
             index,
             hash,
             blocks,
-            packed,
+            packed: zstd.compress(&self.chosen).map_err(fail)?,
         })
+    }
+}
+
+impl Unit {
+    /// One that is all zeros.
+    pub(super) fn zero(index: u64) -> Self {
+        Self {
+            index,
+            hash: ZERO,
+            blocks: 0,
+            packed: Vec::new(),
+        }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -152,14 +182,17 @@ mod tests {
             for change in changes {
                 new[change.index(size)] ^= 0x55;
             }
-            let unit = Unit::new(index, [1; 32], &new, Some(&old)).unwrap();
+            let differs = |n: &usize| old.chunks(BLOCK).nth(*n) != new.chunks(BLOCK).nth(*n);
+            let some = (0..size.div_ceil(BLOCK)).filter(differs).map(|n| 1 << n).sum();
+            let mut packer = Packer::default();
+            let unit = packer.pack(index, [1; 32], &new, some).unwrap();
             let unit = Unit::decode(&unit.encode(), len).unwrap();
             let mut patched = old.clone();
             for (at, block) in unit.blocks(len).unwrap() {
                 patched[at..at + block.len()].copy_from_slice(&block);
             }
             prop_assert_eq!(&patched, &new);
-            let whole = Unit::new(index, [1; 32], &new, None).unwrap();
+            let whole = packer.pack(index, [1; 32], &new, blocks(size)).unwrap();
             prop_assert_eq!(whole.whole(len).unwrap(), Some(new));
             prop_assert_eq!(whole.bytes(len), size as u64);
         }

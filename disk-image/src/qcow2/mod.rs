@@ -62,7 +62,13 @@ pub(crate) fn open(source: &Opened, chain: &mut Chain<'_>) -> Result<Option<Belo
         }
         Some(Some(name)) => {
             let path = local_name(name, "data file")?;
-            Some(source.dir.open(&path, Purpose::Backing)?)
+            let data = source.dir.open(&path, Purpose::Data).map_err(|e| {
+                e.context(format_args!(
+                    "{} keeps its data in another file",
+                    source.path.display()
+                ))
+            })?;
+            Some(data)
         }
     };
     let map = Qcow2Map::new(source, &header, data, l1, len)?;

@@ -173,6 +173,15 @@ impl Walk<'_> {
                 .found(format!("{:#06x}", set.name_hash));
             self.tell(Finding::warning("exfat-name-hash-wrong", e).about(record));
         }
+        if set.len == 0 && set.first_cluster != 0 {
+            // Whether the cluster is the file's still cannot be told: no byte of it is read.
+            let e = DiskError::corrupt("reading a directory entry")
+                .file(name)
+                .offset(set.position)
+                .expected("no cluster, since the file is empty")
+                .found(format!("cluster {}", set.first_cluster));
+            self.tell(Finding::note("exfat-chain-odd", e).about(record));
+        }
         let chain = self.fs.chain(set.first_cluster, set.len, set.contiguous);
         self.clusters(&chain, record, name);
     }

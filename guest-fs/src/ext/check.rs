@@ -1,6 +1,7 @@
 //! Structures of an ext volume held against each other: checksums, blocks that two files have,
 //! blocks and inodes that bitmaps call free, names that lead nowhere.
 
+mod attributes;
 mod names;
 mod sums;
 
@@ -8,26 +9,26 @@ use super::{
     Ext,
     inode::Inode,
     layout::{BlockNumber, CompatFeatures, InodeFlags, InodeNumber, RoCompatFeatures},
-    mapping,
+    mapping::{self, Seen},
     superblock::{Group, SUPERBLOCK_OFFSET, Superblock},
 };
 use crate::{
     NodeKind,
+    runs_held::{MOST, Runs, Sorted},
     told::{EACH, Told},
 };
+use attributes::Attributes;
 use disk_io::{
     Disk, DiskError, ErrorKind, Finding, Result,
     finding::{Visit, join},
 };
 use names::Names;
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     ops::Range,
 };
 use sums::{Sums, Wrong};
 
-/// Runs of blocks that are held at once.
-const MAX_CLAIMS: usize = 1 << 25;
 /// Groups that are looked at: of a volume of 512 TiB.
 const MAX_GROUPS: u64 = 1 << 22;
 /// The inode that stands for the volume's own structures.
@@ -35,18 +36,12 @@ const VOLUME: u32 = 0;
 /// The inode of blocks kept for more group descriptors: its map is like no file's.
 const RESIZE: u32 = 7;
 
-/// Blocks that an inode has.
-struct Claim {
-    inode: u32,
-    blocks: Range<u64>,
-}
-
 struct Check<'a> {
     fs: &'a Ext,
     sums: Option<Sums>,
-    claims: Vec<Claim>,
+    runs: Runs,
     /// Blocks of attributes, which inodes share.
-    attributes: HashSet<u64>,
+    attributes: HashMap<u64, Attributes>,
     names: Names,
     /// Nodes of trees that may still be visited, and bytes of directories that may be read: a
     /// sound volume has each block once.
@@ -62,8 +57,8 @@ impl Ext {
         let mut check = Check {
             fs: self,
             sums: Sums::of(&self.sb),
-            claims: Vec::new(),
-            attributes: HashSet::new(),
+            runs: Runs::default(),
+            attributes: HashMap::new(),
             names: Names::default(),
             nodes_left: mapping::most_nodes(&self.sb),
             directories_left: self.sb.size().min(self.volume.len()),
@@ -84,6 +79,7 @@ impl Ext {
                 check.inodes(number, group)?;
             }
         }
+        check.finish_attributes();
         check.finish_names();
         check.blocks(&groups)?;
         check.told.finish(check.visit);
@@ -141,17 +137,27 @@ impl Check<'_> {
             }
             Ok(_) => {}
         }
-        let elsewhere = self.sb().compat & CompatFeatures::SPARSE_SUPER2 != 0;
-        if self.sb().groups() < 2 || elsewhere {
-            return Ok(());
+        if self.sb().compat & CompatFeatures::SPARSE_SUPER2 == 0 {
+            for group in 1..self.sb().groups().min(MAX_GROUPS) {
+                if self.sb().has_superblock(group) {
+                    self.superblock_copy(group)?;
+                }
+            }
         }
-        let place = self.sb().offset(BlockNumber(self.sb().first_block(1)))?;
+        Ok(())
+    }
+
+    /// A copy of the superblock; what the system counts there is as old as the volume.
+    fn superblock_copy(&mut self, group: u64) -> Result<()> {
+        let place = self
+            .sb()
+            .offset(BlockNumber(self.sb().first_block(group)))?;
+        let differs = |e| Finding::warning("ext-superblock-copy-differs", e);
         let copy = match Superblock::read(self.disk(), place) {
             Ok(copy) => copy,
             Err(e) => {
-                let e = e.context("reading the copy of the superblock in block group 1");
-                return self
-                    .tell_or_fail(e, |e| Finding::warning("ext-superblock-copy-differs", e));
+                let what = format!("reading the copy of the superblock in block group {group}");
+                return self.tell_or_fail(e.context(what), differs);
             }
         };
         let shape = |sb: &Superblock| {
@@ -169,11 +175,11 @@ impl Check<'_> {
             )
         };
         if shape(&copy) != shape(self.sb()) {
-            let e = DiskError::corrupt("comparing the superblock with its copy")
+            let e = DiskError::corrupt("comparing the superblock with its copies")
                 .offset(place)
                 .expected("the same sizes and UUID")
-                .found("others");
-            self.tell(Finding::warning("ext-superblock-copy-differs", e));
+                .found(format!("others in block group {group}"));
+            self.tell(differs(e));
         }
         Ok(())
     }
@@ -191,7 +197,14 @@ impl Check<'_> {
                     break;
                 }
             };
-            if let Some(bad) = self.sums.and_then(|s| s.group(number, &group)) {
+            let bad = match self.sums {
+                Some(sums) => sums.group(number, &group),
+                None if self.sb().ro_compat & RoCompatFeatures::GDT_CSUM != 0 => {
+                    sums::group_crc16(self.sb(), number, &group)
+                }
+                None => None,
+            };
+            if let Some(bad) = bad {
                 let what = format!("the descriptor of block group {number}");
                 let e = wrong(what, group.place, bad);
                 self.tell(Finding::damage("ext-group-damaged", e));
@@ -245,10 +258,7 @@ impl Check<'_> {
     }
 
     fn claim(&mut self, inode: u32, first: u64, count: u64) {
-        if self.claims.len() < MAX_CLAIMS {
-            let blocks = first..first.saturating_add(count);
-            self.claims.push(Claim { inode, blocks });
-        }
+        self.runs.add(inode, first..first.saturating_add(count));
     }
 
     /// The inodes of one group.
@@ -356,16 +366,7 @@ impl Check<'_> {
                 inode.kind() == Some(NodeKind::Directory),
             );
         }
-        let block = inode.file_acl.0;
-        if block >= self.sb().blocks_count {
-            let e = DiskError::corrupt(format!("reading the attributes of inode {}", number.0))
-                .offset(place)
-                .expected(format!("a block below {}", self.sb().blocks_count))
-                .found(block.to_string());
-            self.tell(damaged(e));
-        } else if block != 0 && self.attributes.insert(block) {
-            self.claim(number.0, block, 1);
-        }
+        self.attributes(&inode)?;
         let directory = inode.kind() == Some(NodeKind::Directory);
         if !self.has_blocks(&inode) || number.0 == RESIZE {
             return match directory {
@@ -374,16 +375,31 @@ impl Check<'_> {
             };
         }
         let mut nodes: Vec<(BlockNumber, Option<Wrong>)> = Vec::new();
+        let mut unwritten: Vec<Range<u64>> = Vec::new();
         let runs = mapping::runs_and_nodes(
             &self.fs.sb,
             &*self.fs.volume,
             &inode,
             &mut self.nodes_left,
-            &mut |block, bytes, extents| {
-                let bad = sums.filter(|_| extents).and_then(|s| s.extent_block(bytes));
-                nodes.push((block, bad));
+            &mut |seen| match seen {
+                Seen::Node(block, bytes, extents) => {
+                    let bad = sums.filter(|_| extents).and_then(|s| s.extent_block(bytes));
+                    nodes.push((block, bad));
+                }
+                Seen::Unwritten(blocks) => join(&mut unwritten, blocks),
             },
         );
+        for blocks in unwritten {
+            if blocks.start == 0 || blocks.end > self.sb().blocks_count {
+                let e = DiskError::corrupt(format!("reading the extents of inode {}", number.0))
+                    .offset(place)
+                    .expected(format!("blocks 1 to {}", self.sb().blocks_count))
+                    .found(format!("blocks {} to {}", blocks.start, blocks.end));
+                self.tell(damaged(e));
+            } else {
+                self.runs.add(number.0, blocks);
+            }
+        }
         for (block, bad) in nodes {
             self.claim(number.0, block.0, 1);
             if let Some(bad) = bad {
@@ -422,26 +438,17 @@ impl Check<'_> {
 
     /// Blocks that two have, and blocks in use that the bitmaps call free.
     fn blocks(&mut self, groups: &[Option<Group>]) -> Result<()> {
-        let mut claims = std::mem::take(&mut self.claims);
-        if claims.len() >= MAX_CLAIMS {
+        let Some(runs) = std::mem::take(&mut self.runs).sorted() else {
             let e = DiskError::refused("holding files' blocks against each other")
-                .expected(format!("less than {MAX_CLAIMS} runs"));
+                .expected(format!("at most {MOST} runs"));
             self.tell(Finding::note("ext-too-large", e));
             return Ok(());
-        }
-        claims.sort_unstable_by_key(|c| (c.blocks.start, c.blocks.end));
+        };
         if self.sb().ro_compat & RoCompatFeatures::SHARED_BLOCKS == 0 {
-            self.shared(&claims);
+            self.shared(&runs);
         }
         if self.sb().ro_compat & RoCompatFeatures::BIGALLOC == 0 {
-            // What several have is looked at once.
-            let mut reach = 0;
-            claims.retain_mut(|claim| {
-                claim.blocks.start = claim.blocks.start.max(reach);
-                reach = reach.max(claim.blocks.end);
-                claim.blocks.start < claim.blocks.end
-            });
-            self.bitmaps(groups, &claims)?;
+            self.bitmaps(groups, &runs)?;
         }
         Ok(())
     }
@@ -451,46 +458,33 @@ impl Check<'_> {
         byte(blocks.start)..byte(blocks.end)
     }
 
-    fn shared(&mut self, claims: &[Claim]) {
-        let mut reach: Option<&Claim> = None;
-        for claim in claims {
-            if let Some(before) = reach
-                && claim.blocks.start < before.blocks.end
-            {
-                let both = claim.blocks.start..claim.blocks.end.min(before.blocks.end);
-                let name = |inode| match inode {
-                    VOLUME => "in the volume's own structures".to_owned(),
-                    inode => format!("in inode {inode}"),
-                };
-                let e = DiskError::corrupt("holding files' blocks against each other")
-                    .expected("each block in one file")
-                    .found(format!(
-                        "blocks {} to {} {} and {}",
-                        both.start,
-                        both.end.saturating_sub(1),
-                        name(before.inode),
-                        name(claim.inode)
-                    ));
-                let ranges = [self.bytes(&both)];
-                let mut finding = Finding::damage("ext-blocks-shared", e).touching(ranges);
-                finding.nodes.extend(
-                    [before.inode, claim.inode]
-                        .into_iter()
-                        .filter(|i| *i != VOLUME)
-                        .map(u64::from),
-                );
-                self.tell(finding);
-            }
-            if reach.is_none_or(|b| b.blocks.end < claim.blocks.end) {
-                reach = Some(claim);
-            }
-        }
+    fn shared(&mut self, runs: &Sorted) {
+        runs.shared(&mut |both, one, other| {
+            let name = |inode| match inode {
+                VOLUME => "in the volume's own structures".to_owned(),
+                inode => format!("in inode {inode}"),
+            };
+            let e = DiskError::corrupt("holding files' blocks against each other")
+                .expected("each block in one file")
+                .found(format!(
+                    "blocks {} to {} {} and {}",
+                    both.start,
+                    both.end.saturating_sub(1),
+                    name(one),
+                    name(other)
+                ));
+            let ranges = [self.bytes(&both)];
+            let mut finding = Finding::damage("ext-blocks-shared", e).touching(ranges);
+            let files = [one, other].into_iter().filter(|i| *i != VOLUME);
+            finding.nodes.extend(files.map(u64::from));
+            self.tell(finding);
+        });
     }
 
-    fn bitmaps(&mut self, groups: &[Option<Group>], claims: &[Claim]) -> Result<()> {
+    fn bitmaps(&mut self, groups: &[Option<Group>], runs: &Sorted) -> Result<()> {
         let mut wrong_blocks: Vec<Range<u64>> = Vec::new();
         let mut first = None;
-        let mut at = 0usize;
+        let mut runs = runs.once().peekable();
         for (number, group) in (0u64..).zip(groups) {
             let start = self.sb().first_block(number);
             let count = u64::from(self.sb().blocks_per_group);
@@ -504,19 +498,21 @@ impl Check<'_> {
                 continue;
             };
             let end = start.saturating_add(count);
-            while claims.get(at).is_some_and(|c| c.blocks.end <= start) {
-                at = at.saturating_add(1);
-            }
-            let here = claims.iter().skip(at).take_while(|c| c.blocks.start < end);
-            for claim in here {
-                for block in claim.blocks.start.max(start)..claim.blocks.end.min(end) {
+            while runs.next_if(|(run, _)| run.end <= start).is_some() {}
+            // The last may go on in the next group.
+            while let Some((run, inode)) = runs.peek().filter(|(run, _)| run.start < end) {
+                for block in run.start.max(start)..run.end.min(end) {
                     let index = block.saturating_sub(start);
                     let byte = bits.get((index / 8) as usize).copied().unwrap_or(0xff);
                     if byte >> (index % 8) & 1 == 0 {
-                        first.get_or_insert(claim.inode);
+                        first.get_or_insert(*inode);
                         join(&mut wrong_blocks, block..block.saturating_add(1));
                     }
                 }
+                if run.end > end {
+                    break;
+                }
+                runs.next();
             }
         }
         let Some(inode) = first else {

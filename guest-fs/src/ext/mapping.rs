@@ -6,6 +6,7 @@ use super::{
     superblock::Superblock,
 };
 use disk_io::{Disk, DiskError, Fields, Result};
+use std::ops::Range;
 
 /// Contiguous blocks of a file. What no run covers is a hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ const MAX_WRITTEN: u16 = 32_768;
 /// The runs of a file, ascending and disjoint.
 pub(super) fn runs(sb: &Superblock, disk: &dyn Disk, inode: &Inode) -> Result<Vec<BlockRun>> {
     let mut left = most_nodes(sb);
-    runs_and_nodes(sb, disk, inode, &mut left, &mut |_, _, _| {})
+    runs_and_nodes(sb, disk, inode, &mut left, &mut |_| {})
 }
 
 /// A tree, and all trees of a volume together, have no more nodes than the volume has blocks: more
@@ -38,14 +39,21 @@ pub(super) fn most_nodes(sb: &Superblock) -> u64 {
     sb.blocks_count.min(MAX_NODES)
 }
 
-/// The same; `node` is shown each block of the tree, by its number, its contents and whether it
-/// is one of an extent tree. At most `left` nodes are visited, and taken from it.
+/// What a tree has besides runs that are read.
+pub(super) enum Seen<'a> {
+    /// A block of the tree: its number, its contents, whether it is one of an extent tree.
+    Node(BlockNumber, &'a [u8], bool),
+    /// Blocks that are allocated and were never written.
+    Unwritten(Range<u64>),
+}
+
+/// The same; `node` is shown what else the tree has. At most `left` nodes are visited, and taken from it.
 pub(super) fn runs_and_nodes(
     sb: &Superblock,
     disk: &dyn Disk,
     inode: &Inode,
     left: &mut u64,
-    node: &mut dyn FnMut(BlockNumber, &[u8], bool),
+    node: &mut dyn FnMut(Seen<'_>),
 ) -> Result<Vec<BlockRun>> {
     let mut walk = Walk {
         sb,
@@ -68,7 +76,7 @@ struct Walk<'a> {
     sb: &'a Superblock,
     disk: &'a dyn Disk,
     left: &'a mut u64,
-    node: &'a mut dyn FnMut(BlockNumber, &[u8], bool),
+    node: &'a mut dyn FnMut(Seen<'_>),
     runs: Vec<BlockRun>,
     /// Length of the file in blocks: what lies beyond is not asked for.
     blocks: u64,
@@ -144,11 +152,15 @@ impl Walk<'_> {
                     len: len.into(),
                     at: written.then_some(BlockNumber(start)),
                 };
+                if !written {
+                    let end = start.saturating_add(run.len);
+                    (self.node)(Seen::Unwritten(start..end));
+                }
                 self.push(run, f.place(at))?;
             } else {
                 let child = u64::from(f.u32_le(field(4))?) | u64::from(f.u16_le(field(8))?) << 32;
                 let (bytes, place) = self.block(BlockNumber(child))?;
-                (self.node)(BlockNumber(child), &bytes, true);
+                (self.node)(Seen::Node(BlockNumber(child), &bytes, true));
                 self.extent_node(&bytes, place, own.checked_sub(1))?;
             }
         }
@@ -198,7 +210,7 @@ impl Walk<'_> {
             return self.push(run, place);
         }
         let (bytes, place) = self.block(BlockNumber(pointer.into()))?;
-        (self.node)(BlockNumber(pointer.into()), &bytes, false);
+        (self.node)(Seen::Node(BlockNumber(pointer.into()), &bytes, false));
         for chunk in bytes.chunks_exact(4) {
             let pointer = Fields::new(chunk, place, "block map").u32_le(0)?;
             self.indirect(pointer, level.saturating_sub(1), next, place)?;

@@ -4,8 +4,11 @@
 mod names;
 mod records;
 
-use super::{claims::Claim, file::File, record::kind, volume::Volume};
-use crate::told::{EACH, Told};
+use super::{file::File, record::kind, volume::Volume};
+use crate::{
+    runs_held::{MOST, Runs, Sorted},
+    told::{EACH, Told},
+};
 use disk_io::{
     Disk, DiskError, ErrorKind, Finding, Result,
     finding::{Visit, join},
@@ -14,8 +17,6 @@ use names::Names;
 use records::InUse;
 use std::ops::Range;
 
-/// Runs that are held at once; real volumes have some million.
-const MAX_CLAIMS: usize = 1 << 25;
 /// Records that the $MFTMirr repeats.
 const MIRRORED: u64 = 4;
 
@@ -33,7 +34,7 @@ impl Volume {
         self.check_boot(visit)?;
         self.check_mirror(visit)?;
         let open = self.why_open()?;
-        let mut claims: Vec<Claim> = Vec::new();
+        let mut runs = Runs::default();
         let mut names = Names::new(self);
         let mut in_use = InUse::default();
         self.visit_in_use(&mut |number, record| {
@@ -50,8 +51,12 @@ impl Volume {
             let owner = record.base().map_or(number, |base| base.record);
             self.claims_of(record, &mut |claim| {
                 match claim {
-                    Ok(claim) if claims.len() < MAX_CLAIMS => claims.push(claim),
-                    Ok(_) => {}
+                    // NTFS has no more records than these; a larger number is of none.
+                    Ok(claim) => {
+                        if let Ok(record) = u32::try_from(claim.record) {
+                            runs.add(record, claim.clusters);
+                        }
+                    }
                     Err(e) => visit(damaged(e).about(owner)),
                 }
                 Ok(())
@@ -63,15 +68,14 @@ impl Volume {
         })?;
         names.finish(open.as_deref(), visit)?;
         self.check_record_bitmap(&in_use, open.as_deref(), visit)?;
-        if claims.len() >= MAX_CLAIMS {
+        let Some(runs) = runs.sorted() else {
             let e = DiskError::refused("holding runs against each other")
-                .expected(format!("less than {MAX_CLAIMS} runs"));
+                .expected(format!("at most {MOST} runs"));
             visit(Finding::note("ntfs-too-fragmented", e));
             return Ok(());
-        }
-        claims.sort_unstable_by_key(|c| (c.clusters.start, c.clusters.end));
-        self.check_shared(&claims, visit);
-        self.check_bitmap(&claims, open.as_deref(), visit)
+        };
+        self.check_shared(&runs, visit);
+        self.check_bitmap(&runs, open.as_deref(), visit)
     }
 
     fn bytes(&self, clusters: &Range<u64>) -> Range<u64> {
@@ -79,39 +83,26 @@ impl Volume {
         byte(clusters.start)..byte(clusters.end)
     }
 
-    /// Clusters that several runs have. Only the first of those behind another is compared with
-    /// what came before, up to where that reaches.
-    fn check_shared(&self, claims: &[Claim], visit: Visit<'_>) {
+    /// Clusters that several runs have.
+    fn check_shared(&self, runs: &Sorted, visit: Visit<'_>) {
         let mut told = Told::default();
-        let mut reach: Option<&Claim> = None;
-        for claim in claims {
-            if let Some(before) = reach
-                && claim.clusters.start < before.clusters.end
-            {
-                let end = claim.clusters.end.min(before.clusters.end);
-                let both = claim.clusters.start..end;
-                let e = DiskError::corrupt("holding files' clusters against each other")
-                    .expected("each cluster in one file")
-                    .found(format!(
-                        "clusters {} to {} in record {} and in record {}",
-                        both.start,
-                        both.end.saturating_sub(1),
-                        before.record,
-                        claim.record
-                    ));
-                let finding = Finding::damage("ntfs-clusters-shared", e);
-                told.tell(finding.touching([self.bytes(&both)]), visit);
-            }
-            if reach.is_none_or(|b| b.clusters.end < claim.clusters.end) {
-                reach = Some(claim);
-            }
-        }
+        runs.shared(&mut |both, one, other| {
+            let e = DiskError::corrupt("holding files' clusters against each other")
+                .expected("each cluster in one file")
+                .found(format!(
+                    "clusters {} to {} in record {one} and in record {other}",
+                    both.start,
+                    both.end.saturating_sub(1),
+                ));
+            let finding = Finding::damage("ntfs-clusters-shared", e);
+            told.tell(finding.touching([self.bytes(&both)]), visit);
+        });
         told.finish(visit);
     }
 
     /// What files have must be in use in $Bitmap: else it is given to the next file. On a volume
     /// that was not closed the two may differ for a while.
-    fn check_bitmap(&self, claims: &[Claim], open: Option<&str>, visit: Visit<'_>) -> Result<()> {
+    fn check_bitmap(&self, runs: &Sorted, open: Option<&str>, visit: Visit<'_>) -> Result<()> {
         let free = match self.free_in_bitmap() {
             Ok(free) => free,
             Err(e) if e.kind() == ErrorKind::Io => return Err(e),
@@ -123,13 +114,13 @@ impl Volume {
         let mut wrong: Vec<Range<u64>> = Vec::new();
         let mut first = None;
         let mut at = 0usize;
-        for claim in claims {
-            let bytes = self.bytes(&claim.clusters);
+        for (clusters, record) in runs.once() {
+            let bytes = self.bytes(&clusters);
             while free.get(at).is_some_and(|f| f.end <= bytes.start) {
                 at = at.saturating_add(1);
             }
             for range in free.iter().skip(at).take_while(|f| f.start < bytes.end) {
-                first.get_or_insert(claim.record);
+                first.get_or_insert(record);
                 let both = range.start.max(bytes.start)..range.end.min(bytes.end);
                 join(&mut wrong, both);
             }

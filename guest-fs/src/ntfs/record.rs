@@ -206,6 +206,12 @@ impl Record {
         self.u16(16)
     }
 
+    /// How many names it counts.
+    pub(crate) fn links(&self) -> u16 {
+        let two = self.bytes().get(0x12..).and_then(|b| b.first_chunk());
+        two.map_or(0, |b| u16::from_le_bytes(*b))
+    }
+
     /// Whether a file has it now.
     pub(crate) fn in_use(&self) -> bool {
         self.u16(22) & 1 != 0

@@ -5,6 +5,7 @@ use super::{
     attr::{self, Ownership, attr},
     dir::{OpenDir, Step},
     errno::errno,
+    listings::{self, Listings},
     readahead::{Pool, Stream},
     report::Reporter,
     xattr,
@@ -95,6 +96,7 @@ pub(crate) struct Adaptor {
     sequences: Sequences,
     files: Handles<OpenFile>,
     dirs: Handles<OpenDir>,
+    listings: Arc<Listings>,
     next: AtomicU64,
     pool: Pool,
     reporter: Reporter,
@@ -125,6 +127,7 @@ impl Adaptor {
             sequences: Sequences::default(),
             files: Handles::new(),
             dirs: Handles::new(),
+            listings: Arc::default(),
             next: AtomicU64::new(1),
             pool: Pool::new(threads),
             reporter: Reporter::default(),
@@ -364,7 +367,7 @@ fn give(value: &[u8], size: u32, reply: ReplyXattr) {
 enum Listed<'a> {
     Dot(Node),
     DotDot(Node),
-    Entry(&'a crate::tree::Entry),
+    Entry(listings::Listed<'a>),
 }
 
 impl Filesystem for Adaptor {
@@ -509,8 +512,8 @@ impl Filesystem for Adaptor {
         match opened {
             Ok(()) => {
                 let number = self.number();
-                self.dirs
-                    .insert(number, Arc::new(OpenDir::new(node)), &self.activity);
+                let dir = OpenDir::new(node, self.listings.clone());
+                self.dirs.insert(number, Arc::new(dir), &self.activity);
                 let how = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
                 reply.opened(FileHandle(number), how);
             }
@@ -537,7 +540,7 @@ impl Filesystem for Adaptor {
                     Listed::DotDot(node) => reply.add(ino(node), next, FileType::Directory, ".."),
                     Listed::Entry(e) => {
                         let kind = attr::file_type(e.kind, None);
-                        reply.add(ino(e.node), next, kind, e.name.as_os_str())
+                        reply.add(ino(e.node), next, kind, e.name)
                     }
                 }
             })
@@ -564,7 +567,7 @@ impl Filesystem for Adaptor {
                 let (node, name, kind) = match &listed {
                     Listed::Dot(node) => (*node, OsStr::new("."), None),
                     Listed::DotDot(node) => (*node, OsStr::new(".."), None),
-                    Listed::Entry(e) => (e.node, e.name.as_os_str(), Some(e.kind)),
+                    Listed::Entry(e) => (e.node, e.name, Some(e.kind)),
                 };
                 let generation = Generation(u64::from(node.id.sequence));
                 let (attr, valid, generation) = match kind {

@@ -1,47 +1,42 @@
-//! An open directory: a window of its names, at offsets that never move.
+//! An open directory: its names, at offsets that never move.
 //!
-//! Images do not change, so the n-th name is always the same. A listing keeps one window
-//! of names and reads the directory again from its beginning for the next one: memory stays
-//! bounded for a directory of millions.
+//! Images do not change, so the n-th name is always the same. What is kept of a listing is a
+//! window of names ([`Listings`]); the directory is read again from its beginning for the next
+//! one, or where the window had to go: memory stays bounded for a directory of millions, and for
+//! any number of them.
 
-use crate::tree::{Entry, Node, Tree};
+use super::listings::{Listed, Listings, Window};
+use crate::tree::{Node, Tree};
 use disk_io::{DiskError, Result};
-use std::{ops::ControlFlow, sync::Mutex};
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-/// Names kept at once.
-const WINDOW: usize = 1 << 16;
 /// The kernel fails the whole listing for a longer name.
 const LONGEST_NAME: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct OpenDir {
     pub(crate) node: Node,
-    window: Mutex<Window>,
-}
-
-#[derive(Debug, Default)]
-struct Window {
-    filled: bool,
-    start: usize,
-    entries: Vec<Entry>,
-    /// Whether the directory ends with this window.
-    last: bool,
-    /// Why some names are missing.
-    lost: Option<DiskError>,
+    pub(crate) listings: Arc<Listings>,
+    reading: Arc<Mutex<()>>,
 }
 
 /// What comes at a position.
 pub(crate) enum Step<'a> {
-    Entry(&'a Entry),
+    Entry(Listed<'a>),
     /// The end, with the reason if names are missing.
     End(Option<DiskError>),
 }
 
 impl OpenDir {
-    pub(crate) fn new(node: Node) -> Self {
+    pub(crate) fn new(node: Node, listings: Arc<Listings>) -> Self {
+        let reading = listings.opened(node);
         Self {
             node,
-            window: Mutex::default(),
+            listings,
+            reading,
         }
     }
 
@@ -52,20 +47,10 @@ impl OpenDir {
         mut position: usize,
         take: &mut dyn FnMut(usize, Step<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
-        let mut window = match self.window.lock() {
-            Ok(window) => window,
-            Err(poisoned) => poisoned.into_inner(),
-        };
         loop {
-            let inside = window.filled
-                && position >= window.start
-                && (window.last || position < window.start + window.entries.len());
-            if !inside {
-                *window = fill(tree, self.node, position)?;
-            }
-            let from = position - window.start;
-            for entry in window.entries.iter().skip(from) {
-                if take(position, Step::Entry(entry)).is_break() {
+            let window = self.window(tree, position)?;
+            for listed in window.from(position) {
+                if take(position, Step::Entry(listed)).is_break() {
                     return Ok(());
                 }
                 position += 1;
@@ -76,15 +61,29 @@ impl OpenDir {
             }
         }
     }
+
+    fn window(&self, tree: &Tree, position: usize) -> Result<Arc<Window>> {
+        if let Some(window) = self.listings.get(self.node, position) {
+            return Ok(window);
+        }
+        let _alone = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(window) = self.listings.get(self.node, position) {
+            return Ok(window);
+        }
+        let window = Arc::new(read(tree, self.node, position)?);
+        self.listings.keep(self.node, &window);
+        Ok(window)
+    }
 }
 
-fn fill(tree: &Tree, node: Node, start: usize) -> Result<Window> {
-    let mut window = Window {
-        filled: true,
-        start,
-        last: true,
-        ..Window::default()
-    };
+impl Drop for OpenDir {
+    fn drop(&mut self) {
+        self.listings.closed(self.node);
+    }
+}
+
+fn read(tree: &Tree, node: Node, start: usize) -> Result<Window> {
+    let mut window = Window::new(start);
     let mut at = 0;
     tree.read_dir(node, &mut |entry| {
         let entry = match entry {
@@ -98,12 +97,8 @@ fn fill(tree: &Tree, node: Node, start: usize) -> Result<Window> {
         };
         match entry {
             Ok(entry) => {
-                if at >= start {
-                    if window.entries.len() == WINDOW {
-                        window.last = false;
-                        return ControlFlow::Break(());
-                    }
-                    window.entries.push(entry);
+                if at >= start && !window.push(&entry) {
+                    return ControlFlow::Break(());
                 }
                 at += 1;
             }
@@ -111,5 +106,5 @@ fn fill(tree: &Tree, node: Node, start: usize) -> Result<Window> {
         }
         ControlFlow::Continue(())
     })?;
-    Ok(window)
+    Ok(window.finish())
 }

@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `adaptor` | kernel requests in, bytes or an errno out |
-//! | `attr`, `dir` | metadata as `stat` shows it; open directories |
+//! | `attr`, `dir`, `listings` | metadata as `stat` shows it; open directories, and what is kept of them |
 //! | `readahead` | what is fetched before it is asked for |
 //! | `xattr` | streams and access control as extended attributes |
 //! | `errno`, `report` | the one table of errors, and each told once |
@@ -14,6 +14,7 @@ mod adaptor;
 mod attr;
 mod dir;
 mod errno;
+mod listings;
 mod readahead;
 mod report;
 mod sandbox;
@@ -30,6 +31,7 @@ use attr::Ownership;
 use disk_io::{DiskError, ErrorKind, Result};
 use fuser::{Config, MountOption, Session, SessionACL};
 use guest_fs::{Metadata, Name, Timestamp};
+use signal_hook::iterator::Signals;
 use state::StateFile;
 use std::{
     fmt, io,
@@ -243,6 +245,12 @@ impl Activity {
     }
 }
 
+/// Signals as they come from now on, kept until somebody looks.
+fn catch_signals() -> Result<Signals> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|e| DiskError::io("waiting for signals", &e))
+}
+
 /// The thread that waits for signals, as long as the mount lasts.
 #[derive(Debug)]
 struct Watcher {
@@ -251,10 +259,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn start(running: &Arc<Running>) -> Result<Self> {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])
-            .map_err(|e| DiskError::io("waiting for signals", &e))?;
+    fn start(mut signals: Signals, running: &Arc<Running>) -> Result<Self> {
         let handle = signals.handle();
         let running = running.clone();
         let thread = std::thread::Builder::new()
@@ -336,7 +341,7 @@ impl Mounted {
     /// it. Files that are open then fail with ENOTCONN once the process ends.
     pub fn serve(mut self) -> Result<Ended> {
         if self.watcher.is_none() {
-            self.watcher = Some(Watcher::start(&self.session)?);
+            self.watcher = Some(Watcher::start(catch_signals()?, &self.session)?);
         }
         if let Some(limit) = self.idle {
             while !self.wait_for(Some(self.rest(limit).min(LOOK)), true) {
@@ -532,10 +537,8 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
     config.n_threads = Some(threads);
 
     let running = Arc::new(Running::default());
-    let watcher = match options.signals {
-        true => Some(Watcher::start(&running)?),
-        false => None,
-    };
+    // From before the mount on; the thread that looks at them starts confined, like all others.
+    let signals = options.signals.then(catch_signals).transpose()?;
     let activity = Arc::new(Activity::new(options.clock.clone().unwrap_or_default()));
     let adaptor = Adaptor::new(
         tree,
@@ -568,10 +571,12 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
         )),
     }
     raise_readahead(&dir);
-    // From here on threads can only read. Those that exist already wait for signals.
+    // From here on threads can only read; none was started before.
     if let Some(sandbox) = &options.sandbox {
         warnings.extend(sandbox::enter(sandbox, running.file().as_deref()));
     }
+    let watcher = signals.map(|signals| Watcher::start(signals, &running));
+    let watcher = watcher.transpose()?;
     let thread = {
         let running = running.clone();
         std::thread::Builder::new()

@@ -549,8 +549,13 @@ fn child_that_serves() {
         }
         return;
     }
+    let confined = std::env::var_os("VMDKIT_TEST_SANDBOX").is_some();
     let options = MountOptions {
         signals: true,
+        sandbox: confined.then(|| Sandbox {
+            read: Vec::new(),
+            detach: Detach::new(|_| Err(DiskError::refused("unmounting"))),
+        }),
         ..MountOptions::default()
     };
     let mounted = mount(Arc::new(odd()), Path::new(&dir), &options).unwrap();
@@ -646,6 +651,48 @@ fn signals_and_sudden_death_leave_nothing_behind() {
     );
     assert!(fs::metadata(&dir).is_ok());
     assert_eq!(states(), 0, "{text}");
+}
+
+/// Also the one that waits for signals, which are caught from before the mount on.
+#[test]
+fn every_thread_is_confined() {
+    if !available() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().canonicalize().unwrap().join("mnt");
+    let runtime = place.path().join("runtime");
+    fs::create_dir(&dir).unwrap();
+    fs::create_dir(&runtime).unwrap();
+    let mut serving = child(&dir, &runtime)
+        .env("VMDKIT_TEST_SANDBOX", "1")
+        .spawn()
+        .unwrap();
+    wait_for_ready(&mut serving, &dir);
+    let first = serving.id().to_string();
+    let status = |thread: fs::DirEntry| {
+        let thread = thread.path();
+        let name = fs::read_to_string(thread.join("comm")).unwrap();
+        let status = fs::read_to_string(thread.join("status")).unwrap();
+        (name.trim_end().to_owned(), status)
+    };
+    let threads = fs::read_dir(format!("/proc/{}/task", serving.id())).unwrap();
+    let threads: Vec<_> = threads
+        .map(|t| t.unwrap())
+        // The one that waits for the test to end was there before, and serves nothing.
+        .filter(|t| t.file_name() != first.as_str())
+        .map(status)
+        .collect();
+    umount::umount(&dir, false).unwrap();
+    let output = serving.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("ended Unmounted"), "{text}");
+    assert!(threads.len() >= 4, "{threads:?}");
+    assert!(threads.iter().any(|(name, _)| name == "signals"));
+    for (name, status) in threads {
+        assert!(status.contains("Seccomp:\t2"), "{name}: {status}");
+        assert!(status.contains("NoNewPrivs:\t1"), "{name}: {status}");
+    }
 }
 
 #[test]

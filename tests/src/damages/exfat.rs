@@ -287,6 +287,20 @@ pub(super) const DAMAGES: &[Damage] = &[
     ),
     Damage::new(
         PLAIN,
+        "an empty file that says to have a cluster",
+        (Note, "exfat-chain-odd"),
+        &[],
+        |f| {
+            let mut v = volume(f);
+            v.change(0, |b, at| {
+                b.set_u64(at + 40, 0);
+                b.set_u64(at + 56, 0);
+            });
+            Spot::default()
+        },
+    ),
+    Damage::new(
+        PLAIN,
         "a cluster in use that no file has",
         (Note, "exfat-clusters-lost"),
         &[],

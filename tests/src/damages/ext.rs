@@ -67,6 +67,64 @@ const SUMS: &Base = &Base {
     make: || make("metadata_csum,^has_journal,^dir_index"),
 };
 
+/// Descriptors with a CRC-16, as before metadata_csum.
+const LAZY: &Base = &Base {
+    name: "ext4, with uninit_bg",
+    programs: &["mke2fs"],
+    make: || make("^metadata_csum,uninit_bg,^has_journal,^dir_index"),
+};
+/// An attribute that has no room in its inode.
+fn with_attribute(features: &str) -> Result<Files> {
+    let made = make(features)?;
+    let dir = tempfile::tempdir()?;
+    let (image, value) = (dir.path().join(V), dir.path().join("value"));
+    made.files.get(V).context("the volume")?.write(&image)?;
+    std::fs::write(&value, vec![b'a'; 700])?;
+    let [image_name, value] = [&image, &value].map(|p| p.to_str().map(str::to_owned));
+    let (name, value) = (image_name.context("a name")?, value.context("a name")?);
+    let set = format!("ea_set -f {value} /one.bin user.long");
+    tools::run("debugfs", ["-w", "-R", &set, &name])?;
+    tools::run("e2fsck", ["-f", "-n", &name])?;
+    Ok(Files::one(V, Bytes::new(&std::fs::read(&image)?)))
+}
+const ATTRIBUTES: &Base = &Base {
+    name: "ext4, with an attribute block",
+    programs: &["mke2fs", "debugfs", "e2fsck"],
+    make: || with_attribute("metadata_csum,^has_journal,^dir_index"),
+};
+const ATTRIBUTES_PLAIN: &Base = &Base {
+    name: "ext4, with an attribute block and no checksums",
+    programs: &["mke2fs", "debugfs", "e2fsck"],
+    make: || with_attribute("^metadata_csum,^has_journal,^dir_index"),
+};
+/// A file whose blocks were never written.
+const UNWRITTEN: &Base = &Base {
+    name: "ext4, with blocks that were never written",
+    programs: &["mke2fs", "debugfs", "e2fsck"],
+    make: || {
+        let made = make("^metadata_csum,^has_journal,^dir_index")?;
+        let dir = tempfile::tempdir()?;
+        let (image, empty) = (dir.path().join(V), dir.path().join("empty"));
+        made.files.get(V).context("the volume")?.write(&image)?;
+        std::fs::File::create(&empty)?.set_len(0)?;
+        let [image_name, empty] = [&image, &empty].map(|p| p.to_str().map(str::to_owned));
+        let (name, empty) = (image_name.context("a name")?, empty.context("a name")?);
+        for command in [
+            format!("write {empty} empty.bin"),
+            "fallocate /empty.bin 0 49".into(),
+            "set_inode_field /empty.bin size 51200".into(),
+        ] {
+            tools::run("debugfs", ["-w", "-R", &command, &name])?;
+        }
+        tools::run("e2fsck", ["-f", "-n", &name])?;
+        Ok(Files::one(V, Bytes::new(&std::fs::read(&image)?)))
+    },
+};
+
+fn at_place(place: u64) -> Spot {
+    super::at("", place, 1)
+}
+
 /// The volume's structures by their places.
 struct Ext<'a>(&'a mut Bytes);
 
@@ -100,6 +158,16 @@ impl Ext<'_> {
 
     fn two(&self) -> u64 {
         self.with(self.block_of(2))
+    }
+
+    /// The inode of a name.
+    fn named(&self, name: &str) -> u64 {
+        self.0.u32(self.entry(name)).into()
+    }
+
+    /// Where the block of attributes of the first file is.
+    fn attributes(&self) -> u64 {
+        u64::from(self.0.u32(self.inode(self.one()) + 0x68)) * BLOCK
     }
 
     /// Where the entry of a name is.
@@ -332,7 +400,7 @@ pub(super) const DAMAGES: &[Damage] = &[
     Damage::new(
         SUMS,
         "a letter of a name in a directory",
-        (Lost, "ext-directory-damaged"),
+        (Lost, "ext-directory-sum-wrong"),
         &[MANY],
         |f| {
             let v = volume(f);
@@ -401,6 +469,96 @@ pub(super) const DAMAGES: &[Damage] = &[
             let at = v.entry("lone.bin");
             v.0.set_u32(at, 0);
             Spot::default()
+        },
+    ),
+    Damage::new(
+        PLAIN,
+        "a directory that says it is in another one",
+        (Warning, "ext-parent-wrong"),
+        &[MANY],
+        |f| {
+            let v = volume(f);
+            // "many" has a block of its own, which begins with "." and "..".
+            let at = v.entry("name-000") / BLOCK * BLOCK;
+            assert_eq!(v.0.get(at + 20, 2), b"..");
+            v.0.set_u32(at + 12, 11);
+            Spot::default()
+        },
+    ),
+    Damage::new(
+        LAZY,
+        "a byte of a group's descriptor, under a CRC-16",
+        (Lost, "ext-group-damaged"),
+        &[],
+        |f| {
+            let v = volume(f);
+            let at = v.group(0x10);
+            v.0.flip(at, 1);
+            at_place(at - 0x10)
+        },
+    ),
+    Damage::new(
+        SUMS,
+        "a later copy of the superblock is gone",
+        (Warning, "ext-superblock-copy-differs"),
+        &[],
+        |f| {
+            let v = volume(f);
+            let place = BLOCK * (1 + 8192);
+            assert_eq!(v.0.u16(place + 56), 0xef53);
+            v.0.set_u16(place + 56, 0);
+            Spot::default()
+        },
+    ),
+    Damage::new(
+        ATTRIBUTES,
+        "a block of attributes without its header",
+        (Lost, "ext-attributes-damaged"),
+        &[ONE],
+        |f| {
+            let v = volume(f);
+            let at = v.attributes();
+            v.0.set_u32(at, 0);
+            Spot::default()
+        },
+    ),
+    Damage::new(
+        ATTRIBUTES,
+        "a byte of a block of attributes",
+        (Lost, "ext-attributes-damaged"),
+        &[ONE],
+        |f| {
+            let v = volume(f);
+            let at = v.attributes();
+            v.0.flip(at + 900, 1);
+            Spot::default()
+        },
+    ),
+    Damage::new(
+        ATTRIBUTES_PLAIN,
+        "a block of attributes that counts no file",
+        (Warning, "ext-attributes-damaged"),
+        &[ONE],
+        |f| {
+            let v = volume(f);
+            let at = v.attributes();
+            v.0.set_u32(at + 4, 0);
+            at_place(at)
+        },
+    ),
+    Damage::new(
+        UNWRITTEN,
+        "a file in blocks of another one that were never written",
+        (Lost, "ext-blocks-shared"),
+        &["/p0/empty.bin", ONE],
+        |f| {
+            let v = volume(f);
+            let (one, empty) = (v.inode(v.one()), v.inode(v.named("empty.bin")));
+            // The first extent of each stands in the inode.
+            let block = v.0.u32(empty + 0x28 + 12 + 8);
+            assert!(v.0.u16(empty + 0x28 + 12 + 4) > 32_768, "never written");
+            v.0.set_u32(one + 0x28 + 12 + 8, block);
+            on_disk(u64::from(block) * BLOCK)
         },
     ),
 ];

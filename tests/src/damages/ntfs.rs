@@ -296,6 +296,13 @@ pub(super) const DAMAGES: &[Damage] = &[
     ),
     Damage::new(
         PLAIN,
+        "a file that counts more names than it has",
+        (Warning, "ntfs-links-wrong"),
+        &[TWO],
+        |f| in_two(f, 18, 2),
+    ),
+    Damage::new(
+        PLAIN,
         "a record that was given to another file",
         (Lost, "ntfs-index-entry-stray"),
         &[ROOT],
@@ -525,5 +532,5 @@ pub(super) const DAMAGES: &[Damage] = &[
             Spot::default()
         },
     )
-    .with(STRAY),
+    .with(&["ntfs-index-entry-stray", "ntfs-links-wrong"]),
 ];

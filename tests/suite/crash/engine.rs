@@ -103,7 +103,7 @@ pub(super) fn prove(fs: &CrashFs, base: &Tree, writer: &Writer<'_>) -> Result<()
     proof.faults(&log);
     let counts = proof.counts;
     tests::say!(
-        "crash: {name}: {} operations, {} faults, {} states, again from {}",
+        "crash: {name}: {} operations, {} faults, {} states, {} again",
         counts.operations,
         counts.faults,
         counts.states,

@@ -1,6 +1,6 @@
 //! Reads at random places in every way there is, over ends of files and over holes.
 
-use super::{Guest, Luck, drop_pages, leave, open_direct, reader, times, within};
+use super::{Guest, Luck, drop_pages, leave, open_direct, reader, times, told, within};
 use std::{
     fs::File,
     io::IoSliceMut,
@@ -219,5 +219,5 @@ fn every_way_to_read_gives_what_is_there() {
     ] {
         read += readers_of(&guest, image, options);
     }
-    println!("{} MiB compared", read >> 20);
+    told("reads in every way", &[("MiB compared", read >> 20)]);
 }

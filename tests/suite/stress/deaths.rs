@@ -124,6 +124,10 @@ fn an_image_that_is_cut_short_while_it_is_read() {
         let blocks: usize = files.iter().map(|f| f.1.len().div_ceil(BLOCK)).sum();
         let told = cut_while_read(files, most, &guest.path(data), stored / 2 - 77);
         assert_eq!(told.right + told.failed, blocks);
+        super::told(
+            "an image that is cut short",
+            &[("blocks right", told.right), ("blocks EIO", told.failed)],
+        );
         assert!(told.right > 100 && told.failed > 100, "{told:?}");
         leave(mount);
         is_told(&guest, data, &told);
@@ -248,4 +252,8 @@ fn a_server_that_is_killed_leaves_no_reader_waiting_and_no_mount() {
         leave(mount);
     }
     println!("descriptors at the start of each: {descriptors:?}");
+    super::told(
+        "a server that is killed",
+        &[("servers killed", descriptors.len())],
+    );
 }

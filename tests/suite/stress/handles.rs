@@ -1,6 +1,6 @@
 //! Thousands of open files, and readers that are killed: what was held for them is given back.
 
-use super::{Guest, Luck, NAMES, held, leave, name, reader, times, until, within};
+use super::{Guest, Luck, NAMES, held, leave, name, reader, times, told, until, within};
 use std::{
     ffi::OsStr,
     fs::File,
@@ -72,6 +72,7 @@ fn thousands_of_open_files_leave_nothing_behind() {
         let (first, last) = (after[0], after[after.len() - 1]);
         assert!(last.0 <= before + 8, "descriptors: {before}, {after:?}");
         assert!(last.1 <= first.1 + SLACK, "memory: {after:?}");
+        told("open files", &[("files opened", OPEN * after.len())]);
         leave(mount);
     }
 }
@@ -102,6 +103,10 @@ fn open_directories_give_their_names_back() {
     }
     println!("descriptors and bytes after each round: {after:?}");
     assert!(after[after.len() - 1].1 <= after[0].1 + SLACK, "{after:?}");
+    told(
+        "open directories",
+        &[("directories listed", 100 * after.len())],
+    );
     leave(mount);
 }
 
@@ -153,6 +158,7 @@ fn readers_that_are_killed_leave_nothing_behind() {
     });
     println!("after 10 rounds of three: {first:?}, after {kills}: {last:?}");
     assert!(last.1 <= first.1 + SLACK, "memory: {first:?} {last:?}");
+    told("readers that are killed", &[("readers killed", 3 * kills)]);
     // Were a file open, this would be refused.
     leave(mount);
 }

@@ -1,7 +1,7 @@
 //! Large directories with small buffers and from any position, and names that the kernel forgets
 //! while they are looked up.
 
-use super::{Guest, Luck, NAMES, forget, held, leave, name, times, within};
+use super::{Guest, Luck, NAMES, forget, held, leave, name, times, told, within};
 use rustix::fs::{RawDir, SeekFrom, seek};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -209,7 +209,7 @@ fn names_that_are_forgotten_while_they_are_looked_up() {
         });
         (asked.into_inner(), forgot)
     });
-    println!("{asked} lookups, {forgot} times forgotten");
+    told("names", &[("lookups", asked), ("times forgotten", forgot)]);
     if forgot == 0 {
         tests::say!("names were not forgotten: only root may ask for that");
     }

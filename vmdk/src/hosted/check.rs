@@ -1,8 +1,8 @@
 //! What can be wrong with a hosted sparse extent beyond what its block map says: grains off
 //! their boundaries, space that nothing uses, and a stream that contradicts its tables.
 
-use super::{Hosted, grain::MARKER_LEN, header::NEWLINE_TEST};
-use crate::tables::{self, Cell};
+use super::{Hosted, grain::MARKER_LEN, header::NEWLINE_TEST, redundancy::Block};
+use crate::tables::{self, Cell, Tables};
 use disk_io::{Disk, DiskError, Finding, Result, Severity, finding::Visit};
 use std::ops::Range;
 
@@ -111,6 +111,7 @@ impl Hosted {
             last: None,
             unsorted: 0,
             lost: 0,
+            block: None,
             visit,
         };
         walk.run()
@@ -124,6 +125,8 @@ struct Walk<'a> {
     last: Option<u64>,
     unsorted: u64,
     lost: u64,
+    /// The block that was last asked for lost entries, and its number.
+    block: Option<(u64, Option<Block>)>,
     visit: Visit<'a>,
 }
 
@@ -226,6 +229,8 @@ impl Walk<'_> {
                     format!("{place}: this copy of the grain is not used"),
                     Severity::Note,
                 ),
+                // The map cannot read it, and has told.
+                None if self.is_lost(grain) => return,
                 None => (
                     "nothing: the disk reads as zeros there".into(),
                     Severity::Damage,
@@ -247,6 +252,17 @@ impl Walk<'_> {
             begin..begin.saturating_add(x.needed(grain))
         });
         (self.visit)(finding.touching(touched));
+    }
+
+    /// Whether the map knows that the entry of a grain is lost.
+    fn is_lost(&mut self, grain: u64) -> bool {
+        let (number, index) = crate::split(grain, self.extent.block_entries());
+        if self.block.as_ref().is_none_or(|(n, _)| *n != number) {
+            self.block = Some((number, self.extent.block(number).ok().flatten()));
+        }
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        let block = self.block.as_ref().and_then(|(_, block)| block.as_ref());
+        block.is_some_and(|b| b.lost(index).is_some())
     }
 
     /// Where the table says that a grain is.

@@ -4,6 +4,7 @@ mod check;
 mod footer;
 mod grain;
 pub mod header;
+mod lost;
 mod redundancy;
 mod salvage;
 
@@ -18,6 +19,7 @@ use crate::{
 };
 use disk_io::{Disk, DiskError, Mapping, Result, UnitId, finding::Visit};
 use header::{GD_AT_END, flags};
+use lost::Reached;
 use redundancy::Block;
 use std::{
     ops::Range,
@@ -59,6 +61,8 @@ pub(crate) struct Hosted {
     newline_test_said: bool,
     /// The block that the last compressed grain was looked up in.
     last: Mutex<LastBlock>,
+    /// How far the stream was followed for grains that are lost.
+    reached: Mutex<Option<Reached>>,
 }
 
 impl Hosted {
@@ -183,6 +187,7 @@ impl Hosted {
             rgd,
             metadata,
             last: Mutex::default(),
+            reached: Mutex::default(),
         })
     }
 
@@ -249,7 +254,7 @@ impl Hosted {
         {
             return Ok((block.clone(), index));
         }
-        let block = self.block(number)?.ok_or_else(|| {
+        let block = self.resolve(number)?.ok_or_else(|| {
             DiskError::corrupt("decoding").found(format!("grain {grain}, which is not stored"))
         })?;
         let block = Arc::new(block);
@@ -272,7 +277,18 @@ impl Tables for Hosted {
     }
 
     fn block(&self, number: u64) -> Result<Option<Block>> {
-        self.resolve(number)
+        let block = self.resolve(number)?;
+        if !self.compressed {
+            return Ok(block);
+        }
+        let lost = self.lost(number, block.as_ref());
+        if lost.is_empty() {
+            return Ok(block);
+        }
+        Ok(Some(match block {
+            Some(block) => block.without(lost),
+            None => self.empty_block().without(lost),
+        }))
     }
 
     fn below(&self, block: &Block, index: usize, most: usize) -> usize {
@@ -280,6 +296,9 @@ impl Tables for Hosted {
     }
 
     fn cell(&self, block: &Block, index: usize, grain: u64) -> Cell {
+        if let Some(place) = block.lost(index) {
+            return Cell::Bad(self.lost_entry(grain, place));
+        }
         let Some(entry) = block.entry(index) else {
             return Cell::Bad(block.disagreement(index, grain, &self.seat.name));
         };

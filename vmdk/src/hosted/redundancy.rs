@@ -19,9 +19,30 @@ use std::ops::Range;
 pub(crate) struct Block {
     entries: Vec<u8>,
     other: Option<Vec<u8>>,
+    /// Entries of 0 whose grains the stream has all the same, by index, and their places.
+    lost: Vec<(usize, u64)>,
 }
 
 impl Block {
+    fn of(entries: Vec<u8>, other: Option<Vec<u8>>) -> Self {
+        Self {
+            entries,
+            other,
+            lost: Vec::new(),
+        }
+    }
+
+    /// The block with these entries known to be lost, in their order.
+    pub(super) fn without(self, lost: Vec<(usize, u64)>) -> Self {
+        Self { lost, ..self }
+    }
+
+    /// Where the grain of a lost entry is.
+    pub(super) fn lost(&self, index: usize) -> Option<u64> {
+        let at = self.lost.binary_search_by_key(&index, |(i, _)| *i).ok()?;
+        self.lost.get(at).map(|(_, place)| *place)
+    }
+
     /// Entry `index`; `None` if the copies disagree on it (or it is outside).
     pub(super) fn entry(&self, index: usize) -> Option<u32> {
         let value = entry(&self.entries, index)?;
@@ -33,6 +54,11 @@ impl Block {
 
     /// How many entries from `index` on are 0 in every copy.
     pub(super) fn below(&self, index: usize, most: usize) -> usize {
+        let from = self.lost.partition_point(|(i, _)| *i < index);
+        let most = match self.lost.get(from) {
+            Some((lost, _)) => most.min(lost.saturating_sub(index)),
+            None => most,
+        };
         let first = tables::zero_entries(&self.entries, 4, index, most);
         match &self.other {
             Some(other) => tables::zero_entries(other, 4, index, first),
@@ -78,14 +104,15 @@ enum Copy {
 }
 
 impl Hosted {
+    /// A block of which nothing is stored.
+    pub(super) fn empty_block(&self) -> Block {
+        let len = self.block_entries().saturating_mul(4);
+        Block::of(vec![0; usize::try_from(len).unwrap_or_default()], None)
+    }
+
     /// Reads a block in both copies, if there are two, and decides.
     pub(super) fn resolve(&self, number: u64) -> Result<Option<Block>> {
-        let one = |entries| {
-            Ok(Some(Block {
-                entries,
-                other: None,
-            }))
-        };
+        let one = |entries| Ok(Some(Block::of(entries, None)));
         let (first, second) = match (&self.gd, &self.rgd) {
             (Some(gd), Some(rgd)) => (self.copy(gd, number), Some(self.copy(rgd, number))),
             (Some(only), None) | (None, Some(only)) => (self.copy(only, number), None),
@@ -137,10 +164,7 @@ impl Hosted {
                             "and its redundant copy differ and neither is known to be right; \
                              what they do not agree on cannot be read",
                         );
-                        Ok(Some(Block {
-                            entries: a,
-                            other: Some(b),
-                        }))
+                        Ok(Some(Block::of(a, Some(b))))
                     }
                 }
             }
@@ -168,10 +192,7 @@ impl Hosted {
                 doubt = true;
             }
         }
-        Block {
-            entries: good,
-            other: doubt.then_some(other),
-        }
+        Block::of(good, doubt.then_some(other))
     }
 
     /// A table whose other copy has no table at all. VMware allocates all tables (fact
@@ -205,10 +226,7 @@ impl Hosted {
             None,
             &format!("is used in one copy only: the {bad} one cannot be used"),
         );
-        Ok(Some(Block {
-            entries: table,
-            other: None,
-        }))
+        Ok(Some(Block::of(table, None)))
     }
 
     /// Notes what is wrong with the first copy of a block, or the second; in which entries they

@@ -1,13 +1,14 @@
 //! Bitmaps against what is used (fact sheet, VMFS 6.3).
 
-use super::{Check, Severity, ranges::Ranges};
+use super::{Check, Kind, Numbers, Which};
 use crate::{
+    address::FdAddress,
     blocks::{BlockList, Place},
     resource::Resource,
     superblock::Layout,
     usage::small_header,
 };
-use disk_io::{DiskError, Fields, Result};
+use disk_io::{DiskError, Fields, Finding, Result};
 
 /// Begin of a cluster's lock block; the last byte says of which resource.
 const LOCK: u32 = 0x10C0_0000;
@@ -25,48 +26,55 @@ struct Cluster<'a> {
     number: u64,
     first: u64,
     count: u64,
-    lock: u32,
+    per_cluster: u64,
+    kind: Kind,
     /// Two bits for each resource.
     wide: bool,
 }
 
+impl Kind {
+    /// Last byte of the magic of the clusters' lock blocks.
+    fn lock(self) -> u32 {
+        match self {
+            Self::Block => 2,
+            Self::Sub => 3,
+            Self::Pointer => 4,
+            Self::Descriptor => 5,
+            Self::Pointer2 => 6,
+        }
+    }
+}
+
 impl Check<'_> {
-    pub(super) fn bitmaps(&mut self) -> Result<()> {
+    pub(super) fn bitmaps(&mut self) {
         let core = self.core;
-        let used = std::mem::take(&mut self.used);
+        // Descriptors first: what a file without a name uses is not lost.
+        self.resource(core.fdc(), Kind::Descriptor);
         match core.small_blocks() {
-            Ok(None) => self.resource(core.fbb().as_ref().map(|r| *r), 2, &used.blocks),
-            Ok(Some(small)) => self.small(&small, &used.blocks),
-            Err(e) => self.found(Severity::Damage, None, e),
+            Ok(None) => self.resource(core.fbb(), Kind::Block),
+            Ok(Some(small)) => self.small(&small),
+            Err(e) => self.found(Finding::damage("vmfs-resource-damaged", e), &[]),
         }
-        for (resource, lock, used) in [
-            (core.sbc(), 3, &used.subs),
-            (core.pbc(), 4, &used.pointers),
-            (core.fdc(), 5, &used.descriptors),
-            (core.pb2(), 6, &used.pointers2),
-        ] {
-            // VMFS-3 has no second kind of pointer blocks.
-            if lock != 6 || core.superblock.generation() > 3 {
-                self.resource(resource.as_ref().copied(), lock, used);
-            }
+        self.resource(core.sbc(), Kind::Sub);
+        self.resource(core.pbc(), Kind::Pointer);
+        // VMFS-3 has no second kind of pointer blocks.
+        if core.superblock.generation() > 3 {
+            self.resource(core.pb2(), Kind::Pointer2);
         }
-        Ok(())
     }
 
-    fn resource(&mut self, resource: Result<&Resource, &DiskError>, lock: u32, used: &Ranges) {
+    fn resource(&mut self, resource: Result<&Resource>, kind: Kind) {
         let resource = match resource {
             Ok(resource) => resource,
-            Err(e) => return self.found(Severity::Damage, None, e.clone()),
+            Err(e) => return self.found(Finding::damage("vmfs-resource-damaged", e), &[]),
         };
+        let used = std::mem::take(self.used.of(kind));
         for number in 0..resource.clusters() {
             let Some(at) = resource.cluster_header(number) else {
                 return;
             };
-            if at.saturating_add(resource.header) > resource.blocks.len {
-                // The file may end before the clusters that it counts.
-                return;
-            }
-            if self.lost > MOST_LOST {
+            // The file may end before the clusters that it counts.
+            if at.saturating_add(resource.header) > resource.blocks.len || self.is_enough() {
                 return;
             }
             let first = number.saturating_mul(resource.per_cluster);
@@ -81,26 +89,32 @@ impl Check<'_> {
                         .total
                         .saturating_sub(first)
                         .min(resource.per_cluster),
-                    lock,
+                    per_cluster: resource.per_cluster,
+                    kind,
                     wide: false,
                 },
-                used,
+                &used,
             );
         }
     }
 
-    fn small(&mut self, small: &Resource, used: &Ranges) {
+    /// Headers that are not there end a file that claims holes without end, since each costs a
+    /// finding.
+    fn is_enough(&self) -> bool {
+        self.lost > MOST_LOST || self.failed.is_some()
+    }
+
+    fn small(&mut self, small: &Resource) {
         let Ok(fbb) = self.core.fbb() else {
             return;
         };
+        let used = std::mem::take(self.used.of(Kind::Block));
         for number in 0..small.clusters() {
             let Some(at) = small_header(fbb, number) else {
                 return;
             };
-            // As above; and in a file that claims holes without end, headers that are not there end
-            // it, since each costs a finding.
             let header = self.core.geometry.cluster_header;
-            if at.saturating_add(header) > fbb.blocks.len || self.lost > MOST_LOST {
+            if at.saturating_add(header) > fbb.blocks.len || self.is_enough() {
                 return;
             }
             let first = number.saturating_mul(small.per_cluster);
@@ -112,15 +126,16 @@ impl Check<'_> {
                     number,
                     first,
                     count: small.total.saturating_sub(first).min(small.per_cluster),
-                    lock: 2,
+                    per_cluster: small.per_cluster,
+                    kind: Kind::Block,
                     wide: true,
                 },
-                used,
+                &used,
             );
         }
     }
 
-    fn cluster(&mut self, c: &Cluster<'_>, used: &Ranges) {
+    fn cluster(&mut self, c: &Cluster<'_>, used: &Numbers) {
         self.checked.clusters = self.checked.clusters.saturating_add(1);
         if let Err(e) = self.cluster_or_fail(c, used) {
             let mut e = e.context(format!("checking cluster {} of {}", c.number, c.name));
@@ -128,11 +143,45 @@ impl Check<'_> {
             if self.lost > MOST_LOST {
                 e = e.hint("the rest of the headers is not looked at");
             }
-            self.found(Severity::Damage, None, e);
+            self.found(Finding::warning("vmfs-bitmap-damaged", e), &[]);
         }
     }
 
-    fn cluster_or_fail(&mut self, c: &Cluster<'_>, used: &Ranges) -> Result<()> {
+    /// A descriptor in use that no name leads to; false if it describes no file.
+    fn nameless(&mut self, number: u64, per_cluster: u64) -> bool {
+        let place = |n: u64| Some((n.checked_div(per_cluster)?, n.checked_rem(per_cluster)?));
+        let address = place(number).and_then(|(cluster, item)| {
+            FdAddress::new(u32::try_from(cluster).ok()?, u32::try_from(item).ok()?)
+        });
+        let Some((address, descriptor)) =
+            address.and_then(|a| Some((a, self.core.descriptor(a).ok()?)))
+        else {
+            return false;
+        };
+        if descriptor.stat.links == 0 {
+            return false;
+        }
+        let e = DiskError::corrupt("holding descriptors against directories")
+            .offset(descriptor.stat.place)
+            .expected(format!(
+                "a name of the file of {} bytes",
+                descriptor.stat.size
+            ))
+            .found(match self.partly {
+                true => "none in what can be read",
+                false => "none",
+            });
+        let path = format!("(descriptor {address})").into_bytes();
+        let file = Which {
+            address,
+            path: &path,
+        };
+        self.found(Finding::warning("vmfs-name-lost", e), &[file]);
+        self.file(file, &descriptor);
+        true
+    }
+
+    fn cluster_or_fail(&mut self, c: &Cluster<'_>, used: &Numbers) -> Result<()> {
         let g = &self.core.geometry;
         let place = match self.core.extent(c.blocks, c.at, g.cluster_header).place {
             Place::Stored(place) => place,
@@ -143,10 +192,10 @@ impl Check<'_> {
         self.core.read_list(c.blocks, &mut bytes, c.at, 0)?;
         let f = Fields::new(&bytes, place, "cluster header");
         let lock = f.u32_le(0)?;
-        if lock != LOCK | c.lock || f.u64_le(4)? != place {
+        if lock != LOCK | c.kind.lock() || f.u64_le(4)? != place {
             return Err(f
                 .corrupt(0, "the lock block")
-                .expected(format!("{:#x} of {place}", LOCK | c.lock))
+                .expected(format!("{:#x} of {place}", LOCK | c.kind.lock()))
                 .found(format!("{lock:#x} of {}", f.u64_le(4)?)));
         }
         let m = f.sub(g.align, g.align, "cluster header")?;
@@ -194,11 +243,14 @@ impl Check<'_> {
             let is_used = used.contains(number);
             counted = counted.saturating_add(u64::from(is_free));
             if is_free && is_used {
-                let e = DiskError::corrupt(format!("comparing {} with the files", c.name))
-                    .offset(place)
-                    .expected(format!("number {number} allocated: a file uses it"))
-                    .found("it free");
-                self.found(Severity::Damage, None, e);
+                self.suspects.free(c.kind, number, place);
+            }
+            if !is_free
+                && !is_used
+                && c.kind == Kind::Descriptor
+                && self.nameless(number, c.per_cluster)
+            {
+                continue;
             }
             if !is_free && !is_used {
                 match &mut lost {
@@ -212,13 +264,15 @@ impl Check<'_> {
                 .offset(place)
                 .expected("a file that uses what is allocated")
                 .found(format!("{count} without one, the first is number {first}"));
-            self.found(Severity::Lost, None, e);
+            self.found(Finding::note("vmfs-space-lost", e), &[]);
         }
         if counted != free {
-            return Err(m
+            let e = m
                 .corrupt(8, "the free count")
                 .expected(counted.to_string())
-                .found(free.to_string()));
+                .found(free.to_string())
+                .context(format!("checking cluster {} of {}", c.number, c.name));
+            self.found(Finding::warning("vmfs-free-count-wrong", e), &[]);
         }
         Ok(())
     }

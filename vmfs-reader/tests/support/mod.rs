@@ -33,15 +33,20 @@ pub fn skip(kind: &str, why: &str) {
 /// The directory of the unpacked images, and the truth about them.
 pub fn images() -> Option<(PathBuf, serde_json::Value)> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/images");
-    let truth = std::fs::read(beside.join("vmfs-truth.json"));
-    let Ok(truth) = truth else {
-        skip("images", "no vmfs-truth.json beside the project");
+    let base = std::env::var_os("VMDKIT_IMAGES").map(PathBuf::from);
+    let mut places = base.iter().chain([&beside]);
+    let truth = places.find_map(|p| std::fs::read(p.join("vmfs-truth.json")).ok());
+    let Some(truth) = truth else {
+        skip(
+            "images",
+            "no vmfs-truth.json in VMDKIT_IMAGES or beside the project",
+        );
         return None;
     };
     let truth = serde_json::from_slice(&truth).unwrap();
-    let base = std::env::var_os("VMDKIT_IMAGES").map(PathBuf::from);
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/images");
     let found = base
+        .clone()
         .into_iter()
         .chain([target])
         .map(|b| b.join("vmfs"))

@@ -40,6 +40,8 @@ struct Json {
     parent: Option<String>,
     /// What could not be read, and is zeros.
     lost: Vec<RangeJson>,
+    /// What is in the copy as SOURCE gives it, and cannot be told to be right.
+    doubtful: Vec<RangeJson>,
     guest_files: Vec<OwnerJson>,
     how: Vec<String>,
     /// What `check` says of the copy.
@@ -78,7 +80,7 @@ impl Check {
         let report = verify::check(&copy, &options, &mut |_| {})?;
         let result = if report.is_bad() { "bad" } else { "sound" };
         self.tell(&broken, &mended, out, parent, result, global)?;
-        Ok(match (report.is_bad(), mended.lost.is_empty()) {
+        Ok(match (report.is_bad(), mended.is_complete()) {
             (true, _) => Exit::Bad,
             (false, true) => Exit::Done,
             (false, false) => Exit::Partial,
@@ -102,20 +104,21 @@ impl Check {
                 path_hex: hex_if_needed(&t.path),
                 bytes: t.bytes,
             });
-            let lost = mended.lost.iter().map(|r| RangeJson {
+            let range = |r: &std::ops::Range<u64>| RangeJson {
                 offset: r.start,
                 length: r.end.saturating_sub(r.start),
-            });
+            };
             out.document(&Json {
                 source: self.source.source.display().to_string(),
                 destination: dest.display().to_string(),
                 format: broken.format.name(),
-                complete: mended.lost.is_empty(),
+                complete: mended.is_complete(),
                 virtual_size: mended.len,
                 written: mended.written,
                 files: files.collect(),
                 parent,
-                lost: lost.collect(),
+                lost: mended.lost.iter().map(range).collect(),
+                doubtful: mended.doubtful.iter().map(range).collect(),
                 guest_files: touched.collect(),
                 how: broken.how.clone(),
                 result,
@@ -131,23 +134,32 @@ impl Check {
             }
             out.line(format!("check of it   {result}"))?;
         }
-        let bytes: u64 = mended.lost.iter().map(|r| r.end - r.start).sum();
-        match mended.lost.is_empty() {
-            true => out.line("everything that SOURCE had could be read")?,
-            false => out.line(format!(
-                "LOST: {} could not be read, and are zeros now",
-                human(bytes)
-            ))?,
+        if mended.is_complete() {
+            out.line("everything that SOURCE had could be read")?;
         }
-        for range in mended.lost.iter().take(SHOWN) {
-            let len = human(range.end - range.start);
-            out.line(format!("  at {}, {len}", range.start))?;
+        for (ranges, what) in [
+            (&mended.lost, "LOST: # could not be read, and are zeros now"),
+            (
+                &mended.doubtful,
+                "DOUBTFUL: # are as SOURCE gives them, and cannot be told to be right",
+            ),
+        ] {
+            if ranges.is_empty() {
+                continue;
+            }
+            let bytes: u64 = ranges.iter().map(|r| r.end - r.start).sum();
+            out.line(what.replace('#', &human(bytes)))?;
+            for range in ranges.iter().take(SHOWN) {
+                let len = human(range.end - range.start);
+                out.line(format!("  at {}, {len}", range.start))?;
+            }
         }
         for touched in mended.touched.iter().take(SHOWN) {
             let path = Name::from_bytes(touched.path.clone());
             out.line(format!("  touches {path}"))?;
         }
-        if mended.lost.len().max(mended.touched.len()) > SHOWN {
+        let most = mended.lost.len().max(mended.doubtful.len());
+        if most.max(mended.touched.len()) > SHOWN {
             out.line("  and more: --json has all of them")?;
         }
         out.finish()

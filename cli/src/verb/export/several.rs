@@ -1,16 +1,18 @@
 //! Several machines of one place, some of them at once.
 
-use super::{Export, shared::Shared};
+use super::{Export, is_newest, shared::Shared};
 use crate::{
     args::{Global, SourceArgs},
     exit::{Exit, Failure},
     names::component,
-    output, signals,
+    output::{self, Out},
+    signals,
     source::spec_of,
 };
 use disk_io::{DiskError, error::escape};
 use inventory::{Inventory, Vm};
 use proxy::machine::{Scanned, scan};
+use serde::Serialize;
 use std::{
     collections::BTreeSet,
     path::PathBuf,
@@ -19,6 +21,27 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
 };
+
+#[derive(Serialize)]
+struct Json {
+    destination: String,
+    machines: Vec<MachineJson>,
+}
+
+#[derive(Serialize)]
+struct MachineJson {
+    name: String,
+    directory: String,
+    /// `done`, `partial` or `failed`.
+    result: &'static str,
+    error: Option<String>,
+}
+
+/// How the export of one machine ended.
+struct End {
+    exit: Exit,
+    error: Option<String>,
+}
 
 /// A machine and where it goes.
 struct Job {
@@ -31,15 +54,21 @@ struct Job {
 impl Export {
     /// Exports every machine of SOURCE that is selected into a directory of its name below DEST.
     pub(super) fn several(&self, global: &Global) -> Result<Exit, Failure> {
-        let one_only = self.since.is_some()
-            || self.source.how.disk.is_some()
+        let one_only = self.source.how.disk.is_some()
             || self.dest.as_os_str() == "-"
-            || self.json
             || !self.changed_blocks.is_empty();
         if one_only {
             return Err(Failure::usage_with(
-                "--since, --changed-blocks, --disk, --json and - are for one machine",
+                "--changed-blocks, --disk and - are for one machine",
                 "leave out --select, and name the machine's configuration",
+            ));
+        }
+        if let Some(since) = &self.since
+            && (!is_newest(since) || self.keep.is_none())
+        {
+            return Err(Failure::usage_with(
+                "of several machines each builds on its own newest backup",
+                "say --since newest, and --keep N, which gives each backup a directory of its own",
             ));
         }
         signals::watch();
@@ -55,7 +84,7 @@ impl Export {
         std::fs::create_dir_all(&self.dest)
             .map_err(|e| DiskError::io("making the directory", &e).file(self.dest.display()))?;
         let next = AtomicUsize::new(0);
-        let ends: Mutex<Vec<Exit>> = Mutex::default();
+        let ends: Mutex<Vec<(usize, End)>> = Mutex::default();
         let quiet = Global {
             quiet: true,
             ..global.clone()
@@ -63,14 +92,16 @@ impl Export {
         std::thread::scope(|scope| {
             for _ in 0..self.at_once.min(jobs.len()) {
                 scope.spawn(|| {
-                    while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    loop {
+                        let n = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(job) = jobs.get(n) else { return };
                         if signals::caught().is_some() {
                             return;
                         }
-                        let end = job.run(&quiet, global.quiet);
+                        let end = output::about(&job.name, || job.run(&quiet, global.quiet));
                         ends.lock()
                             .unwrap_or_else(PoisonError::into_inner)
-                            .push(end);
+                            .push((n, end));
                     }
                 });
             }
@@ -78,9 +109,32 @@ impl Export {
         if let Some(n) = signals::caught() {
             return Ok(Exit::Signal(n));
         }
-        let ends = ends.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let done = ends.iter().filter(|e| **e == Exit::Done).count();
-        let some = ends.iter().any(|e| matches!(e, Exit::Done | Exit::Partial));
+        let mut ends = ends.into_inner().unwrap_or_else(PoisonError::into_inner);
+        ends.sort_by_key(|(n, _)| *n);
+        let exits = || ends.iter().map(|(_, end)| end.exit);
+        let done = exits().filter(|e| *e == Exit::Done).count();
+        let some = exits().any(|e| matches!(e, Exit::Done | Exit::Partial));
+        if self.json {
+            let machines = ends.iter().filter_map(|(n, end)| {
+                let job = jobs.get(*n)?;
+                Some(MachineJson {
+                    name: job.name.clone(),
+                    directory: job.export.dest.display().to_string(),
+                    result: match end.exit {
+                        Exit::Done => "done",
+                        Exit::Partial => "partial",
+                        _ => "failed",
+                    },
+                    error: end.error.clone(),
+                })
+            });
+            let mut out = Out::new();
+            out.document(&Json {
+                destination: self.dest.display().to_string(),
+                machines: machines.collect(),
+            })?;
+            out.finish()?;
+        }
         if !global.quiet {
             output::say(format_args!("{done} of {} machines exported", jobs.len()));
         }
@@ -119,6 +173,7 @@ impl Export {
                     dest: self.destination(&name),
                     jobs: self.jobs.max(1),
                     select: Vec::new(),
+                    json: false,
                     ..self.clone()
                 };
                 jobs.push(Job {
@@ -136,7 +191,7 @@ impl Export {
     fn destination(&self, name: &str) -> PathBuf {
         match (self.keep, self.to.format()) {
             (Some(_), _) => {
-                let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H%M%SZ");
+                let now = crate::clock::now().strftime("%Y-%m-%dT%H%M%SZ");
                 self.dest.join(name).join(now.to_string())
             }
             (None, None) => self.dest.join(format!("{name}.ova")),
@@ -180,17 +235,9 @@ fn share(jobs: &mut [Job], place: usize, inventory: &Inventory) {
 }
 
 impl Job {
-    fn run(&self, quiet: &Global, silent: bool) -> Exit {
-        let dest = &self.export.dest;
+    fn run(&self, quiet: &Global, silent: bool) -> End {
         let _turn = self.export.shared.as_ref().map(Shared::turn);
-        if let Some(parent) = dest.parent()
-            && let Err(e) = std::fs::create_dir_all(parent)
-        {
-            let e = DiskError::io("making the directory", &e).file(parent.display());
-            Failure::from(e).tell();
-            return Exit::Failed;
-        }
-        match self.export.clone().run(quiet) {
+        match self.export(quiet) {
             Ok(exit) => {
                 if !silent {
                     let how = if exit == Exit::Partial {
@@ -198,18 +245,30 @@ impl Job {
                     } else {
                         ""
                     };
-                    let (name, dest) = (escape(&self.name), dest.display().to_string());
-                    output::say(format_args!("{name}: {}{how}", escape(&dest)));
+                    let dest = self.export.dest.display().to_string();
+                    let (name, dest) = (escape(&self.name), escape(&dest));
+                    output::say(format_args!("{name}: {dest}{how}"));
                 }
-                exit
+                End { exit, error: None }
             }
             // One machine that cannot be exported does not keep the others.
             Err(e) => {
                 output::say(format_args!("{}: failed", escape(&self.name)));
                 e.tell();
-                Exit::Failed
+                End {
+                    exit: Exit::Failed,
+                    error: Some(e.text()),
+                }
             }
         }
+    }
+
+    fn export(&self, quiet: &Global) -> Result<Exit, Failure> {
+        if let Some(parent) = self.export.dest.parent() {
+            std::fs::create_dir_all(parent)
+                .map_err(|e| DiskError::io("making the directory", &e).file(parent.display()))?;
+        }
+        self.export.clone().run(quiet)
     }
 }
 

@@ -37,12 +37,14 @@ impl Shared {
         }
     }
 
-    /// Notes the disks of a backup that is complete.
+    /// Notes the disks of a backup that is complete, but for those that build on an earlier one: that
+    /// lies beside it, and not beside the others.
     pub(super) fn note(&self, taken: &Taken, dir: &Path, written: &Written) {
         let noted = self.0.written.lock();
         let mut noted = noted.unwrap_or_else(PoisonError::into_inner);
         let disks = written.manifest.disks.iter().zip(&written.files);
-        for (id, (entry, files)) in taken.ids.iter().zip(disks) {
+        let whole = taken.ids.iter().zip(disks);
+        for (id, (entry, files)) in whole.filter(|(_, (entry, _))| entry.parent.is_none()) {
             noted.entry(*id).or_insert_with(|| Again {
                 dir: dir.to_path_buf(),
                 entry: entry.clone(),

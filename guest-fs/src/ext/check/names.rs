@@ -11,7 +11,7 @@ use super::{
     wrong,
 };
 use crate::NodeId;
-use disk_io::{Disk, DiskError, Finding, Result, RunKind};
+use disk_io::{Disk, DiskError, Fields, Finding, Result, RunKind};
 use std::{collections::HashMap, ops::ControlFlow};
 
 /// Entries that lead nowhere and are kept to be told.
@@ -24,6 +24,8 @@ pub(super) struct Names {
     inodes: HashMap<u32, (u16, bool)>,
     /// How many entries lead to an inode, and the directory of the last.
     entries: HashMap<u32, (u32, u32)>,
+    /// Which directory each directory says that it is in.
+    parents: HashMap<u32, u32>,
     /// Entries of directories that could not be read whole may be missing.
     partly: bool,
 }
@@ -55,6 +57,11 @@ impl Check<'_> {
         if let Err(e) = checked {
             self.tell_or_fail(e, damaged)?;
         }
+        match self.parent_of(inode) {
+            Ok(Some(parent)) => _ = self.names.parents.insert(number, parent),
+            Ok(None) => {}
+            Err(e) => self.tell_or_fail(e, damaged)?,
+        }
         let mut errors: Vec<DiskError> = Vec::new();
         let entries = &mut self.names.entries;
         let mut take = |entry: Result<directory::Entry>| {
@@ -78,6 +85,29 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Which directory the entry `..` leads to; `None` where there is no such entry, or none that
+    /// can be read, which is told by those who list the directory.
+    fn parent_of(&self, inode: &Inode) -> Result<Option<u32>> {
+        if inode.has(InodeFlags::INLINE_DATA) {
+            return Ok(inode.block.first_chunk().map(|b| u32::from_le_bytes(*b)));
+        }
+        let Ok(contents) = self.fs.contents(inode) else {
+            return Ok(None);
+        };
+        if contents.len() < 24 || contents.run_at(0)?.kind != RunKind::Data {
+            return Ok(None);
+        }
+        let mut bytes = [0; 24];
+        contents.read_exact_at(&mut bytes, 0)?;
+        let f = Fields::new(&bytes, 0, "directory block");
+        // "." takes twelve bytes.
+        let dotdot = f.u16_le(4)? == 12 && f.u8(18)? == 2 && f.bytes(20, 2)? == b"..";
+        Ok(match dotdot {
+            true => Some(f.u32_le(12)?),
+            false => None,
+        })
+    }
+
     /// The sums of a directory's blocks.
     fn directory_sums(&mut self, inode: &Inode, sums: InodeSums) -> Result<()> {
         let number = inode.number.0;
@@ -94,7 +124,7 @@ impl Check<'_> {
             contents.read_exact_at(&mut block, at)?;
             if let Some(bad) = sums.directory_block(&block, indexed) {
                 let what = format!("a block of directory inode {number}");
-                let finding = Finding::damage("ext-directory-damaged", wrong(what, at, bad));
+                let finding = Finding::damage("ext-directory-sum-wrong", wrong(what, at, bad));
                 self.tell(finding.about(number.into()));
             }
             at = at.saturating_add(block.len() as u64);
@@ -133,6 +163,27 @@ impl Check<'_> {
                 .found(format!("one to inode {inode}, which no file has"));
             let finding = Finding::damage("ext-entry-stray", e);
             self.tell(finding.about(directory.into()).about(inode.into()));
+        }
+        let mut elsewhere: Vec<(u32, u32, u32)> = names
+            .parents
+            .iter()
+            .filter_map(|(directory, says)| {
+                let is = match names.entries.get(directory) {
+                    _ if *directory == ROOT.0 => ROOT.0,
+                    Some((1, parent)) => *parent,
+                    // Several names, or none: those are told.
+                    _ => return None,
+                };
+                (is != *says).then_some((*directory, is, *says))
+            })
+            .collect();
+        elsewhere.sort_unstable();
+        for (directory, is, says) in elsewhere {
+            let e = DiskError::corrupt(format!("reading `..` of directory inode {directory}"))
+                .expected(format!("inode {is}, which has it"))
+                .found(says.to_string());
+            let finding = Finding::warning("ext-parent-wrong", e);
+            self.tell(finding.about(directory.into()));
         }
         let mut odd: Vec<(u32, u16, u32)> = names
             .inodes

@@ -4,7 +4,7 @@
 //! block that is another one's does not pass.
 
 use super::super::{
-    layout::{InodeNumber, RoCompatFeatures},
+    layout::{BlockNumber, IncompatFeatures, InodeNumber, RoCompatFeatures},
     superblock::{Group, Superblock},
 };
 
@@ -38,6 +38,27 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let four = bytes.get(at..).and_then(|b| b.first_chunk());
     four.map_or(0, |b| u32::from_le_bytes(*b))
+}
+
+/// CRC-16 as descriptors have it on volumes without the other sums (the feature uninit_bg).
+fn crc16(state: u16, bytes: &[u8]) -> u16 {
+    bytes.iter().fold(state, |state, byte| {
+        (0..8).fold(state ^ u16::from(*byte), |state, _| {
+            (state >> 1) ^ (0xa001 & 0u16.wrapping_sub(state & 1))
+        })
+    })
+}
+
+/// A group's descriptor, by its CRC-16.
+pub(super) fn group_crc16(sb: &Superblock, number: u64, group: &Group) -> Option<Wrong> {
+    let number = u32::try_from(number).unwrap_or(u32::MAX);
+    let mut state = crc16(!0, &sb.uuid);
+    state = crc16(state, &number.to_le_bytes());
+    state = crc16(state, group.bytes.get(..0x1e).unwrap_or_default());
+    if sb.incompat & IncompatFeatures::BIT64 != 0 {
+        state = crc16(state, group.bytes.get(0x20..).unwrap_or_default());
+    }
+    compare(u16_at(&group.bytes, 0x1e).into(), state.into())
 }
 
 impl Sums {
@@ -77,6 +98,15 @@ impl Sums {
             return compare(stored, sum & 0xffff);
         }
         compare(stored | u32::from(u16_at(&group.bytes, high)) << 16, sum)
+    }
+
+    /// A block of attributes: its number is part of the sum.
+    pub(super) fn attribute_block(self, block: BlockNumber, bytes: &[u8]) -> Option<Wrong> {
+        let mut state = crc(self.seed, &block.0.to_le_bytes());
+        state = crc(state, bytes.get(..0x10).unwrap_or_default());
+        state = crc(state, &[0; 4]);
+        state = crc(state, bytes.get(0x14..).unwrap_or_default());
+        compare(u32_at(bytes, 0x10), state)
     }
 
     /// What the sums of an inode and of its blocks begin with.

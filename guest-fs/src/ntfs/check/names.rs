@@ -33,6 +33,9 @@ pub(super) struct Names<'v> {
     /// Without it nothing can be said about order.
     upcase: Option<UpCase>,
     left: HashMap<u64, u64>,
+    /// Names that files count and do not have: a file whose names are in several records is added
+    /// up, the others are not kept unless they differ.
+    links: HashMap<u64, i64>,
     told: Told,
 }
 
@@ -71,6 +74,7 @@ impl<'v> Names<'v> {
             volume,
             upcase: UpCase::read(volume).ok(),
             left: HashMap::new(),
+            links: HashMap::new(),
             told: Told::default(),
         }
     }
@@ -90,6 +94,15 @@ impl<'v> Names<'v> {
     /// Takes a record in use: its names, and its index where it is a directory.
     pub(super) fn record(&mut self, record: &Record, visit: Visit<'_>) -> Result<()> {
         let (owner, names) = names_of(record);
+        let has = i64::try_from(names.len()).unwrap_or(i64::MAX);
+        let counts = match record.base() {
+            None => i64::from(record.links()),
+            Some(_) => 0,
+        };
+        if counts != has {
+            let left = self.links.entry(owner.record).or_default();
+            *left = left.saturating_add(counts).saturating_sub(has);
+        }
         for name in names {
             let number = number(name.parent, owner, &name.units);
             self.add(name.parent.record, number, false);
@@ -157,8 +170,27 @@ impl<'v> Names<'v> {
         Ok(())
     }
 
+    /// Files that count other names than they have: a name that is deleted too much takes the
+    /// file with it.
+    fn tell_links(&mut self, open: Option<&str>, visit: Visit<'_>) {
+        let links = std::mem::take(&mut self.links).into_iter();
+        let mut odd: Vec<(u64, i64)> = links.filter(|(_, left)| *left != 0).collect();
+        odd.sort_unstable();
+        for (record, left) in odd {
+            let e = DiskError::corrupt(format!("counting the names of record {record}"))
+                .expected("as many as it counts")
+                .found(match left > 0 {
+                    true => format!("{left} less{}", because(open)),
+                    false => format!("{} more{}", left.saturating_neg(), because(open)),
+                });
+            let finding = Finding::warning("ntfs-links-wrong", e);
+            self.tell(finding.about(record), visit);
+        }
+    }
+
     /// Goes through the directories whose names do not add up.
     pub(super) fn finish(mut self, open: Option<&str>, visit: Visit<'_>) -> Result<()> {
+        self.tell_links(open, visit);
         let left = std::mem::take(&mut self.left);
         let odd: HashSet<u64> = left.into_iter().filter(|l| l.1 != 0).map(|l| l.0).collect();
         if odd.is_empty() {
