@@ -61,6 +61,7 @@ pub(crate) fn take(
         };
         let expected = Some(disk.digest.clone());
         spec.path = spec.path.join(&disk.file);
+        spec.format = spec.format.or(spec.format_of(&spec.path));
         return one_disk(&spec, expected, memory);
     }
     let machines = match spec.machines()? {

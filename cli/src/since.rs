@@ -353,6 +353,7 @@ pub(crate) fn allow(spec: &mut SourceSpec) -> Result<()> {
             _ => PathBuf::from("."),
         },
     };
+    raw_disks(spec, &dir);
     for _ in 0..LONGEST {
         // A manifest that cannot be read is for whoever needs it to tell.
         let Ok(Some(manifest)) = Manifest::read(&dir) else {
@@ -393,6 +394,18 @@ pub(crate) fn allow(spec: &mut SourceSpec) -> Result<()> {
         dir = earlier;
     }
     Ok(())
+}
+
+/// Notes which disks of a backup are raw: they are not looked at to find that out.
+fn raw_disks(spec: &mut SourceSpec, dir: &Path) {
+    let Ok(Some(manifest)) = Manifest::read(dir) else {
+        return;
+    };
+    let raw = manifest.disks.into_iter().filter(|d| d.format == "raw");
+    spec.raw_disks = raw.map(|d| d.file).collect();
+    if !spec.path.is_dir() && spec.format.is_none() {
+        spec.format = spec.format_of(&spec.path);
+    }
 }
 
 /// The sources of a backup's disks, kept for [`attach`].

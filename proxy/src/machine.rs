@@ -399,7 +399,7 @@ impl Machine {
         let spec = SourceSpec {
             snapshot: None,
             disk: None,
-            format: None,
+            format: self.spec.format_of(Path::new(&disk.file)),
             ..self.spec.clone()
         };
         Source::open_at(self.locate(disk)?, &spec, newer)
@@ -635,7 +635,7 @@ impl Machine {
         let spec = SourceSpec {
             snapshot: None,
             disk: None,
-            format: None,
+            format: self.spec.format_of(Path::new(&disk.file)),
             ..self.spec.clone()
         };
         let opened = self.locate(disk)?;

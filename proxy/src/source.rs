@@ -24,6 +24,9 @@ pub struct SourceSpec {
     pub path: PathBuf,
     /// Take it for this format instead of looking (`--format`).
     pub format: Option<Format>,
+    /// Files that are raw disks whatever they look like: a guest may have written anything to its
+    /// first sector, and the manifest of a backup says which format its disks have.
+    pub raw_disks: Vec<String>,
     /// Directories, besides SOURCE's own, beneath which extents and parents may lie.
     pub allow_dirs: Vec<PathBuf>,
     /// Block devices that extents may name.
@@ -110,6 +113,13 @@ impl SourceSpec {
         real.sort();
         real.dedup();
         real
+    }
+
+    /// The format of a disk that is known without looking.
+    pub fn format_of(&self, file: &Path) -> Option<Format> {
+        let name = file.file_name()?;
+        let raw = self.raw_disks.iter().any(|r| name == r.as_str());
+        raw.then_some(Format::Raw)
     }
 
     /// How images are opened.

@@ -226,6 +226,7 @@ fn one(spec: &SourceSpec, options: &Options, step: &mut dyn FnMut(Step<'_>)) -> 
         if spec.machines()?.is_some() {
             // These chose the machine's disk, not something inside it.
             (how.snapshot, how.disk) = (None, None);
+            how.format = spec.format_of(located.opened.base_name());
         }
         disk_image::check(&located.opened, &how, of_file, &mut visit)?
     };

@@ -334,3 +334,37 @@ fn a_backup_through_a_pipe() {
         .code(2)
         .says("streamOptimized");
 }
+
+/// A raw disk in a backup is one whatever the guest wrote to its first sector.
+#[test]
+fn raw_disks_of_backups_are_believed() {
+    let mut qcow2 = vec![0; 512];
+    qcow2[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+    let text = b"# Disk DescriptorFile\nversion=1\ncreateType=\"monolithicFlat\"\n".to_vec();
+    for first in [vec![0x5a; 512], qcow2, text] {
+        let f = Fixture::new();
+        let mut raw = f.raw();
+        raw[..512].fill(0);
+        raw[..first.len()].copy_from_slice(&first);
+        fs::write(f.path("disk-flat.vmdk"), &raw).unwrap();
+        machine(&f, "web");
+        fs::create_dir(f.path("bk")).unwrap();
+        f.run(&["export", "web", "bk/1", "--to", "raw", "--keep", "2"])
+            .code(0);
+        assert!(f.path("bk/1/.done").exists());
+        f.run(&["check", "bk/1"]).code(0);
+        // What is in it is not known, and it is what the manifest says.
+        let verify = f.run(&["verify", "bk/1"]);
+        assert_ne!(verify.code, Some(4), "{}", verify.err);
+        f.run(&["restore", "bk/1", "back"]).code(0);
+        f.run(&["convert", "back", "back.raw", "--to", "raw"])
+            .code(0);
+        assert_eq!(fs::read(f.path("back.raw")).unwrap(), raw);
+        // A single disk.
+        f.run(&["export", "disk.vmdk", "one", "--to", "raw"])
+            .code(0);
+        let verify = f.run(&["verify", "one"]);
+        assert_ne!(verify.code, Some(4), "{}", verify.err);
+        f.run(&["restore", "one", "again"]).code(0);
+    }
+}

@@ -362,6 +362,7 @@ fn disks(spec: &SourceSpec, manifest: Option<&Manifest>, dir: Option<&Path>) -> 
         let disks = manifest.disks.iter().map(|disk| {
             let spec = SourceSpec {
                 path: dir.join(&disk.file),
+                format: spec.format.or(spec.format_of(Path::new(&disk.file))),
                 ..spec.clone()
             };
             (disk.file.clone(), spec, Some(disk.clone()))
