@@ -25,6 +25,7 @@ mod package;
 mod progress;
 mod ready;
 mod report;
+mod shared_places;
 mod signals;
 mod since;
 mod source;

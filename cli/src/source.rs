@@ -206,6 +206,10 @@ impl convert::restore::Source for Restorable<'_> {
         }
     }
 
+    fn doubts(&self, node: Node, known_as: Option<(Node, &Name)>) -> Vec<String> {
+        self.tree.doubts(node, known_as)
+    }
+
     fn read_link(&self, node: Node) -> Result<Link> {
         // What is mounted there is not entered: it is somewhere else in the tree.
         if let Some(remark) = self.tree.mount_point_remark(node) {

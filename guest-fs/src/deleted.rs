@@ -339,6 +339,16 @@ impl FileSystem for WithDeleted {
         Ok(())
     }
 
+    fn doubts(&self, node: NodeId, known_as: Option<(NodeId, &Name)>) -> Vec<String> {
+        // The names in this tree are its own.
+        match index(node) {
+            Some(_) => Vec::new(),
+            None => self
+                .inner
+                .doubts(node, known_as.filter(|(dir, _)| index(*dir).is_none())),
+        }
+    }
+
     fn metadata(&self, node: NodeId) -> Result<Metadata> {
         let Some(at) = index(node) else {
             return self.inner.metadata(node);

@@ -303,6 +303,15 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// What is known of an object. Sizes and times come from the object's own record.
     fn metadata(&self, node: NodeId) -> Result<Metadata>;
 
+    /// What is doubtful about an object, one sentence each: damage that was worked around, and,
+    /// asked with the directory and the name that lead to it, a name that its own record does
+    /// not have. Of chains of clusters that is known once its contents were opened.
+    fn doubts(&self, node: NodeId, known_as: Option<(NodeId, &Name)>) -> Vec<String> {
+        let _ = known_as;
+        self.metadata(node)
+            .map_or_else(|_| Vec::new(), |m| m.remarks)
+    }
+
     /// The contents: of the unnamed stream, or of a named one. Holes are runs.
     fn open(&self, node: NodeId, stream: Option<&Name>) -> Result<Arc<dyn Disk>>;
 

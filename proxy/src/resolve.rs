@@ -21,6 +21,9 @@ pub struct Resolved {
     pub path: Name,
     /// What was met on the way: volumes that could not be searched, one sentence each.
     pub remarks: Vec<String>,
+    /// Why the names of the path may not be those of what they lead to
+    /// ([`Tree::name_doubts`]).
+    pub doubts: Vec<String>,
 }
 
 /// A directory or file on the way.
@@ -164,7 +167,7 @@ impl Tree {
             path: own_id(from).map_or_else(|| self.path_of(from), |id| self.own.path(id)),
         };
         let parts: Vec<&[u8]> = path::components(rest).collect();
-        let mut stream = None;
+        let (mut stream, mut doubts) = (None, Vec::new());
         for (i, part) in parts.iter().enumerate() {
             if *part == b".." {
                 trail.pop();
@@ -189,6 +192,9 @@ impl Tree {
                     let stored = self.stored_name(here.node, node, &name);
                     self.only_one(here.node, node, &name, &stored, &|| here.path.clone())?;
                     let path = below(&here.path, &stored);
+                    for why in self.name_doubts(here.node, node, &name) {
+                        doubts.push(format!("{path}: {why}"));
+                    }
                     trail.push(Step { node, path });
                 }
                 Ok(None) => {
@@ -228,6 +234,7 @@ impl Tree {
             stream,
             path: end.path,
             remarks: Vec::new(),
+            doubts,
         })
     }
 
@@ -332,7 +339,7 @@ impl Tree {
     }
 
     /// A reference to a directory may come without its sequence number.
-    fn same_directory(&self, a: Node, b: Node) -> bool {
+    pub(crate) fn same_directory(&self, a: Node, b: Node) -> bool {
         a.volume == b.volume && a.id.record == b.id.record
     }
 

@@ -325,8 +325,104 @@ fn deleted_files_of_fat() {
         String::from_utf8(list.stdout).unwrap(),
         "/p0/$deleted/dir\n/p0/$deleted/dir/_.TXT\n/p0/$deleted/dir/a long name.txt\n"
     );
-    let cat = vmdkit(["cat", "--meta", img, "/p0/$deleted/dir/a long name.txt"]);
-    assert_eq!(cat.stdout, bytes);
+    // Where more than its first cluster lay is a guess, and that is said.
+    let mut cat = Command::new(tools::vmdkit().unwrap());
+    cat.args(["cat", "--meta", img, "/p0/$deleted/dir/a long name.txt"]);
+    let out = cat.output().unwrap();
+    assert_eq!(out.stdout, bytes);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains("only its first cluster is known"), "{said}");
+    assert_eq!(out.status.code(), Some(3), "{said}");
+    let short = vmdkit(["cat", "--meta", img, "/p0/$deleted/dir/_.TXT"]);
+    assert_eq!(short.stdout, b"short");
+}
+
+/// What a restore cannot prove it says: a name that the file's own record does not have, and
+/// clusters about which the copies of the allocation table differ.
+#[test]
+fn doubts_are_told() {
+    let base = tools::project().join("fuzz/bases/ntfs-files.zst");
+    let sound = zstd::decode_all(fs::read(base).unwrap().as_slice()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("n.img");
+    let img = image.to_str().unwrap();
+    let utf16 = |s: &str| {
+        s.encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect::<Vec<_>>()
+    };
+    let find = |bytes: &[u8], what: &[u8]| -> Vec<usize> {
+        let all = bytes.windows(what.len()).enumerate();
+        all.filter(|(_, w)| *w == what).map(|(at, _)| at).collect()
+    };
+    let run = |words: &[&str]| {
+        let out = Command::new(tools::vmdkit().unwrap()).args(words).output();
+        out.unwrap()
+    };
+
+    // The directory spells a name otherwise: everything there is, and the name is told.
+    let mut bytes = sound.clone();
+    let places = find(&bytes, &utf16("a longer name 5"));
+    let index = *places.last().unwrap();
+    assert!(places.len() > 1, "in the record and in the index");
+    bytes[index + 4] ^= 2;
+    fs::write(&image, &bytes).unwrap();
+    let to = dir.path().join("to");
+    let out = run(&["cp", "-r", "--json", img, "/p0/.", to.to_str().unwrap()]);
+    assert_eq!(out.status.code(), Some(3));
+    let json: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let doubtful = json["doubtful"].as_array().unwrap();
+    assert_eq!(doubtful.len(), 1, "{json}");
+    assert_eq!(doubtful[0]["path"], "/p0/a nonger name 5");
+    let why = doubtful[0]["reason"].as_str().unwrap();
+    assert!(why.contains("'a longer name 5'"), "{why}");
+    assert!(to.join("a nonger name 5").exists());
+    let out = run(&["cat", img, "/p0/a nonger name 5"]);
+    assert_eq!(out.status.code(), Some(3));
+    let out = run(&["tar", img, "/p0/."]);
+    assert_eq!(out.status.code(), Some(3));
+    let text = b"doubtful: its directory calls it";
+    assert!(!find(&out.stdout, text).is_empty());
+    // Its neighbours, and its own name in another case of letters, are nobody's doubt.
+    assert!(run(&["cat", img, "/p0/a longer name 4"]).status.success());
+    fs::write(&image, &sound).unwrap();
+    assert!(run(&["cat", img, "/p0/A LONGER NAME 5"]).status.success());
+
+    // The directory leads to a metafile: the name does not vanish, and what is there is told.
+    let mut bytes = sound.clone();
+    let entry = index - 66 - 16;
+    bytes[entry..entry + 8].copy_from_slice(&(1u64 | 1 << 48).to_le_bytes());
+    fs::write(&image, &bytes).unwrap();
+    let out = run(&["ls", img, "/p0"]);
+    assert!(!find(&out.stdout, b"a longer name 5").is_empty());
+    let out = run(&["cat", img, "/p0/a longer name 5"]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains("$MFTMirr"), "{said}");
+    assert_eq!(out.status.code(), Some(3));
+
+    if !tools::have(&["mkfs.fat", "mcopy"]) {
+        return;
+    }
+    let image = dir.path().join("f.img");
+    let img = image.to_str().unwrap();
+    fs::File::create(&image).unwrap().set_len(9 << 20).unwrap();
+    tools::run("mkfs.fat", ["-F", "16", "-s", "1", img]).unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, vec![7; 5000]).unwrap();
+    for name in ["::one", "::two"] {
+        tools::run("mcopy", ["-i", img, file.to_str().unwrap(), name]).unwrap();
+    }
+    assert!(run(&["cat", img, "/p0/one"]).status.success());
+    let mut bytes = fs::read(&image).unwrap();
+    let word = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+    let second = 512 * (word(14) + word(22));
+    bytes[second + 2 * 4] ^= 4;
+    fs::write(&image, &bytes).unwrap();
+    let out = run(&["cat", img, "/p0/one"]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains("allocation table 1"), "{said}");
+    assert_eq!(out.status.code(), Some(3));
+    assert!(run(&["cat", img, "/p0/two"]).status.success());
 }
 
 /// Extended attributes of a Linux guest, by cp and by tar.

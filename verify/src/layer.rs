@@ -13,7 +13,10 @@ use disk_io::{
 use std::{
     collections::BTreeMap,
     ops::Range,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 /// Stored ranges that are kept in memory.
@@ -84,6 +87,27 @@ pub fn walk(
     }
     shared.finish(layer.visit);
     Ok(layer.held)
+}
+
+/// Places of the disk that share bytes of a file, by what the layers' maps say: of any two of
+/// them at most one is what was written there. Nothing but tables is read.
+///
+/// # Errors
+/// If the device fails.
+pub fn shared_places(layers: &[Arc<dyn BlockMap>]) -> Result<Vec<Finding>> {
+    let how = Walk {
+        decode: false,
+        jobs: 1,
+    };
+    let mut found = Vec::new();
+    for map in layers {
+        walk(&**map, how, &mut |_| {}, &mut |f| {
+            if f.code == "place-shared" {
+                found.push(f);
+            }
+        })?;
+    }
+    Ok(found)
 }
 
 struct Layer<'a> {

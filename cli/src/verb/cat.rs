@@ -12,7 +12,7 @@ use clap::Args;
 use convert::{CopyOptions, DigestKind, NoProgress, Sparse, Stream, pipeline};
 use disk_io::{Disk, DiskError, Slice};
 use guest_fs::{Name, NodeKind};
-use proxy::resolve::link_words;
+use proxy::resolve::{Resolved, link_words};
 use std::{
     ffi::{OsStr, OsString},
     io,
@@ -60,11 +60,18 @@ impl Cat {
         let mut missing = false;
         for path in &self.paths {
             let copied = match self.open(&tree, path) {
-                Ok(disk) => copy(&disk),
+                Ok((disk, found)) => copy(&disk).map(|()| found),
                 Err(e) => Err(e),
             };
             match copied {
-                Ok(()) => {}
+                Ok(found) => {
+                    let mut doubts = found.doubts;
+                    doubts.extend(tree.doubts(found.node, None));
+                    for why in &doubts {
+                        super::cp::doubt(found.path.as_bytes(), why);
+                    }
+                    missing |= !doubts.is_empty();
+                }
                 // What standard output refuses once it refuses again.
                 Err(e) if !several || e.file_name() == Some(STDOUT) => return Err(e.into()),
                 Err(e) => {
@@ -76,7 +83,7 @@ impl Cat {
         Ok(Exit::partial_if(missing))
     }
 
-    fn open(&self, tree: &proxy::Tree, path: &OsStr) -> disk_io::Result<Arc<dyn Disk>> {
+    fn open(&self, tree: &proxy::Tree, path: &OsStr) -> disk_io::Result<(Arc<dyn Disk>, Resolved)> {
         let found = tree.resolve(path.as_bytes())?;
         let stream = match &self.stream {
             Some(name) => Some(Name::from(name.as_os_str())),
@@ -116,7 +123,7 @@ impl Cat {
                 Some(_) => e.context(&found.path),
             })?;
         if self.offset == 0 && self.len.is_none() {
-            return Ok(disk);
+            return Ok((disk, found));
         }
         let rest = disk.len().checked_sub(self.offset).ok_or_else(|| {
             DiskError::out_of_range(self.offset, 0, disk.len())
@@ -124,7 +131,7 @@ impl Cat {
                 .hint("--offset must lie inside the file")
         })?;
         let len = self.len.unwrap_or(rest).min(rest);
-        Ok(Arc::new(Slice::new(disk, self.offset, len)?))
+        Ok((Arc::new(Slice::new(disk, self.offset, len)?), found))
     }
 }
 

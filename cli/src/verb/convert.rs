@@ -8,7 +8,7 @@ use crate::{
     output::{Out, human, say, warn},
     package,
     progress::Bar,
-    signals, source, spool,
+    shared_places, signals, source, spool,
     used::{LeftOut, used_only},
 };
 use clap::Args;
@@ -201,6 +201,7 @@ impl Convert {
         if !self.ignore_manifest {
             package::check(&source, global)?;
         }
+        let doubtful = shared_places::tell(&source)?;
         let bar = Bar::new(global, source.disk().len());
         let options = ImageOptions {
             format: formats.format(self.to, source.disk().sector_size(), to_stdout)?,
@@ -227,7 +228,8 @@ impl Convert {
             false => (source.disk().clone(), None),
         };
         if to_device {
-            return self.onto_device(&source, &disk, &bar, begin, global);
+            let exit = self.onto_device(&source, &disk, &bar, begin, global)?;
+            return Ok(or_partial(exit, doubtful));
         }
         let destination = if to_stdout {
             Destination::Stream(Box::new(io::stdout()), STDOUT.into())
@@ -307,7 +309,7 @@ impl Convert {
             } else if let Some(digest) = report.digest.filter(|_| !global.quiet) {
                 say(format_args!("digest {digest}"));
             }
-            return Ok(Exit::Done);
+            return Ok(Exit::partial_if(doubtful));
         }
         let mut out = Out::new();
         if self.json {
@@ -338,7 +340,15 @@ impl Convert {
             }
         }
         out.finish()?;
-        Ok(Exit::Done)
+        Ok(Exit::partial_if(doubtful))
+    }
+}
+
+/// What was done, where part of it is doubtful.
+fn or_partial(exit: Exit, doubtful: bool) -> Exit {
+    match exit {
+        Exit::Done => Exit::partial_if(doubtful),
+        other => other,
     }
 }
 

@@ -150,6 +150,7 @@ struct Json<'a> {
     streams_left: u64,
     skipped: Vec<PathJson>,
     failed: Vec<PathJson>,
+    doubtful: Vec<PathJson>,
     renamed: Vec<PathJson>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     restored: Vec<PathJson>,
@@ -198,6 +199,7 @@ struct Teller<'a> {
 struct Lists {
     skipped: Vec<PathJson>,
     failed: Vec<PathJson>,
+    doubtful: Vec<PathJson>,
     renamed: Vec<PathJson>,
     restored: Vec<PathJson>,
     /// Why a line of standard output was lost.
@@ -259,6 +261,14 @@ impl Observer for Teller<'_> {
                     let mut one = PathJson::new(path);
                     one.error = Some(ErrorJson::new(error));
                     lists.failed.push(one);
+                }
+            }
+            Event::Doubtful { path, why } => {
+                self.bar.above(|| doubt(path, why));
+                if json {
+                    let mut one = PathJson::new(path);
+                    one.reason = Some(why.to_owned());
+                    lists.doubtful.push(one);
                 }
             }
             Event::Renamed { path, name: to } => {
@@ -341,7 +351,7 @@ impl Cp {
             lists: Mutex::default(),
             cp: &self,
         };
-        let (wanted, unresolved) = self.resolve(&tree, &teller)?;
+        let (wanted, unresolved, doubtful) = self.resolve(&tree, &teller)?;
         let (items, left) = place.place(wanted);
         for (path, error) in &left {
             teller.event(Event::Failed { path, error });
@@ -376,6 +386,7 @@ impl Cp {
             restore::restore(&source, &place.root, &items, &options, &teller);
         let was_told = summary.failed > 0;
         summary.failed += unresolved + left.len() as u64;
+        summary.doubtful += doubtful;
         let Teller {
             bar, lists, kept, ..
         } = teller;
@@ -406,7 +417,7 @@ impl Cp {
             return Err(e.into());
         }
         let explicit = self.overwrite.is_some() || self.no_clobber || self.update;
-        let partial = summary.failed > 0 || (summary.skipped > 0 && !explicit);
+        let partial = summary.failed + summary.doubtful > 0 || (summary.skipped > 0 && !explicit);
         let nothing = summary.files + summary.directories + summary.symlinks + summary.skipped == 0;
         Ok(match (summary.failed > 0, nothing) {
             (true, true) => Exit::Failed,
@@ -414,15 +425,15 @@ impl Cp {
         })
     }
 
-    /// The nodes of the PATHs, and how many could not be found.
+    /// The nodes of the PATHs, how many could not be found, and how many names are doubtful.
     #[allow(clippy::type_complexity)]
     fn resolve(
         &self,
         tree: &Tree,
         teller: &Teller<'_>,
-    ) -> Result<(Vec<(Vec<u8>, Node, bool)>, u64), Failure> {
+    ) -> Result<(Vec<(Vec<u8>, Node, bool)>, u64, u64), Failure> {
         let mut wanted = Vec::new();
-        let mut lost = 0;
+        let (mut lost, mut doubtful) = (0, 0);
         for path in &self.paths {
             let found = match tree.resolve(path.as_bytes()) {
                 Ok(found) => found,
@@ -438,6 +449,11 @@ impl Cp {
             };
             for remark in &found.remarks {
                 crate::output::warn(remark);
+            }
+            for why in &found.doubts {
+                let path = path.as_bytes();
+                teller.event(Event::Doubtful { path, why });
+                doubtful += 1;
             }
             if let Some(stream) = &found.stream {
                 let e = DiskError::refused("restoring a stream by itself")
@@ -455,7 +471,7 @@ impl Cp {
             let contents = bytes == b"." || bytes.ends_with(b"/.");
             wanted.push((found.path.as_bytes().to_vec(), found.node, contents));
         }
-        Ok((wanted, lost))
+        Ok((wanted, lost, doubtful))
     }
 
     fn tell(
@@ -478,6 +494,7 @@ impl Cp {
                 streams_left: s.streams_left,
                 skipped: lists.skipped,
                 failed: lists.failed,
+                doubtful: lists.doubtful,
                 renamed: lists.renamed,
                 restored: lists.restored,
                 warnings,
@@ -489,7 +506,7 @@ impl Cp {
         }
         let many = s.files + s.directories + s.symlinks > 1;
         let some = s.files + s.directories + s.symlinks + s.skipped > 0;
-        if many || self.dry_run || (s.failed + s.skipped > 0 && some) {
+        if many || self.dry_run || (s.failed + s.skipped + s.doubtful > 0 && some) {
             let verb = if self.dry_run {
                 "would restore"
             } else {
@@ -512,6 +529,9 @@ impl Cp {
             }
             if s.failed > 0 {
                 line.push_str(&format!("; failed {}", s.failed));
+            }
+            if s.doubtful > 0 {
+                line.push_str(&format!("; doubtful {}", s.doubtful));
             }
             say(line);
         }
@@ -543,6 +563,11 @@ fn allow_many_files() {
         maximum: limit.maximum,
     };
     let _ = setrlimit(Resource::Nofile, most);
+}
+
+/// Tells why something that was read may not be what it should be.
+pub(crate) fn doubt(path: &[u8], why: &str) {
+    crate::output::warn(format!("{} is doubtful: {why}", Name::from_bytes(path)));
 }
 
 pub(crate) fn count(n: u64, one: &str, many: &str) -> String {

@@ -10,7 +10,7 @@ use crate::{
     output::{Out, human, say, warn},
     package,
     progress::Bar,
-    signals,
+    shared_places, signals,
     since::{Found, List, attach},
     used::used_only,
 };
@@ -271,6 +271,12 @@ impl Export {
             }
             None => (None, Vec::new()),
         };
+        let mut doubtful = false;
+        if since.is_none() {
+            for source in &taken.sources {
+                doubtful |= shared_places::tell(source)?;
+            }
+        }
         let bar = Bar::new(global, taken.len());
         let format = |sector: u32| {
             // The options were found good above.
@@ -308,8 +314,11 @@ impl Export {
             shared.note(&taken, &self.dest, &written);
         }
         let expired = match self.keep.zip(lock.as_mut()) {
-            Some(_) if missing => {
-                warn("disks were left out: no older backup is removed");
+            Some(_) if missing || doubtful => {
+                warn(match missing {
+                    true => "disks were left out: no older backup is removed",
+                    false => "this backup is not to be relied on: no older one is removed",
+                });
                 Expired::default()
             }
             Some((keep, lock)) => expire(
@@ -323,7 +332,7 @@ impl Export {
         };
         drop(lock);
         self.report(&taken, (&written, &how, &expired), to_stdout, global)?;
-        Ok(Exit::partial_if(missing || expired.failed))
+        Ok(Exit::partial_if(missing || doubtful || expired.failed))
     }
 
     fn report(

@@ -112,6 +112,7 @@ impl Observer for Teller {
                 ));
             }),
             Event::Failed { path, error } => self.bar.above(|| tell_path_error(path, error)),
+            Event::Doubtful { path, why } => self.bar.above(|| cp::doubt(path, why)),
             _ => {}
         }
     }
@@ -190,7 +191,7 @@ impl Tar {
             verbose: self.verbose,
             bar: Bar::new(global, 0),
         };
-        let (items, lost) = self.items(&tree)?;
+        let (items, lost, doubtful) = self.items(&tree)?;
         let options = archive::Options {
             filter,
             streams: self.streams,
@@ -211,20 +212,21 @@ impl Tar {
         drop(teller);
         written?.finish().map_err(|e| failed(&e))?;
         summary.failed += lost;
+        summary.doubtful += doubtful;
         if !global.quiet {
             tell(&summary);
         }
         let nothing = summary.files + summary.directories + summary.symlinks == 0;
         Ok(match (summary.failed > 0, nothing) {
             (true, true) => Exit::Failed,
-            (failed, _) => Exit::partial_if(failed),
+            (failed, _) => Exit::partial_if(failed || summary.doubtful > 0),
         })
     }
 
-    /// What the PATHs name, and how many name nothing.
-    fn items(&self, tree: &Tree) -> Result<(Vec<Item<Node>>, u64), Failure> {
+    /// What the PATHs name, how many name nothing, and how many names are doubtful.
+    fn items(&self, tree: &Tree) -> Result<(Vec<Item<Node>>, u64, u64), Failure> {
         let mut items = Vec::new();
-        let mut lost = 0;
+        let (mut lost, mut doubtful) = (0, 0);
         for path in &self.paths {
             let found = match tree.resolve(path.as_bytes()) {
                 Ok(found) => found,
@@ -239,6 +241,10 @@ impl Tar {
             };
             for remark in &found.remarks {
                 warn(remark);
+            }
+            for why in &found.doubts {
+                cp::doubt(path.as_bytes(), why);
+                doubtful += 1;
             }
             if let Some(stream) = &found.stream {
                 let e = DiskError::refused("archiving a stream by itself")
@@ -263,7 +269,7 @@ impl Tar {
                 node: found.node,
             });
         }
-        Ok((items, lost))
+        Ok((items, lost, doubtful))
     }
 }
 
@@ -285,6 +291,9 @@ fn tell(s: &Summary) {
     }
     if s.failed > 0 {
         line.push_str(&format!("; failed {}", s.failed));
+    }
+    if s.doubtful > 0 {
+        line.push_str(&format!("; doubtful {}", s.doubtful));
     }
     say(line);
     if s.streams_left > 0 {

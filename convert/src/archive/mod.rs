@@ -127,7 +127,7 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
     fn all(&mut self, items: &[Item<S::Node>]) -> Result<()> {
         for item in items {
             if !self.options.filter.excludes(&item.path) {
-                self.object(&item.path, &item.name, item.node, false)?;
+                self.object(&item.path, &item.name, item.node, None, false)?;
             }
         }
         if self.failures.is_empty() {
@@ -146,7 +146,27 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
         self.failures.extend_from_slice(line.as_bytes());
     }
 
-    fn object(&mut self, path: &[u8], name: &[u8], node: S::Node, inside: bool) -> Result<()> {
+    /// Tells what is doubtful about something that was archived.
+    fn doubts(&mut self, path: &[u8], node: S::Node, known_as: Option<(S::Node, &Name)>) {
+        let doubts = self.source.doubts(node, known_as);
+        self.summary.doubtful += u64::from(!doubts.is_empty());
+        for why in &doubts {
+            self.observer.event(Event::Doubtful { path, why });
+            let line = format!("{}: doubtful: {why}\n", Name::from_bytes(path));
+            self.failures.extend_from_slice(line.as_bytes());
+        }
+    }
+
+    /// One object with everything in it; `known_as` is the directory that it was found in, and
+    /// its name there.
+    fn object(
+        &mut self,
+        path: &[u8],
+        name: &[u8],
+        node: S::Node,
+        known_as: Option<(S::Node, &Name)>,
+        inside: bool,
+    ) -> Result<()> {
         if self.observer.cancelled() {
             return Err(crate::pipeline::cancelled());
         }
@@ -164,11 +184,21 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
                     self.directory(path, name, &metadata)?;
                 }
                 let inside = self.options.filter.is_selective() && wanted;
-                self.entries(path, name, node, inside)
+                self.entries(path, name, node, inside)?;
+                self.doubts(path, node, known_as);
+                Ok(())
             }
             _ if !wanted => Ok(()),
-            NodeKind::File => self.file(path, name, node, &metadata),
-            NodeKind::Symlink => self.symlink(path, name, node, &metadata),
+            NodeKind::File => {
+                self.file(path, name, node, &metadata)?;
+                self.doubts(path, node, known_as);
+                Ok(())
+            }
+            NodeKind::Symlink => {
+                self.symlink(path, name, node, &metadata)?;
+                self.doubts(path, node, known_as);
+                Ok(())
+            }
             NodeKind::Special => {
                 let e = DiskError::unsupported("archiving").found("a device node, socket or pipe");
                 self.fail(path, &e);
@@ -216,7 +246,8 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
                 b"" => entry.name.as_bytes().to_vec(),
                 name => join(name, entry.name.as_bytes()),
             };
-            self.object(&path, &name, entry.node, inside)?;
+            let known_as = Some((node, &entry.name));
+            self.object(&path, &name, entry.node, known_as, inside)?;
         }
         self.above.remove(&node);
         Ok(())

@@ -142,12 +142,17 @@ impl<S: Source> Run<'_, S> {
             }
         }
         let linked = metadata.links > 1 && !self.options.dry_run;
+        let known_as = job.known_as.as_ref().map(|(dir, name)| (*dir, name));
         if linked && !self.is_first_link(job) {
+            self.tell_doubts(&job.path, job.node, known_as);
             return Ok(());
         }
         let result = self.restore_contents(job, &metadata, linked);
         if linked && !matches!(result, Ok(true)) {
             self.first_link_is(job.node, None);
+        }
+        if matches!(result, Ok(true)) {
+            self.tell_doubts(&job.path, job.node, known_as);
         }
         result.map(|_| ())
     }

@@ -137,6 +137,7 @@ impl<S: Source> Run<'_, S> {
         }
         dir.fd()?;
         Ok(Job {
+            known_as: None,
             path: link.path.clone(),
             node: link.node,
             dir,

@@ -32,6 +32,13 @@ pub enum Event<'a> {
         /// Why.
         error: &'a DiskError,
     },
+    /// Restored, but nothing tells that it is what it should be: damage was worked around.
+    Doubtful {
+        /// Which.
+        path: &'a [u8],
+        /// Why.
+        why: &'a str,
+    },
     /// Restored under another name, because the host does not take its own.
     Renamed {
         /// Which.
@@ -95,6 +102,8 @@ pub struct Summary {
     pub skipped: u64,
     /// Things that could not be restored, or not wholly.
     pub failed: u64,
+    /// Things restored that may not be what they should be, each told with its reason.
+    pub doubtful: u64,
     /// Things restored under another name.
     pub renamed: u64,
     /// Named streams left behind.
@@ -109,6 +118,7 @@ pub(crate) struct Counters {
     pub(crate) bytes: AtomicU64,
     pub(crate) skipped: AtomicU64,
     pub(crate) failed: AtomicU64,
+    pub(crate) doubtful: AtomicU64,
     pub(crate) renamed: AtomicU64,
     pub(crate) streams_left: AtomicU64,
 }
@@ -127,6 +137,7 @@ impl Counters {
             bytes: get(&self.bytes),
             skipped: get(&self.skipped),
             failed: get(&self.failed),
+            doubtful: get(&self.doubtful),
             renamed: get(&self.renamed),
             streams_left: get(&self.streams_left),
         }

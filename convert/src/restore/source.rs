@@ -48,6 +48,13 @@ pub trait Source: Sync {
         Ok(None)
     }
 
+    /// What is doubtful about an object that was opened, one sentence each: damage that was
+    /// worked around, or that the directory calls it what its own record does not.
+    fn doubts(&self, node: Self::Node, known_as: Option<(Self::Node, &Name)>) -> Vec<String> {
+        let _ = (node, known_as);
+        Vec::new()
+    }
+
     /// Where a link leads.
     fn read_link(&self, node: Self::Node) -> Result<Link>;
 }

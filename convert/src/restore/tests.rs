@@ -188,6 +188,7 @@ impl Observer for Log {
             Event::Restored { path, bytes } => format!("restored {} {bytes}", name(path)),
             Event::Skipped { path, reason } => format!("skipped {}: {reason}", name(path)),
             Event::Failed { path, error } => format!("failed {}: {error}", name(path)),
+            Event::Doubtful { path, why } => format!("doubtful {}: {why}", name(path)),
             Event::Renamed { path, name: n } => format!("renamed {}: {}", name(path), name(n)),
         };
         self.lines.lock().unwrap().push(line);

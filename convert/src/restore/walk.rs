@@ -49,6 +49,8 @@ pub(crate) struct Job<N> {
     pub(crate) node: N,
     pub(crate) dir: Arc<HostDir>,
     pub(crate) name: OsString,
+    /// The guest's directory that it was found in, and its name there.
+    pub(crate) known_as: Option<(N, Name)>,
 }
 
 /// A restore that is going on.
@@ -242,6 +244,7 @@ impl<S: Source> Run<'_, S> {
             node: item.node,
             dir,
             name: name.clone(),
+            known_as: None,
         });
     }
 
@@ -287,7 +290,7 @@ impl<S: Source> Run<'_, S> {
                         self.failed(&path, &twice(&dir.shown().join(&name)));
                         continue;
                     }
-                    self.entry(path, entry, name, dir, inside, above, sender);
+                    self.entry(path, node, entry, name, dir, inside, above, sender);
                 }
             }
             Err(e) => self.failed(path, &e),
@@ -319,6 +322,7 @@ impl<S: Source> Run<'_, S> {
             node,
             dir: dir.clone(),
             name: dir.path().file_name().unwrap_or_default().to_owned(),
+            known_as: None,
         };
         if wanted && let Err(e) = self.streams_of(&job, &metadata, None) {
             self.failed(path, &e);
@@ -384,6 +388,7 @@ impl<S: Source> Run<'_, S> {
     fn entry(
         &self,
         path: &[u8],
+        parent: S::Node,
         entry: Entry<S::Node>,
         name: OsString,
         dir: &Arc<HostDir>,
@@ -399,6 +404,7 @@ impl<S: Source> Run<'_, S> {
         if entry.kind == NodeKind::Directory {
             let inside = filter.is_selective() && filter.includes(&path, inside);
             let dir = dir.child(&name);
+            self.tell_doubts(&path, entry.node, Some((parent, &entry.name)));
             return self.directory(&path, entry.node, &dir, inside, above, sender);
         }
         if filter.includes(&path, inside) {
@@ -407,6 +413,7 @@ impl<S: Source> Run<'_, S> {
                 node: entry.node,
                 dir: dir.clone(),
                 name,
+                known_as: Some((parent, entry.name)),
             });
         }
     }
@@ -580,6 +587,23 @@ impl<S: Source> Run<'_, S> {
 
     pub(crate) fn left_streams(&self, n: u64) {
         add(&self.counters.streams_left, n);
+    }
+
+    /// Tells what is doubtful about something that was restored.
+    pub(crate) fn tell_doubts(
+        &self,
+        path: &[u8],
+        node: S::Node,
+        known_as: Option<(S::Node, &Name)>,
+    ) {
+        let doubts = guarded(|| Ok(self.source.doubts(node, known_as))).unwrap_or_default();
+        if doubts.is_empty() {
+            return;
+        }
+        add(&self.counters.doubtful, 1);
+        for why in &doubts {
+            self.observer.event(Event::Doubtful { path, why });
+        }
     }
 
     pub(crate) fn skipped(&self, path: &[u8], reason: &str) {

@@ -61,6 +61,7 @@ pub struct Chain {
     broken: Option<DiskError>,
     odd: Option<String>,
     remark: Option<String>,
+    differs: Option<String>,
 }
 
 impl Chain {
@@ -234,8 +235,20 @@ impl Chain {
         self.remark = Some(remark);
     }
 
+    /// Notes that another copy of the table leads elsewhere.
+    pub fn differs(&mut self, remark: String) {
+        self.differs = Some(remark);
+    }
+
     /// Everything to say about it.
     pub fn remarks(&self) -> Vec<String> {
+        let mut all = self.remarks_of_one();
+        all.extend(self.differs.clone());
+        all
+    }
+
+    /// The same, without what comes of comparing the copies of the table.
+    pub fn remarks_of_one(&self) -> Vec<String> {
         let broken = self.broken.as_ref().map(ToString::to_string);
         [broken, self.odd.clone(), self.remark.clone()]
             .into_iter()
@@ -273,6 +286,12 @@ impl Chain {
         let piece = self.pieces.get(n)?;
         let skip = at.checked_sub(piece.at)?;
         Some((piece.first.checked_add(skip)?, self.end(n).checked_sub(at)?))
+    }
+
+    /// Runs of clusters that follow each other: the first and how many.
+    pub fn pieces(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let all = self.pieces.iter().enumerate();
+        all.map(|(n, p)| (p.first, self.end(n).saturating_sub(p.at)))
     }
 
     /// Every cluster in order.

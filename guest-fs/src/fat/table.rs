@@ -90,14 +90,20 @@ impl FatTable {
         Ok(bytes)
     }
 
-    /// The raw entry of a cluster in one copy.
-    fn raw(&self, copy: u8, cluster: u32) -> Result<u32> {
+    /// Where the entry of a cluster begins in a table.
+    fn place(&self, cluster: u32) -> u64 {
         let n = u64::from(cluster);
-        let at = match self.kind {
+        match self.kind {
             FsKind::Fat12 => n.saturating_add(n >> 1),
             FsKind::Fat16 => n.saturating_mul(2),
             _ => n.saturating_mul(4),
-        };
+        }
+    }
+
+    /// The raw entry of a cluster in one copy.
+    fn raw(&self, copy: u8, cluster: u32) -> Result<u32> {
+        let n = u64::from(cluster);
+        let at = self.place(cluster);
         let page = self.page(copy, at / PAGE)?;
         let from = usize::try_from(at % PAGE).unwrap_or(0);
         let word = |len: usize| {
@@ -157,10 +163,20 @@ impl FatTable {
     }
 
     /// The chain from `first` on. Where the first copy's chain is broken and another copy
-    /// agrees with it up to the break and goes on to the right end, the other is used.
+    /// agrees with it up to the break and goes on to the right end, the other is used; where
+    /// both are whole and differ, nothing tells which is right.
     pub fn chain(&self, first: u32, wanted: Wanted) -> Chain {
-        let chain = Chain::walk(&self.copy(self.first), first, wanted);
-        if chain.broken().is_none() || !self.mirrored {
+        let mut chain = Chain::walk(&self.copy(self.first), first, wanted);
+        if !self.mirrored {
+            return chain;
+        }
+        if chain.broken().is_none() {
+            if let Some(copy) = self.differing_copy(&chain) {
+                let first = self.first;
+                chain.differs(format!(
+                    "allocation table {copy} leads to other clusters than table {first}, which is used"
+                ));
+            }
             return chain;
         }
         for copy in (0..self.copies).filter(|c| *c != self.first) {
@@ -173,6 +189,34 @@ impl FatTable {
             }
         }
         chain
+    }
+
+    /// A copy that says something else of a cluster of the chain.
+    fn differing_copy(&self, chain: &Chain) -> Option<u8> {
+        let mut others = (0..self.copies).filter(|c| *c != self.first);
+        others.find(|copy| {
+            chain.pieces().any(|(first, clusters)| {
+                let end = first.saturating_add(clusters);
+                self.pages_differ(*copy, first, end)
+                    && (first..end).any(|cluster| {
+                        match (self.raw(self.first, cluster), self.raw(*copy, cluster)) {
+                            (Ok(this), Ok(other)) => self.link(this) != self.link(other),
+                            _ => false,
+                        }
+                    })
+            })
+        })
+    }
+
+    /// Whether the pages with the entries of these clusters differ between a copy and the first.
+    fn pages_differ(&self, copy: u8, first: u32, end: u32) -> bool {
+        let page_of = |cluster: u32| self.place(cluster) / PAGE;
+        (page_of(first)..=page_of(end.saturating_sub(1))).any(|page| {
+            match (self.page(self.first, page), self.page(copy, page)) {
+                (Ok(this), Ok(other)) => this != other,
+                _ => false,
+            }
+        })
     }
 
     fn copy(&self, copy: u8) -> Copy<'_> {

@@ -49,9 +49,11 @@ impl FileSystem for Ntfs {
     }
 
     fn read_dir(&self, dir: NodeId, visit: Visit<'_>) -> Result<()> {
+        // Metafiles have their own names: under another, the reference is damaged, and what it
+        // should lead to must not vanish.
         self.list(
             dir,
-            &|record| dir.record != ROOT || record >= FIRST_USER,
+            &|record, name| dir.record != ROOT || !is_metafile(record, name),
             visit,
         )
     }
@@ -60,6 +62,19 @@ impl FileSystem for Ntfs {
         let mut metadata = self.facts(&self.volume.file(node)?)?.metadata;
         metadata.node = node;
         Ok(metadata)
+    }
+
+    fn doubts(&self, node: NodeId, known_as: Option<(NodeId, &Name)>) -> Vec<String> {
+        let Ok(file) = self.volume.file(node) else {
+            return Vec::new();
+        };
+        let mut doubts = self
+            .facts(&file)
+            .map_or_else(|_| Vec::new(), |f| f.metadata.remarks);
+        if let Some((dir, name)) = known_as {
+            doubts.extend(misnamed(&file, dir, name));
+        }
+        doubts
     }
 
     fn open(&self, node: NodeId, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {
@@ -173,7 +188,7 @@ impl FileSystem for Ntfs {
         let root = self.root();
         let _ = self.list(
             root,
-            &|record| record < FIRST_USER && record != ROOT,
+            &|record, name| is_metafile(record, name) && record != ROOT,
             &mut |e| {
                 entries.extend(e);
                 ControlFlow::Continue(())
@@ -243,6 +258,12 @@ impl FileSystem for Ntfs {
     }
 }
 
+/// Whether an entry of the root directory is that of a metafile: `$MFT`, `.` and their like.
+fn is_metafile(record: u64, name: &FileName) -> bool {
+    let begins = |c: u8| name.units.first() == Some(&u16::from(c));
+    record < FIRST_USER && (begins(b'$') || begins(b'.'))
+}
+
 /// What is known of a file, and how its contents are to be read.
 pub(crate) struct Facts {
     pub(crate) metadata: Metadata,
@@ -250,8 +271,13 @@ pub(crate) struct Facts {
 }
 
 impl Ntfs {
-    /// Lists a directory; `shown` chooses by record number.
-    fn list(&self, dir: NodeId, shown: &dyn Fn(u64) -> bool, visit: Visit<'_>) -> Result<()> {
+    /// Lists a directory; `shown` chooses by record number and name.
+    fn list(
+        &self,
+        dir: NodeId,
+        shown: &dyn Fn(u64, &FileName) -> bool,
+        visit: Visit<'_>,
+    ) -> Result<()> {
         let volume = &self.volume;
         let directory = volume.directory(dir)?;
         // 8.3 names stand elsewhere in the order than the long names they belong to.
@@ -272,7 +298,7 @@ impl Ntfs {
                 Ok(e) => match &e.key {
                     Some(key)
                         if key.namespace != namespace::DOS
-                            && shown(e.target.record)
+                            && shown(e.target.record, key)
                             && e.target.record != dir.record =>
                     {
                         let short_name = if key.namespace == namespace::WIN32 {
@@ -301,7 +327,7 @@ impl Ntfs {
             Ok(e) => match &e.key {
                 Some(key)
                     if key.namespace == namespace::DOS
-                        && shown(e.target.record)
+                        && shown(e.target.record, key)
                         && short.remove(&e.target.record).is_some() =>
                 {
                     visit(Ok(DirEntry {
@@ -681,6 +707,43 @@ pub(crate) fn file_names(file: &File<'_>) -> (Vec<FileName>, Option<DiskError>) 
         }
     }
     (names, damage)
+}
+
+/// What to say where a directory calls a file what its own record does not: the name or the
+/// reference in the directory is damaged, or one of the two is older than the other. Either
+/// way nothing tells whether it is the file that belongs to that name.
+fn misnamed(file: &File<'_>, dir: NodeId, name: &Name) -> Option<String> {
+    // Deleted files are found by their records, not by an index.
+    if !file.base.in_use() {
+        return None;
+    }
+    let (names, damage) = file_names(file);
+    if damage.is_some() {
+        return None;
+    }
+    let here = |n: &&FileName| n.parent.record == dir.record;
+    let spelled = |n: &FileName| Name::from_utf16(n.units.iter().copied());
+    if names.iter().filter(here).any(|n| spelled(n) == *name) {
+        return None;
+    }
+    let number = file.base.number;
+    let first = names.iter().find(here).or_else(|| names.first());
+    Some(match first {
+        Some(n) if n.parent.record == dir.record => format!(
+            "its directory calls it '{name}', its own record ({number}) '{}'",
+            spelled(n)
+        ),
+        Some(n) => format!(
+            "its directory leads to record {number}, which calls itself '{}' in another directory \
+             (record {}): these may be another file's contents",
+            spelled(n),
+            n.parent.record
+        ),
+        None => format!(
+            "its directory leads to record {number}, which has no name: these may be another \
+             file's contents"
+        ),
+    })
 }
 
 /// What the Interix subsystem (Services for Unix), and ntfs-3g by default, write into

@@ -252,6 +252,9 @@ impl Adaptor {
                 }
                 if let Some(node) = found {
                     self.reporter.reached(&self.tree, parent, &name, node);
+                    for why in self.tree.name_doubts(parent, node, &name) {
+                        self.reporter.doubt(&self.tree, node, &why);
+                    }
                 }
                 Ok(found)
             }
@@ -277,6 +280,9 @@ impl Adaptor {
 
     fn open_file(&self, node: Node) -> Result<u64> {
         let disk = self.tree.open(node, None)?;
+        for why in self.tree.doubts(node, None) {
+            self.reporter.doubt(&self.tree, node, &why);
+        }
         let number = self.number();
         let stream = Stream::new(disk, &self.pool);
         let file = Arc::new(OpenFile { node, stream });

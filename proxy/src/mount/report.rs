@@ -95,6 +95,14 @@ impl Reporter {
         }
     }
 
+    /// Logs why something may not be what it should be, the first time.
+    pub(crate) fn doubt(&self, tree: &Tree, node: Node, why: &str) {
+        if self.is_new(&(node, why)) && self.count(node, "doubt") < OF_ONE {
+            let path = self.path(tree, node);
+            tracing::warn!(%path, "doubtful: {why}");
+        }
+    }
+
     /// Counts an error of a node, and says how many there were before.
     fn count(&self, node: Node, doing: &str) -> u32 {
         let mut counts = lock(&self.counts);

@@ -6,7 +6,7 @@ use crate::{
     exit::{Exit, Failure},
     output::{Out, human},
     progress::Bar,
-    signals,
+    shared_places, signals,
 };
 use convert::{ImageFormat, backup::DigestEntry, ova};
 use serde::Serialize;
@@ -50,6 +50,10 @@ impl Export {
         signals::watch();
         let taken = self.take(global)?;
         let missing = taken.tell();
+        let mut doubtful = false;
+        for source in &taken.sources {
+            doubtful |= shared_places::tell(source)?;
+        }
         let bar = Bar::new(global, taken.len());
         let format = || {
             // The options were found good above; each disk has a content id of its own.
@@ -93,6 +97,6 @@ impl Export {
             }
         }
         out.finish()?;
-        Ok(Exit::partial_if(missing))
+        Ok(Exit::partial_if(missing || doubtful))
     }
 }
