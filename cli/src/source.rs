@@ -207,7 +207,9 @@ impl convert::restore::Source for Restorable<'_> {
     }
 
     fn doubts(&self, node: Node, known_as: Option<(Node, &Name)>) -> Vec<String> {
-        self.tree.doubts(node, known_as)
+        let mut doubts = self.tree.doubts(node);
+        doubts.extend(known_as.and_then(|(dir, name)| self.tree.misnamed(node, dir, name)));
+        doubts
     }
 
     fn read_link(&self, node: Node) -> Result<Link> {

@@ -339,13 +339,18 @@ impl FileSystem for WithDeleted {
         Ok(())
     }
 
-    fn doubts(&self, node: NodeId, known_as: Option<(NodeId, &Name)>) -> Vec<String> {
-        // The names in this tree are its own.
+    fn doubts(&self, node: NodeId) -> Vec<String> {
         match index(node) {
             Some(_) => Vec::new(),
-            None => self
-                .inner
-                .doubts(node, known_as.filter(|(dir, _)| index(*dir).is_none())),
+            None => self.inner.doubts(node),
+        }
+    }
+
+    fn misnamed(&self, node: NodeId, dir: NodeId, name: &Name) -> Option<String> {
+        // The names in this tree are its own.
+        match (index(node), index(dir)) {
+            (None, None) => self.inner.misnamed(node, dir, name),
+            _ => None,
         }
     }
 

@@ -9,9 +9,10 @@
 //! | `directory`, `xattr` | their blocks |
 //! | `journal` | committed transactions of a volume not closed cleanly, laid over it |
 //! | `check` | structures and checksums held against each other |
+//! | `sums`, `doubts` | checksums of metadata, and what they say against one inode |
 //!
-//! Checksums of metadata are looked at by the check only: elsewhere a block that a checksum
-//! would reject is caught by its structure or read as it is.
+//! A block that a checksum would reject is caught by its structure or read as it is; what is
+//! restored from it is called doubtful.
 #![cfg_attr(
     not(test),
     deny(clippy::arithmetic_side_effects, clippy::indexing_slicing)
@@ -19,11 +20,13 @@
 
 mod check;
 mod directory;
+mod doubts;
 mod file;
 mod inode;
 mod journal;
 mod layout;
 mod mapping;
+mod sums;
 mod superblock;
 mod xattr;
 
@@ -419,7 +422,8 @@ impl FileSystem for Ext {
 
     fn metadata(&self, node: NodeId) -> Result<Metadata> {
         let inode = self.inode(node)?;
-        if !inode.in_use() {
+        // The root is there whatever its inode says: without it nothing can be read.
+        if !inode.in_use() && inode.number != ROOT {
             return Err(DiskError::corrupt("reading an inode")
                 .file(format!("inode {}", inode.number.0))
                 .offset(inode.place)
@@ -451,6 +455,10 @@ impl FileSystem for Ext {
             refusal: Self::refusal(&inode),
             remarks: Vec::new(),
         })
+    }
+
+    fn doubts(&self, node: NodeId) -> Vec<String> {
+        doubts::doubts(self, node)
     }
 
     fn open(&self, node: NodeId, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {

@@ -303,13 +303,18 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// What is known of an object. Sizes and times come from the object's own record.
     fn metadata(&self, node: NodeId) -> Result<Metadata>;
 
-    /// What is doubtful about an object, one sentence each: damage that was worked around, and,
-    /// asked with the directory and the name that lead to it, a name that its own record does
-    /// not have. Of chains of clusters that is known once its contents were opened.
-    fn doubts(&self, node: NodeId, known_as: Option<(NodeId, &Name)>) -> Vec<String> {
-        let _ = known_as;
+    /// What is doubtful about an object, one sentence each: damage that was worked around, sums
+    /// that are wrong. Of chains of clusters that is known once its contents were opened.
+    fn doubts(&self, node: NodeId) -> Vec<String> {
         self.metadata(node)
             .map_or_else(|_| Vec::new(), |m| m.remarks)
+    }
+
+    /// What to say where an object's own record does not have the name that leads to it, in a
+    /// file system that keeps names in both places.
+    fn misnamed(&self, node: NodeId, dir: NodeId, name: &Name) -> Option<String> {
+        let _ = (node, dir, name);
+        None
     }
 
     /// The contents: of the unnamed stream, or of a named one. Holes are runs.

@@ -286,7 +286,7 @@ impl FileSystem for Vmfs {
         })
     }
 
-    fn doubts(&self, _: NodeId, _: Option<(NodeId, &Name)>) -> Vec<String> {
+    fn doubts(&self, _: NodeId) -> Vec<String> {
         // That a host has a file in use is no damage.
         Vec::new()
     }

@@ -22,7 +22,7 @@ pub struct Resolved {
     /// What was met on the way: volumes that could not be searched, one sentence each.
     pub remarks: Vec<String>,
     /// Why the names of the path may not be those of what they lead to
-    /// ([`Tree::name_doubts`]).
+    /// ([`Tree::misnamed`]).
     pub doubts: Vec<String>,
 }
 
@@ -192,7 +192,7 @@ impl Tree {
                     let stored = self.stored_name(here.node, node, &name);
                     self.only_one(here.node, node, &name, &stored, &|| here.path.clone())?;
                     let path = below(&here.path, &stored);
-                    for why in self.name_doubts(here.node, node, &name) {
+                    if let Some(why) = self.misnamed_as_typed(node, here.node, &name) {
                         doubts.push(format!("{path}: {why}"));
                     }
                     trail.push(Step { node, path });

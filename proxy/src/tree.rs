@@ -693,55 +693,42 @@ impl Tree {
         }
     }
 
-    /// What is doubtful about a node, one sentence each; of its contents once they were opened,
-    /// of its name where the directory and the name that lead to it are given
+    /// What is doubtful about a node, one sentence each; of its contents once they were opened
     /// ([`FileSystem::doubts`]).
-    pub fn doubts(&self, node: Node, known_as: Option<(Node, &Name)>) -> Vec<String> {
-        if node.volume == 0 {
-            return Vec::new();
-        }
-        let Ok(Some((fs, id))) = self.guest(node) else {
-            return Vec::new();
-        };
-        let known_as = known_as.and_then(|(dir, name)| {
-            let (_, dir) = self.guest(dir).ok()??;
-            Some((dir, name))
-        });
-        let doubts = fs.doubts(id, known_as);
-        // What a name looks like may be a stored one, or stand for another.
-        match known_as.and_then(|(dir, name)| Some((dir, names::stored(name)?))) {
-            Some((dir, stored)) if !doubts.is_empty() => {
-                let others = fs.doubts(id, Some((dir, &stored)));
-                if others.len() < doubts.len() {
-                    others
-                } else {
-                    doubts
-                }
-            }
-            _ => doubts,
+    pub fn doubts(&self, node: Node) -> Vec<String> {
+        match self.guest(node) {
+            Ok(Some((fs, id))) => fs.doubts(id),
+            _ => Vec::new(),
         }
     }
 
-    /// Why a name in a directory may not be that of the node it leads to: the node's own record
-    /// has another. Case does not count here, for it does not in looking it up.
-    pub fn name_doubts(&self, dir: Node, node: Node, name: &Name) -> Vec<String> {
-        let mut doubts = self.doubts(node, Some((dir, name)));
-        if doubts.is_empty() {
-            return doubts;
+    /// What to say where a node's own record does not have the name that leads to it
+    /// ([`FileSystem::misnamed`]).
+    pub fn misnamed(&self, node: Node, dir: Node, name: &Name) -> Option<String> {
+        if node.volume == 0 {
+            return None;
         }
-        let others = self.doubts(node, None);
-        doubts.retain(|d| !others.contains(d));
-        if !doubts.is_empty() {
-            let upper = Name::from(name.to_string().to_uppercase().as_str());
-            let mut names = self.names(node).unwrap_or_default().into_iter();
-            let lower = |n: &Name| n.to_string().to_lowercase();
-            let same =
-                |(d, n): (Node, Name)| self.same_directory(d, dir) && lower(&n) == lower(name);
-            if names.any(same) || self.doubts(node, Some((dir, &upper))).len() == others.len() {
-                doubts.clear();
-            }
+        let (fs, id) = self.guest(node).ok()??;
+        let (_, dir) = self.guest(dir).ok()??;
+        let why = fs.misnamed(id, dir, name)?;
+        // What a name looks like may be a stored one, or stand for another.
+        match names::stored(name) {
+            Some(stored) => fs.misnamed(id, dir, &stored),
+            None => Some(why),
         }
-        doubts
+    }
+
+    /// The same for a name as somebody typed it: in any case of letters, or an 8.3 name.
+    pub(crate) fn misnamed_as_typed(&self, node: Node, dir: Node, name: &Name) -> Option<String> {
+        let why = self.misnamed(node, dir, name)?;
+        let lower = |n: &Name| n.to_string().to_lowercase();
+        let same = |(d, n): (Node, Name)| self.same_directory(d, dir) && lower(&n) == lower(name);
+        let names = self.names(node).unwrap_or_default();
+        if names.into_iter().any(same) {
+            return None;
+        }
+        let upper = Name::from(name.to_string().to_uppercase().as_str());
+        self.misnamed(node, dir, &upper).and(Some(why))
     }
 
     /// Every name of a node as (directory, name); empty where the file system cannot tell.

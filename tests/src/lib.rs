@@ -17,6 +17,7 @@ pub mod fixtures;
 pub mod guest;
 pub mod images;
 pub mod mount;
+pub mod mutants;
 pub mod sample;
 pub mod tools;
 

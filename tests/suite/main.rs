@@ -42,6 +42,7 @@ mod hostile;
 mod images;
 mod layering;
 mod letters;
+mod mutants;
 mod oracles;
 mod repairs;
 mod replicas;

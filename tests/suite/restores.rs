@@ -479,3 +479,60 @@ fn attributes_of_a_linux_guest() {
     vmdkit(args(&["cp", "@", "/p0/file", "@"], &[&image, &at("plain")]));
     assert_eq!(attribute(&at("plain"), "user.comment"), None);
 }
+
+/// Sums of ext4 that are wrong are told, and what they stand beside is restored all the same;
+/// the root is read though its inode says that it was freed.
+#[test]
+fn doubts_of_ext4() {
+    if !tools::have(&["mkfs.ext4", "debugfs"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (image, file) = (dir.path().join("e.img"), dir.path().join("file"));
+    fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
+    fs::write(&file, vec![5; 30_000]).unwrap();
+    let img = image.to_str().unwrap();
+    tools::run(
+        "mkfs.ext4",
+        ["-q", "-b", "1024", "-O", "metadata_csum", img],
+    )
+    .unwrap();
+    let request = format!("write {} file", file.display());
+    tools::run("debugfs", ["-w", "-R", &request, img]).unwrap();
+    let run = |words: &[&str]| {
+        let out = Command::new(tools::vmdkit().unwrap()).args(words).output();
+        let out = out.unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        (out.status.code(), said, out.stdout)
+    };
+    assert_eq!(run(&["cat", img, "/p0/file"]).0, Some(0));
+    let imap = |inode: &str| {
+        let mut debugfs = Command::new("debugfs");
+        let out = debugfs.args(["-R", &format!("imap {inode}"), img]).output();
+        let text = String::from_utf8(out.unwrap().stdout).unwrap();
+        // "Inode 12 is part of block group 0\n\tlocated at block 35, offset 0x0b00"
+        let (_, rest) = text.split_once("block ").unwrap();
+        let (_, rest) = rest.split_once("located at block ").unwrap();
+        let (block, offset) = rest.trim().split_once(", offset 0x").unwrap();
+        1024 * block.parse::<usize>().unwrap() + usize::from_str_radix(offset, 16).unwrap()
+    };
+    let sound = fs::read(&image).unwrap();
+
+    // The time of the last change: not what is refused, and not what is right.
+    let mut bytes = sound.clone();
+    bytes[imap("file") + 0x10] ^= 1;
+    fs::write(&image, &bytes).unwrap();
+    let (code, said, out) = run(&["cat", img, "/p0/file"]);
+    assert_eq!(out, fs::read(&file).unwrap());
+    assert!(said.contains("checksum of its inode"), "{said}");
+    assert_eq!(code, Some(3));
+
+    let mut bytes = sound.clone();
+    bytes[imap("<2>") + 0x1a..][..2].fill(0);
+    fs::write(&image, &bytes).unwrap();
+    let to = dir.path().join("to");
+    let (code, said, _) = run(&["cp", "-r", img, "/p0/.", to.to_str().unwrap()]);
+    assert!(said.contains("says that it was freed"), "{said}");
+    assert_eq!(code, Some(3));
+    assert_eq!(fs::read(to.join("file")).unwrap(), fs::read(&file).unwrap());
+}

@@ -66,7 +66,7 @@ impl Cat {
             match copied {
                 Ok(found) => {
                     let mut doubts = found.doubts;
-                    doubts.extend(tree.doubts(found.node, None));
+                    doubts.extend(tree.doubts(found.node));
                     for why in &doubts {
                         super::cp::doubt(found.path.as_bytes(), why);
                     }

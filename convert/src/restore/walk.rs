@@ -227,6 +227,7 @@ impl<S: Source> Run<'_, S> {
             }
             let inside = filter.is_selective() && filter.includes(&item.path, false);
             let mut above = HashSet::new();
+            self.tell_doubts(&item.path, item.node, None);
             self.directory(&item.path, item.node, &dir, inside, &mut above, sender);
             return;
         }

@@ -3,13 +3,13 @@
 
 mod attributes;
 mod names;
-mod sums;
 
 use super::{
     Ext,
     inode::Inode,
     layout::{BlockNumber, CompatFeatures, InodeFlags, InodeNumber, RoCompatFeatures},
     mapping::{self, Seen},
+    sums::{self, Sums, Wrong},
     superblock::{Group, SUPERBLOCK_OFFSET, Superblock},
 };
 use crate::{
@@ -27,7 +27,6 @@ use std::{
     collections::{BTreeMap, HashMap},
     ops::Range,
 };
-use sums::{Sums, Wrong};
 
 /// Groups that are looked at: of a volume of 512 TiB.
 const MAX_GROUPS: u64 = 1 << 22;

@@ -7,7 +7,7 @@ use super::{
     attribute_list::{self, Entry},
     record::{Attribute, Form, Record, Reference, kind},
     runs::{self, RunList, Where},
-    volume::Volume,
+    volume::{ROOT, Volume},
 };
 use disk_io::{DiskError, Result};
 use std::collections::HashMap;
@@ -101,11 +101,20 @@ impl<'v> File<'v> {
                     base.sequence()
                 )));
         }
-        if let Some(owner) = base.base() {
-            return Err(DiskError::corrupt(doing())
-                .found(format!("an extension of record {}", owner.record)));
+        let Some(owner) = base.base() else {
+            return Self::from_record(volume, base, deleted);
+        };
+        let e = DiskError::corrupt(doing())
+            .expected("a record of its own")
+            .found(format!("an extension of record {}", owner.record));
+        // The root is nobody's extension, and neither is what belongs to a record that there is
+        // not: then only that reference is damaged.
+        if number != ROOT && owner.record < volume.record_count() {
+            return Err(e);
         }
-        Self::from_record(volume, base, deleted)
+        let mut file = Self::from_record(volume, base, deleted)?;
+        file.damage.get_or_insert(e);
+        Ok(file)
     }
 
     /// The same from a base record that was read and checked already.

@@ -64,17 +64,8 @@ impl FileSystem for Ntfs {
         Ok(metadata)
     }
 
-    fn doubts(&self, node: NodeId, known_as: Option<(NodeId, &Name)>) -> Vec<String> {
-        let Ok(file) = self.volume.file(node) else {
-            return Vec::new();
-        };
-        let mut doubts = self
-            .facts(&file)
-            .map_or_else(|_| Vec::new(), |f| f.metadata.remarks);
-        if let Some((dir, name)) = known_as {
-            doubts.extend(misnamed(&file, dir, name));
-        }
-        doubts
+    fn misnamed(&self, node: NodeId, dir: NodeId, name: &Name) -> Option<String> {
+        misnamed(&self.volume.file(node).ok()?, dir, name)
     }
 
     fn open(&self, node: NodeId, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {

@@ -252,7 +252,7 @@ impl Adaptor {
                 }
                 if let Some(node) = found {
                     self.reporter.reached(&self.tree, parent, &name, node);
-                    for why in self.tree.name_doubts(parent, node, &name) {
+                    if let Some(why) = self.tree.misnamed_as_typed(node, parent, &name) {
                         self.reporter.doubt(&self.tree, node, &why);
                     }
                 }
@@ -280,7 +280,7 @@ impl Adaptor {
 
     fn open_file(&self, node: Node) -> Result<u64> {
         let disk = self.tree.open(node, None)?;
-        for why in self.tree.doubts(node, None) {
+        for why in self.tree.doubts(node) {
             self.reporter.doubt(&self.tree, node, &why);
         }
         let number = self.number();

@@ -1,12 +1,12 @@
 //! docs/reliability.md: one table of everything, then each kind by itself.
 
 use super::{
-    Counts, OURS, Options, Score,
-    outcome::Outcome,
+    Counts, Need, Options, Score,
     simulated::{Suite, fuzzed},
 };
 use anyhow::Result;
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
+use tests::mutants::{outcome::Outcome, tried::OURS};
 use vmdkit_fuzz::faults::{Fault, READERS};
 
 const INTRODUCTION: &str = "\
@@ -157,6 +157,41 @@ fn summary(score: &Score, faults: &[(&str, Faults)], suite: Option<&Suite>) -> R
     Ok(text)
 }
 
+/// Why outcomes are what they are.
+fn reasons(score: &Score) -> Result<String> {
+    let mut text = String::new();
+    for (need, title) in [
+        (
+            Need::Silent,
+            "What became of those that `OURS` read to other bytes without an error. Where it is a structure, leaving the change to it \
+             out gives right bytes or an error: another sound value in its place is what a reader cannot tell.",
+        ),
+        (
+            Need::Refused,
+            "Why `OURS` refuses what another program reads right:",
+        ),
+    ] {
+        let title = title.replace("OURS", OURS);
+        writeln!(
+            text,
+            "\n{title}\n\n| reason | mutants | of |\n|---|---|---|"
+        )?;
+        let mut all: BTreeMap<&str, (u64, Vec<String>)> = BTreeMap::new();
+        for ((_, why, name), n) in score.reasons.iter().filter(|((of, _, _), _)| *of == need) {
+            let (sum, kinds) = all.entry(why).or_default();
+            *sum += n;
+            kinds.push(format!("{name} {n}"));
+        }
+        let mut all: Vec<_> = all.into_iter().collect();
+        all.sort_by_key(|(_, (n, _))| std::cmp::Reverse(*n));
+        for (why, (n, kinds)) in all {
+            writeln!(text, "| {why} | {n} | {} |", kinds.join(", "))?;
+        }
+    }
+    text.push('\n');
+    Ok(text)
+}
+
 pub(crate) fn page(score: &Score, suite: Option<&Suite>, options: &Options) -> Result<String> {
     let faults = faults();
     let mut text = String::from(INTRODUCTION);
@@ -179,12 +214,7 @@ pub(crate) fn page(score: &Score, suite: Option<&Suite>, options: &Options) -> R
             writeln!(text, "| {of} | {program} |{}", cells(counts))?;
         }
     }
-    writeln!(
-        text,
-        "\nOf {} mutants that `{OURS}` read to other bytes without an error, `check` (of volumes `verify`) finds {}.\nOf the others \
-         some have notes only (space that nothing refers to); they were not looked into one by one.\n",
-        score.quiet, score.checked
-    )?;
+    text += &reasons(score)?;
     text += FAULTS;
     for (reader, [injected, errors, right, changed, again]) in faults {
         writeln!(

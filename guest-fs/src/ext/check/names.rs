@@ -2,13 +2,12 @@
 
 use super::{
     super::{
-        directory,
+        directory, doubts,
         inode::Inode,
         layout::{InodeFlags, ROOT},
+        sums::InodeSums,
     },
-    Check,
-    sums::InodeSums,
-    wrong,
+    Check, wrong,
 };
 use crate::NodeId;
 use disk_io::{Disk, DiskError, Fields, Finding, Result, RunKind};
@@ -111,25 +110,15 @@ impl Check<'_> {
     /// The sums of a directory's blocks.
     fn directory_sums(&mut self, inode: &Inode, sums: InodeSums) -> Result<()> {
         let number = inode.number.0;
-        let contents = self.fs.contents(inode)?;
         let indexed = inode.has(InodeFlags::INDEX);
-        let mut block = vec![0; self.sb().block_size as usize];
-        let mut at = 0u64;
-        while at.saturating_add(block.len() as u64) <= contents.len() {
-            let run = contents.run_at(at)?;
-            if run.kind != RunKind::Data {
-                at = at.saturating_add(run.len);
-                continue;
-            }
-            contents.read_exact_at(&mut block, at)?;
-            if let Some(bad) = sums.directory_block(&block, indexed) {
+        let fs = self.fs;
+        doubts::each_block(fs, inode, &mut |at, block| {
+            if let Some(bad) = sums.directory_block(block, indexed) {
                 let what = format!("a block of directory inode {number}");
                 let finding = Finding::damage("ext-directory-sum-wrong", wrong(what, at, bad));
                 self.tell(finding.about(number.into()));
             }
-            at = at.saturating_add(block.len() as u64);
-        }
-        Ok(())
+        })
     }
 
     /// Whether what is stored of a directory can be read in what is left for them all.

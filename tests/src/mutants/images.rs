@@ -1,5 +1,9 @@
 //! What is mutated: disk images of every format, and volumes.
 
+use crate::{
+    guest::{Fill, contents},
+    tools,
+};
 use anyhow::{Context, Result};
 use std::{
     fs,
@@ -7,25 +11,24 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
-use tests::{
-    guest::{Fill, contents},
-    tools,
-};
 
 /// An image and what it must read as.
 #[derive(Debug)]
-pub(crate) struct Image {
-    pub(crate) name: &'static str,
+pub struct Image {
+    /// Its kind.
+    pub name: &'static str,
     /// The file that is opened, and its other files, in memory.
-    pub(crate) files: Vec<(String, Vec<u8>)>,
+    pub files: Vec<(String, Vec<u8>)>,
     /// The one that is opened.
-    pub(crate) opened: String,
+    pub opened: String,
     /// Where contents lie in the largest file.
-    pub(crate) payload: Vec<Range<usize>>,
-    /// What qemu-img and 7-Zip call the format; empty if they do not know it.
-    pub(crate) qemu: &'static str,
-    pub(crate) seven: &'static str,
-    pub(crate) wanted: Vec<u8>,
+    pub payload: Vec<Range<usize>>,
+    /// What qemu-img calls the format.
+    pub qemu: &'static str,
+    /// What 7-Zip calls it; empty if it does not know it.
+    pub seven: &'static str,
+    /// What it must read as.
+    pub wanted: Vec<u8>,
 }
 
 /// (name, format, subformat, qemu's name, 7-Zip's name)
@@ -69,7 +72,7 @@ fn disk() -> Vec<u8> {
 }
 
 /// Makes all of them with `vmdkit`.
-pub(crate) fn all(vmdkit: &Path, dir: &Path) -> Result<Vec<Image>> {
+pub fn all(vmdkit: &Path, dir: &Path) -> Result<Vec<Image>> {
     let wanted = disk();
     let raw = dir.join("disk.raw");
     fs::write(&raw, &wanted)?;
@@ -127,15 +130,17 @@ fn stored(file: &[u8], wanted: &[u8]) -> Vec<Range<usize>> {
 
 /// A volume and the files in it.
 #[derive(Debug)]
-pub(crate) struct Volume {
-    pub(crate) name: &'static str,
-    pub(crate) bytes: Vec<u8>,
+pub struct Volume {
+    /// Its kind.
+    pub name: &'static str,
+    /// The volume.
+    pub bytes: Vec<u8>,
     /// What it holds, as `vmdkit` copies it out of the sound volume.
-    pub(crate) reference: PathBuf,
+    pub reference: PathBuf,
 }
 
 /// Volumes: those that the fuzz targets begin with, and one of FAT.
-pub(crate) fn volumes(vmdkit: &Path, dir: &Path) -> Result<Vec<Volume>> {
+pub fn volumes(vmdkit: &Path, dir: &Path) -> Result<Vec<Volume>> {
     let bases = tools::project().join("fuzz/bases");
     let mut all = Vec::new();
     for name in ["ntfs-files", "ntfs-4k", "exfat-files", "ext-2", "ext-4"] {
@@ -165,7 +170,7 @@ pub(crate) fn volumes(vmdkit: &Path, dir: &Path) -> Result<Vec<Volume>> {
 
 fn fat(dir: &Path) -> Result<Vec<u8>> {
     let image = dir.join("fat.raw");
-    tests::sample::sparse_file(&image, 9 << 20)?;
+    crate::sample::sparse_file(&image, 9 << 20)?;
     tools::run(
         "mkfs.fat",
         ["-F".as_ref(), "16".as_ref(), image.as_os_str()],

@@ -3,7 +3,7 @@
 //! Each sum begins with a seed: of the volume, or of an inode by its number and generation. So a
 //! block that is another one's does not pass.
 
-use super::super::{
+use super::{
     layout::{BlockNumber, IncompatFeatures, InodeNumber, RoCompatFeatures},
     superblock::{Group, Superblock},
 };

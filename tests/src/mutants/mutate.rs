@@ -2,14 +2,16 @@
 
 /// A plain linear generator: the same mutants in every run.
 #[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Of a seed.
+    pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub(crate) fn below(&mut self, end: usize) -> usize {
+    /// A number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -19,10 +21,10 @@ impl Dice {
 }
 
 /// A change: where, and how many bytes.
-pub(crate) type Edit = (usize, usize);
+pub type Edit = (usize, usize);
 
 /// Changes `image` in one to three places among `interesting` blocks of 64 bytes; says where.
-pub(crate) fn mutate(image: &mut Vec<u8>, interesting: &[usize], dice: &mut Dice) -> Vec<Edit> {
+pub fn mutate(image: &mut Vec<u8>, interesting: &[usize], dice: &mut Dice) -> Vec<Edit> {
     // Cut short, once in a while.
     if dice.below(16) == 0 {
         let len = image.len() - dice.below(image.len());
@@ -82,7 +84,7 @@ pub(crate) fn mutate(image: &mut Vec<u8>, interesting: &[usize], dice: &mut Dice
 }
 
 /// Blocks of 64 bytes that hold something, those near the beginning and the end more often.
-pub(crate) fn interesting(image: &[u8], payload: &[std::ops::Range<usize>]) -> Vec<usize> {
+pub fn interesting(image: &[u8], payload: &[std::ops::Range<usize>]) -> Vec<usize> {
     let filled = image.chunks(64).enumerate();
     let filled = filled.filter(|(_, b)| b.iter().any(|b| *b != 0));
     filled

@@ -13,7 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub enum End {
+    /// With exit code 0.
     Good,
     /// With an exit code that is not 0.
     Error,
@@ -25,17 +26,19 @@ pub(crate) enum End {
 
 /// A program's run.
 #[derive(Clone, Debug)]
-pub(crate) struct Ran {
-    pub(crate) end: End,
-    pub(crate) wall: Duration,
+pub struct Ran {
+    /// How it ended.
+    pub end: End,
+    /// How long it took.
+    pub wall: Duration,
     /// The most memory that was seen, in KiB.
-    pub(crate) peak: u64,
+    pub peak: u64,
     /// What it said.
-    pub(crate) said: String,
+    pub said: String,
 }
 
 /// Runs a command with an eye on its memory, and ends it if it does not end.
-pub(crate) fn watch(command: &mut Command) -> Result<Ran> {
+pub fn watch(command: &mut Command) -> Result<Ran> {
     use std::io::{Read, Seek};
     let mut log = tempfile::tempfile()?;
     let begin = Instant::now();
@@ -81,7 +84,7 @@ pub(crate) fn watch(command: &mut Command) -> Result<Ran> {
 
 /// What became of a mutant in one program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// The right bytes, but for those of the contents that were changed themselves.
     Right,
     /// An error that says something.
@@ -92,12 +95,15 @@ pub(crate) enum Outcome {
     Wrong,
     /// Zeros in the place of data, and no error.
     Zeros,
+    /// Ended by a signal, or by a panic.
     Crash,
+    /// Not ended at all.
     Hang,
 }
 
 impl Outcome {
-    pub(crate) const ALL: [Self; 7] = [
+    /// All of them.
+    pub const ALL: [Self; 7] = [
         Self::Right,
         Self::Named,
         Self::Mute,
@@ -107,7 +113,8 @@ impl Outcome {
         Self::Hang,
     ];
 
-    pub(crate) fn name(self) -> &'static str {
+    /// For reports.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Right => "right",
             Self::Named => "named error",
@@ -120,7 +127,7 @@ impl Outcome {
     }
 
     /// Of a program that ended with an error, or was ended.
-    pub(crate) fn of_end(ran: &Ran) -> Option<Self> {
+    pub fn of_end(ran: &Ran) -> Option<Self> {
         Some(match ran.end {
             End::Good => return None,
             End::Crash => Self::Crash,
@@ -135,7 +142,7 @@ impl Outcome {
 
 /// Compares what came out with what should have. As many bytes as were `changed` may differ: that
 /// may be the change itself, in contents, which nothing guards.
-pub(crate) fn compare(found: &[u8], wanted: &[u8], changed: usize) -> Outcome {
+pub fn compare(found: &[u8], wanted: &[u8], changed: usize) -> Outcome {
     if found == wanted {
         return Outcome::Right;
     }

@@ -1,0 +1,106 @@
+//! What checksums say against an inode whose contents are given out all the same.
+//!
+//! A sum tells that something was changed, not what: the times of a file may be all that is
+//! wrong. So nothing is refused, and what is restored is called doubtful.
+
+use super::{
+    Ext,
+    inode::Inode,
+    layout::{InodeFlags, InodeNumber, ROOT},
+    mapping::{self, Seen},
+    sums::{InodeSums, Sums},
+};
+use crate::{NodeId, NodeKind};
+use disk_io::{Disk, Result, RunKind};
+
+/// One sentence for each kind of sum that is wrong.
+pub(super) fn doubts(fs: &Ext, node: NodeId) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if let Ok(number) = u32::try_from(node.record) {
+        // What cannot be read was told when it was opened.
+        let _ = look(fs, InodeNumber(number), &mut doubts);
+    }
+    doubts
+}
+
+fn look(fs: &Ext, number: InodeNumber, doubts: &mut Vec<String>) -> Result<()> {
+    let place = fs.sb.inode_offset(&*fs.volume, number)?;
+    let mut bytes = vec![0; fs.sb.inode_size.into()];
+    fs.volume.read_exact_at(&mut bytes, place)?;
+    let inode = Inode::parse(&fs.sb, &bytes, place, number)?;
+    if number == ROOT && !inode.in_use() {
+        doubts.push("the inode of the root directory says that it was freed".into());
+    }
+    let Some(sums) = Sums::of(&fs.sb) else {
+        return Ok(());
+    };
+    let sums = sums.of_inode(number, &bytes);
+    if sums.inode(&bytes).is_some() {
+        doubts.push(format!("the checksum of its inode ({}) is wrong", number.0));
+    }
+    let directory = match inode.kind() {
+        Some(NodeKind::Directory) => true,
+        Some(NodeKind::File) => false,
+        _ => return Ok(()),
+    };
+    if inode.has(InodeFlags::INLINE_DATA) {
+        return Ok(());
+    }
+    let wrong = wrong_extent_blocks(fs, &inode, sums)?;
+    if wrong > 0 {
+        doubts.push(format!(
+            "the checksums of {wrong} blocks that say where its contents are, are wrong"
+        ));
+    }
+    if directory {
+        let wrong = wrong_directory_blocks(fs, &inode, sums)?;
+        if wrong > 0 {
+            doubts.push(format!(
+                "the checksums of {wrong} of its blocks are wrong: names may be lost or be others"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn wrong_extent_blocks(fs: &Ext, inode: &Inode, sums: InodeSums) -> Result<u64> {
+    let mut wrong = 0u64;
+    let mut left = mapping::most_nodes(&fs.sb);
+    mapping::runs_and_nodes(&fs.sb, &*fs.volume, inode, &mut left, &mut |seen| {
+        if let Seen::Node(_, bytes, true) = seen
+            && sums.extent_block(bytes).is_some()
+        {
+            wrong = wrong.saturating_add(1);
+        }
+    })?;
+    Ok(wrong)
+}
+
+fn wrong_directory_blocks(fs: &Ext, inode: &Inode, sums: InodeSums) -> Result<u64> {
+    let mut wrong = 0u64;
+    each_block(fs, inode, &mut |_, block| {
+        let indexed = inode.has(InodeFlags::INDEX);
+        if sums.directory_block(block, indexed).is_some() {
+            wrong = wrong.saturating_add(1);
+        }
+    })?;
+    Ok(wrong)
+}
+
+/// Visits the whole blocks of a directory that are stored, with their places in it.
+pub(super) fn each_block(fs: &Ext, inode: &Inode, visit: &mut dyn FnMut(u64, &[u8])) -> Result<()> {
+    let contents = fs.contents(inode)?;
+    let mut block = vec![0; fs.sb.block_size as usize];
+    let mut at = 0u64;
+    while at.saturating_add(block.len() as u64) <= contents.len() {
+        let run = contents.run_at(at)?;
+        if run.kind != RunKind::Data {
+            at = at.saturating_add(run.len);
+            continue;
+        }
+        contents.read_exact_at(&mut block, at)?;
+        visit(at, &block);
+        at = at.saturating_add(block.len() as u64);
+    }
+    Ok(())
+}
