@@ -12,7 +12,7 @@ mod engine;
 mod place;
 mod sweep;
 
-use engine::{Writer, prove, said, same_disk};
+use engine::{Files, Writer, no_more, prove, said, same_disk};
 use place::{GUEST, Place, contents, strings};
 use std::{
     fs,
@@ -77,6 +77,7 @@ fn convert(place: &Place, args: &[&str], resume: bool, old: bool) -> Result<(), 
             goes_on: resume,
             main: Some("disk.img"),
             aside: nothing,
+            also: no_more,
             right: Box::new(|at| same_disk(&at.join("disk.img"), format, &place.disk)),
         },
     )
@@ -170,6 +171,7 @@ fn directory(place: &Place, args: &[&str], dir: &str, source: &Path) {
             goes_on: false,
             main: Some(dir),
             aside: nothing,
+            also: no_more,
             right: Box::new(|at| {
                 let allowed = ["--allow-dir", text(at)];
                 same_disk(&at.join(&disk), &allowed, source)
@@ -196,6 +198,85 @@ fn backups() {
     place.make(&out);
     let restore = ["restore", "-q", text(&backup), "@/machine"];
     directory(&place, &restore, "machine", &place.disk);
+}
+
+/// Each backup that has its manifest is whole, as it was or as it becomes; one that is as it was
+/// and builds on another has that one as it was.
+fn generations(now: &Files, before: &Files, end: &Files) -> Result<(), String> {
+    let part = |files: &Files, dir: &str| -> Files {
+        // That it was proven is noted later.
+        let inside =
+            |path: &String| path.starts_with(&format!("all/{dir}/")) && !path.ends_with("/.done");
+        let of = files.iter().filter(|(path, _)| inside(path));
+        of.map(|(path, kind)| (path.clone(), kind.clone()))
+            .collect()
+    };
+    let is = |dir: &str, when: &Files| {
+        let there = part(when, dir);
+        !there.is_empty() && part(now, dir) == there
+    };
+    for dir in ["first", "second", "third"] {
+        let has_manifest = now.contains_key(&format!("all/{dir}/vmdkit-manifest.json"));
+        if has_manifest && !is(dir, before) && !is(dir, end) {
+            return Err(format!("{dir} has a manifest and is neither old nor new"));
+        }
+    }
+    if is("second", before) && !is("first", before) {
+        return Err("second builds on first, which is gone".to_owned());
+    }
+    if !is("second", before) && !is("second", end) {
+        return Err("second is gone".to_owned());
+    }
+    Ok(())
+}
+
+/// A chain expires: the third backup is written, the second is made whole, the first goes.
+#[test]
+fn backups_that_are_made_whole() {
+    let Some(place) = Place::new() else { return };
+    let (old, new) = (machine(&place, &place.disk), machine(&place, &place.later));
+    let export = &["export", "-q", "--jobs", "1"][..];
+    fs::create_dir(place.fs.path().join("all")).unwrap();
+    let keep = |n| [export, &["--since", "newest", "--merge", "--keep", n]].concat();
+    // Which one is older is told in seconds.
+    let second = std::time::Duration::from_millis(1100);
+    place.make(&[&keep("9")[..], &[text(&old), "@/all/first"]].concat());
+    std::thread::sleep(second);
+    place.make(&[&keep("9")[..], &[text(&new), "@/all/second"]].concat());
+    std::thread::sleep(second);
+    let args = strings(&[&keep("2")[..], &[text(&old), "@/all/third"]].concat());
+    // Where the third is there already another one makes good what was not done.
+    let more = strings(&[&keep("2")[..], &[text(&old), "@/all/fourth"]].concat());
+    let base = place.base();
+    prove(
+        &place.fs,
+        &base,
+        &Writer {
+            name: "export --keep --merge",
+            args: args.clone(),
+            again: vec![args.clone(), more],
+            replaces: true,
+            goes_on: false,
+            main: None,
+            aside: |path| path.ends_with("/.done"),
+            also: generations,
+            right: Box::new(|at| {
+                let allowed = ["--allow-dir", text(at)];
+                let (one, other) = (&place.disk, &place.later);
+                for (dir, disk) in [("first", one), ("second", other), ("third", one)] {
+                    let disk_there = at.join("all").join(dir).join("web.vmdk");
+                    if disk_there.exists() {
+                        same_disk(&disk_there, &allowed, disk)?;
+                    }
+                }
+                Ok(())
+            }),
+        },
+    )
+    .unwrap();
+    place.fs.load(&base, None);
+    place.make(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(!place.fs.path().join("all/first").exists());
 }
 
 fn is_replicas(path: &str) -> bool {
@@ -243,6 +324,7 @@ fn replicas() {
                     goes_on: true,
                     main: Some(&hot[2..]),
                     aside: is_replicas,
+                    also: no_more,
                     right: Box::new(|at| same_disk(&at.join(&hot[2..]), format, &place.later)),
                 },
             );
@@ -281,6 +363,7 @@ fn files_that_are_restored() {
             goes_on: false,
             main: None,
             aside: nothing,
+            also: no_more,
             right: Box::new(|at| {
                 let wrong = |(n, (name, len)): &(usize, &(&str, usize))| {
                     fs::read(at.join("to").join(name)).ok() != Some(contents(*n as u64, *len))
@@ -317,6 +400,7 @@ fn mended_copies() {
             goes_on: false,
             main: Some("mended.vmdk"),
             aside: nothing,
+            also: no_more,
             right: Box::new(|at| same_disk(&at.join("mended.vmdk"), &[], &place.disk)),
         },
     )

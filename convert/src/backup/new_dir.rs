@@ -116,14 +116,19 @@ fn locked(dir: &Path) -> Option<File> {
     Some(file)
 }
 
-/// Removes the directory of a backup. It loses its name first, so that half of it is never taken
-/// for one.
+/// Removes the directory of a backup. It loses its name first, and for good, so that half of it is
+/// never taken for one: without the sync a loss of power could leave the name and take files.
 ///
 /// # Errors
 /// `Io`; what then is left of it has a temporary name.
 pub fn discard(dir: &Path) -> Result<()> {
     let fail = |e: io::Error| DiskError::io("removing a backup", &e).file(dir.display());
     let gone = under_temp_name(dir, |temp| fs::rename(dir, temp)).map_err(fail)?;
+    match File::open(parent(dir)).and_then(|above| above.sync_all()) {
+        // Some file systems of others cannot.
+        Err(e) if e.kind() != ErrorKind::InvalidInput => return Err(fail(e)),
+        _ => {}
+    }
     fs::remove_dir_all(gone).map_err(fail)
 }
 

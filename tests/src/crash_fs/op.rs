@@ -44,6 +44,13 @@ pub enum Op {
         /// Directory and name.
         to: (Ino, OsString),
     },
+    /// Two names change places, in one step.
+    Exchange {
+        /// Directory and name.
+        one: (Ino, OsString),
+        /// Directory and name.
+        other: (Ino, OsString),
+    },
     /// Bytes into a file.
     Write {
         /// The file.
@@ -94,8 +101,14 @@ impl Op {
             Self::Make { dir, .. } | Self::Link { dir, .. } | Self::Remove { dir, .. } => {
                 vec![*dir]
             }
-            Self::Rename { from, to } if from.0 == to.0 => vec![to.0],
-            Self::Rename { from, to } => vec![from.0, to.0],
+            Self::Rename { from, to }
+            | Self::Exchange {
+                one: from,
+                other: to,
+            } => match from.0 == to.0 {
+                true => vec![to.0],
+                false => vec![from.0, to.0],
+            },
             _ => Vec::new(),
         }
     }

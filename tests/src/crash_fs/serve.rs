@@ -194,7 +194,11 @@ impl Filesystem for Server {
     ) {
         let mut state = self.state();
         if flags.contains(RenameFlags::RENAME_EXCHANGE) {
-            return reply.error(Errno::EINVAL);
+            let (one, other) = (
+                (parent.0, name.to_owned()),
+                (newparent.0, newname.to_owned()),
+            );
+            return done(state.change(Op::Exchange { one, other }), reply);
         }
         let taken = state.tree.lookup(newparent.0, newname).is_ok();
         if taken && flags.contains(RenameFlags::RENAME_NOREPLACE) {

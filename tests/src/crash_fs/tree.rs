@@ -160,6 +160,10 @@ impl Tree {
             Op::Rename { from, to } => {
                 format!("rename {} to {}", at(&from.0, &from.1), at(&to.0, &to.1))
             }
+            Op::Exchange { one, other } => {
+                let (one, other) = (at(&one.0, &one.1), at(&other.0, &other.1));
+                format!("exchange {one} and {other}")
+            }
             Op::Write { ino, at, bytes } => {
                 format!("write {} at {at}, {}", self.path_of(*ino), bytes.len())
             }
@@ -207,6 +211,12 @@ impl Tree {
                 self.names_mut(from.0)?.remove(&from.1);
                 self.names_mut(to.0)?.insert(to.1.clone(), ino);
                 self.node_mut(ino)?.changed = now;
+            }
+            Op::Exchange { one, other } => {
+                let (first, second) =
+                    (self.lookup(one.0, &one.1)?, self.lookup(other.0, &other.1)?);
+                self.names_mut(one.0)?.insert(one.1.clone(), second);
+                self.names_mut(other.0)?.insert(other.1.clone(), first);
             }
             Op::Write { ino, at, bytes } => self.put(*ino, *at, bytes, now)?,
             Op::Truncate { ino, len } => {

@@ -39,6 +39,8 @@ pub(super) struct Writer<'a> {
     pub(super) main: Option<&'a str>,
     /// Names beside the result that belong to nobody's disk.
     pub(super) aside: fn(&str) -> bool,
+    /// What must hold besides of all that has a name.
+    pub(super) also: fn(&Files, &Files, &Files) -> Result<(), String>,
     /// Reads what was written and compares it with the source.
     pub(super) right: Right<'a>,
 }
@@ -50,6 +52,11 @@ pub(super) struct Counts {
     faults: usize,
     states: usize,
     again: usize,
+}
+
+/// Nothing must hold besides.
+pub(super) fn no_more(_: &Files, _: &Files, _: &Files) -> Result<(), String> {
+    Ok(())
 }
 
 /// Temporary names, checkpoints and locks.
@@ -149,6 +156,7 @@ impl Proof<'_> {
             }
         }
         let absent = |path: &str| !now.contains_key(path);
+        (self.writer.also)(now, &self.before, &self.end)?;
         match self.writer.main {
             Some(main) if absent(main) => Ok(()),
             Some(main) => {
@@ -278,7 +286,8 @@ impl Proof<'_> {
         if out.status.success() {
             // What makes no difference may fail; what makes the bytes last may not.
             let matters = |op: &&String| {
-                (op.starts_with("write ") || op.starts_with("sync ")) && !op.contains(".resume")
+                let aside = op.contains(".resume") || op.ends_with(".lock");
+                (op.starts_with("write ") || op.starts_with("sync ")) && !aside
             };
             return match failed.iter().find(matters) {
                 Some(op) => Err(format!("{op} failed and it says that all is well")),
