@@ -426,12 +426,9 @@ impl FileSystem for Fat {
 
     fn free(&self, visit: crate::free::Visit<'_>) -> Result<bool> {
         let mut free = crate::free::Free::new(visit, self.area.data_start, self.area.cluster);
-        for n in 0..self.geometry.clusters {
-            // There is no journal: what the table calls free no file can have.
-            if self.table.is_free_in_all(n.saturating_add(2))? {
-                free.add(n.into(), 1);
-            }
-        }
+        // There is no journal: what the table calls free no file can have.
+        self.table
+            .visit_free(&mut |cluster| free.add(cluster.saturating_sub(2).into(), 1))?;
         free.close();
         Ok(true)
     }

@@ -174,12 +174,12 @@ impl Fat {
     /// Clusters that are in use and that no file has: a note, since nothing is lost but room.
     fn check_lost(&self, taken: &Taken, visit: Visit<'_>) -> Result<()> {
         let mut lost = 0u64;
-        for n in 0..self.geometry.clusters {
-            let cluster = n.saturating_add(2);
-            if !taken.has(cluster) && !self.table.is_free(cluster)? && !self.is_bad(cluster)? {
+        self.table.visit(&mut |cluster, raw| {
+            let bad = || self.table.link_of(raw) == super::chain::Link::Bad;
+            if raw != 0 && !taken.has(cluster) && !bad() {
                 lost = lost.saturating_add(1);
             }
-        }
+        })?;
         if lost > 0 {
             let e = DiskError::corrupt("holding the allocation table against files")
                 .found(format!("{lost} clusters in use that no file has"));
@@ -188,29 +188,19 @@ impl Fat {
         Ok(())
     }
 
-    fn is_bad(&self, cluster: u32) -> Result<bool> {
-        Ok(matches!(
-            self.table.follows(cluster),
-            Ok(super::chain::Link::Bad)
-        ))
-    }
-
     /// The copies of the table, where all are in use.
     fn check_copies(&self, visit: Visit<'_>) -> Result<()> {
         let mut differ: Vec<(u32, u32)> = Vec::new();
         let mut count = 0u64;
-        for n in 0..self.geometry.clusters {
-            let cluster = n.saturating_add(2);
-            if !self.table.copies_agree(cluster)? {
-                count = count.saturating_add(1);
-                let room = differ.len() < EACH;
-                match differ.last_mut() {
-                    Some((_, last)) if last.saturating_add(1) == cluster => *last = cluster,
-                    _ if room => differ.push((cluster, cluster)),
-                    _ => {}
-                }
+        self.table.visit_differing(&mut |cluster| {
+            count = count.saturating_add(1);
+            let room = differ.len() < EACH;
+            match differ.last_mut() {
+                Some((_, last)) if last.saturating_add(1) == cluster => *last = cluster,
+                _ if room => differ.push((cluster, cluster)),
+                _ => {}
             }
-        }
+        })?;
         if count > 0 {
             let e = DiskError::corrupt("comparing the copies of the allocation table")
                 .expected("the same entries")

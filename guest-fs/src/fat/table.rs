@@ -8,7 +8,7 @@ use super::{
 use crate::{FsKind, exfat};
 use disk_io::{Disk, DiskError, Result};
 use quick_cache::sync::Cache;
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// Bytes read at once. FAT12's tables are shorter, so no entry of 12 bits lies across two.
 const PAGE: u64 = 64 << 10;
@@ -102,30 +102,119 @@ impl FatTable {
 
     /// The raw entry of a cluster in one copy.
     fn raw(&self, copy: u8, cluster: u32) -> Result<u32> {
-        let n = u64::from(cluster);
-        let at = self.place(cluster);
-        let page = self.page(copy, at / PAGE)?;
-        let from = usize::try_from(at % PAGE).unwrap_or(0);
-        let word = |len: usize| {
-            let mut bytes = [0; 4];
-            match from.checked_add(len).and_then(|end| page.get(from..end)) {
-                Some(found) => {
-                    for (to, byte) in bytes.iter_mut().zip(found) {
-                        *to = *byte;
-                    }
-                    Ok(u32::from_le_bytes(bytes))
-                }
-                None => Err(DiskError::corrupt("reading the allocation table")
-                    .expected("an entry inside the table")
-                    .found(format!("cluster {cluster}"))),
-            }
+        let page = self.page(copy, self.place(cluster) / PAGE)?;
+        self.entry(&page, cluster)
+    }
+
+    /// The raw entry of a cluster, in the page that holds it.
+    fn entry(&self, page: &[u8], cluster: u32) -> Result<u32> {
+        let from = usize::try_from(self.place(cluster) % PAGE).unwrap_or(0);
+        let outside = || {
+            DiskError::corrupt("reading the allocation table")
+                .expected("an entry inside the table")
+                .found(format!("cluster {cluster}"))
         };
-        Ok(match self.kind {
-            FsKind::Fat12 if n % 2 == 1 => word(2)? >> 4,
-            FsKind::Fat12 => word(2)? & 0xfff,
-            FsKind::Fat16 => word(2)?,
-            FsKind::ExFat => word(4)?,
-            _ => word(4)? & 0x0fff_ffff,
+        let bytes = page.get(from..).unwrap_or_default();
+        let two = || {
+            bytes
+                .first_chunk()
+                .map(|b| u32::from(u16::from_le_bytes(*b)))
+        };
+        let four = || bytes.first_chunk().map(|b| u32::from_le_bytes(*b));
+        let raw = match self.kind {
+            FsKind::Fat12 if cluster % 2 == 1 => two().map(|n| n >> 4),
+            FsKind::Fat12 => two().map(|n| n & 0xfff),
+            FsKind::Fat16 => two(),
+            FsKind::ExFat => four(),
+            _ => four().map(|n| n & 0x0fff_ffff),
+        };
+        raw.ok_or_else(outside)
+    }
+
+    /// Visits the pages of the table in order, each with the clusters whose entries are in it.
+    fn each_page(&self, visit: &mut dyn FnMut(u64, Range<u32>) -> Result<()>) -> Result<()> {
+        let end = self.clusters.saturating_add(2);
+        let each = match self.kind {
+            // One page has them all.
+            FsKind::Fat12 => end,
+            FsKind::Fat16 => (PAGE / 2) as u32,
+            _ => (PAGE / 4) as u32,
+        };
+        let mut first = 0u32;
+        while first < end {
+            let next = first.saturating_add(each).min(end);
+            visit(self.place(first) / PAGE, first.max(2)..next)?;
+            first = next;
+        }
+        Ok(())
+    }
+
+    /// Visits the raw entries of all clusters, in the table that is in use or, where that cannot
+    /// be read, in a copy.
+    pub fn visit(&self, visit: &mut dyn FnMut(u32, u32)) -> Result<()> {
+        self.each_page(&mut |number, clusters| {
+            let Ok(page) = self.page(self.first, number) else {
+                for cluster in clusters {
+                    visit(cluster, self.readable(self.first, cluster)?);
+                }
+                return Ok(());
+            };
+            for cluster in clusters {
+                visit(cluster, self.entry(&page, cluster)?);
+            }
+            Ok(())
+        })
+    }
+
+    /// Visits clusters that are free in every copy in use: where they differ, one of them has a
+    /// file there.
+    pub fn visit_free(&self, visit: &mut dyn FnMut(u32)) -> Result<()> {
+        let copies = match self.mirrored {
+            true => 0..self.copies,
+            false => self.first..self.first.saturating_add(1),
+        };
+        self.each_page(&mut |number, clusters| {
+            let pages: Vec<Arc<[u8]>> = copies
+                .clone()
+                .map(|copy| self.page(copy, number))
+                .collect::<Result<_>>()?;
+            for cluster in clusters {
+                let mut used = false;
+                for page in &pages {
+                    used |= self.entry(page, cluster)? != 0;
+                }
+                if !used {
+                    visit(cluster);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Visits clusters of which the copies in use do not say the same.
+    pub fn visit_differing(&self, visit: &mut dyn FnMut(u32)) -> Result<()> {
+        if !self.mirrored {
+            return Ok(());
+        }
+        self.each_page(&mut |number, clusters| {
+            let first = self.page(0, number)?;
+            let mut others = Vec::new();
+            for copy in 1..self.copies {
+                let page = self.page(copy, number)?;
+                if page != first {
+                    others.push(page);
+                }
+            }
+            for cluster in clusters.filter(|_| !others.is_empty()) {
+                let this = self.entry(&first, cluster)?;
+                for page in &others {
+                    if self.entry(page, cluster)? != this {
+                        visit(cluster);
+                        break;
+                    }
+                }
+            }
+            Ok(())
         })
     }
 
@@ -233,45 +322,16 @@ impl FatTable {
         Ok(self.readable(self.first, cluster)? == 0)
     }
 
-    /// Whether a cluster is free in every copy in use: where they differ, one of them has a file
-    /// there.
-    pub fn is_free_in_all(&self, cluster: u32) -> Result<bool> {
-        let copies = if self.mirrored {
-            0..self.copies
-        } else {
-            self.first..self.first.saturating_add(1)
-        };
-        for copy in copies {
-            if self.raw(copy, cluster)? != 0 {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Whether every copy in use says the same of a cluster.
-    pub fn copies_agree(&self, cluster: u32) -> Result<bool> {
-        if !self.mirrored {
-            return Ok(true);
-        }
-        let first = self.raw(0, cluster)?;
-        for copy in 1..self.copies {
-            if self.raw(copy, cluster)? != first {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// How many clusters are in use.
     pub fn count_used(&self) -> Result<u64> {
         let mut used = 0u64;
-        for cluster in 2..self.clusters.saturating_add(2) {
-            if self.readable(self.first, cluster)? != 0 {
-                used = used.saturating_add(1);
-            }
-        }
+        self.visit(&mut |_, raw| used = used.saturating_add(u64::from(raw != 0)))?;
         Ok(used)
+    }
+
+    /// What an entry says.
+    pub fn link_of(&self, raw: u32) -> Link {
+        self.link(raw)
     }
 
     /// Whether entry 1 says that the volume was not closed; `None` where nothing says it.

@@ -165,6 +165,51 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     ),
     (
         "",
+        "incompatible flag",
+        "the header has a flag that says that whoever does not know it must not go on; qemu-img does not look",
+    ),
+    (
+        "",
+        "expected a table",
+        "the directory leads to a table that lies where none can; that table has nothing by chance, or its copy is used",
+    ),
+    (
+        "qcow2",
+        "of the qcow2 header",
+        "the header contradicts itself; others do without that field",
+    ),
+    (
+        "VHDX",
+        "metadata item",
+        "an item of the metadata is not as long as it must be; qemu-img can do without that item",
+    ),
+    (
+        "VDI",
+        "of the VDI header",
+        "the header contradicts itself; qemu-img does without that field",
+    ),
+    (
+        "ntfs",
+        "expected a number below",
+        "the directory leads to a record that there is not; others find the file by its record",
+    ),
+    (
+        "ntfs",
+        "a stale reference",
+        "the directory leads to another generation of the record; others do not look",
+    ),
+    (
+        "ext",
+        "found a freed one",
+        "the inode says that it was freed: it is told; others give out what is there",
+    ),
+    (
+        "ext",
+        "is doubtful",
+        "a checksum is wrong: all is restored, and that is told; others do not look",
+    ),
+    (
+        "",
         "end-of-line bytes",
         "the header's end-of-line bytes are others, as after a transfer as text; qemu-img does not look",
     ),
