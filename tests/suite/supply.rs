@@ -115,6 +115,16 @@ fn licences_sources_and_locks() {
     }
 }
 
+/// cargo-deny is told the same.
+#[test]
+fn two_lists_of_licences() {
+    let text = std::fs::read_to_string(tools::project().join("deny.toml")).unwrap();
+    let (_, rest) = text.split_once("allow = [").unwrap();
+    let (list, _) = rest.split_once(']').unwrap();
+    let theirs: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    assert_eq!(theirs, LICENCES);
+}
+
 #[test]
 fn expressions() {
     assert!(fits("MIT OR GPL-3.0") && fits("MIT/Apache-2.0"));
