@@ -158,6 +158,11 @@ impl Broken {
                 doubtful: Vec::new(),
             });
         }
+        // Without one of its links the others are another disk.
+        let links = disks.iter().flat_map(|d| &d.layers).flat_map(|l| &l.link);
+        if links.into_iter().any(|link| link.below_gap) {
+            return Err(first);
+        }
         let mut disks = disks.into_iter();
         let (Some(only), None) = (disks.next(), disks.next()) else {
             return Err(first);

@@ -16,6 +16,7 @@ pub(crate) fn check(source: Opened, options: &OpenOptions, visit: Visit<'_>) -> 
     newer(&source, visit);
     let mut seen = HashSet::from([source.id]);
     let mut links: Vec<Link> = Vec::new();
+    let mut gap = false;
     let mut next = Some(source.clone());
     while let Some(opened) = next.take() {
         if links.len() >= super::MAX_DEPTH {
@@ -25,7 +26,11 @@ pub(crate) fn check(source: Opened, options: &OpenOptions, visit: Visit<'_>) -> 
             visit(Finding::damage("chain-endless", e));
             break;
         }
-        let head = match Head::read(&opened) {
+        let read = match opened.id == source.id {
+            true => Head::read_source,
+            false => Head::read,
+        };
+        let head = match read(&opened) {
             Ok(head) => head,
             Err(e) => {
                 visit(Finding::damage("link-unreadable", e));
@@ -64,15 +69,19 @@ pub(crate) fn check(source: Opened, options: &OpenOptions, visit: Visit<'_>) -> 
         }
         // What was noticed while opening is told once more by the link itself.
         let mut opening = of(options, &source, &seen);
-        let link = match Head::read(&opened).and_then(|head| opening.link(&opened, head)) {
+        let link = match read(&opened).and_then(|head| opening.link(&opened, head)) {
             Ok(link) => Some(link),
             Err(e) => {
                 visit(Finding::damage("extent-unusable", e));
                 lenient.link(&opened, head).ok()
             }
         };
-        if let Some(link) = link {
-            links.push(link);
+        match link {
+            Some(link) => links.push(Link {
+                below_gap: gap,
+                ..link
+            }),
+            None => gap = true,
         }
     }
     if let Err(e) = check_lengths(&links) {
