@@ -198,15 +198,42 @@ fn a_delta_without_its_text_stays_an_error() {
 /// What is left of a chain that has lost a link is another disk.
 #[test]
 fn a_chain_with_a_gap_is_not_mended() {
-    let mut files = planted("a lost grain of the newest link");
-    files.files.remove("d1-delta.vmdk");
-    let dir = tempfile::tempdir().unwrap();
-    for (name, bytes) in &files.files {
-        bytes.write(&dir.path().join(name)).unwrap();
+    let mut gap = planted("a lost grain of the newest link");
+    gap.files.remove("d1-delta.vmdk");
+    // The text of the delta is sound, the header below it is not.
+    let mut below = planted("zeros in the text of a delta");
+    let hole = below.of("d.vmdk").find(&[0; 3], 512).unwrap();
+    below.of("d.vmdk").put(hole, b"# E");
+    below.of("b.vmdk").set_u64(20, 100);
+    for (files, says) in [(gap, "d1-delta.vmdk"), (below, "grainSize")] {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in &files.files {
+            bytes.write(&dir.path().join(name)).unwrap();
+        }
+        let image = dir.path().join(&files.open);
+        let out = dir.path().join("out.vmdk");
+        let done = vmdkit(&["check", text(&image), "--repair", text(&out)]);
+        assert!(!done.status.success() && !out.exists(), "{done:?}");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(said.contains(says), "{said}");
     }
-    let (image, out) = (dir.path().join("d2.vmdk"), dir.path().join("out.vmdk"));
-    let done = vmdkit(&["check", text(&image), "--repair", text(&out)]);
+}
+
+#[test]
+fn nor_is_an_overlay_without_its_backing_file() {
+    if !tools::have(&["qemu-img"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let (base, top, out) = (at("b.qcow2"), at("d.qcow2"), at("out.qcow2"));
+    let create = ["create", "-q", "-f", "qcow2"];
+    tools::run("qemu-img", [&create[..], &[text(&base), "1M"]].concat()).unwrap();
+    let args = ["-b", "b.qcow2", "-F", "qcow2", text(&top)];
+    tools::run("qemu-img", [&create[..], &args].concat()).unwrap();
+    let mut bytes = fs::read(&base).unwrap();
+    bytes[0] = b'X';
+    fs::write(&base, bytes).unwrap();
+    let done = vmdkit(&["check", text(&top), "--repair", text(&out)]);
     assert!(!done.status.success() && !out.exists(), "{done:?}");
-    let said = String::from_utf8_lossy(&done.stderr);
-    assert!(said.contains("d1-delta.vmdk"), "{said}");
 }

@@ -158,9 +158,8 @@ impl Broken {
                 doubtful: Vec::new(),
             });
         }
-        // Without one of its links the others are another disk.
-        let links = disks.iter().flat_map(|d| &d.layers).flat_map(|l| &l.link);
-        if links.into_iter().any(|link| link.below_gap) {
+        // Without one of its layers the others are another disk.
+        if disks.iter().any(|disk| !disk.whole) {
             return Err(first);
         }
         let mut disks = disks.into_iter();

@@ -18,6 +18,7 @@ use crate::{
     link::Link,
     names,
 };
+pub use check::Checked;
 pub(crate) use check::check;
 use disk_io::{
     DiskError, ErrorKind, FileId, HostDir, Locate, Opened, Purpose, Result, host_dir::Allowed,
@@ -145,7 +146,6 @@ impl Chain<'_> {
             parent_cid: d.and_then(|d| d.parent_cid().ok()).flatten(),
             capacity: map.len,
             extents,
-            below_gap: false,
             descriptor: head.descriptor,
             map: std::sync::Arc::new(map),
         })

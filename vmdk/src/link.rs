@@ -26,9 +26,6 @@ pub struct Link {
     pub capacity: u64,
     /// The extents in guest order.
     pub extents: Vec<ExtentInfo>,
-    /// A link above it could not be opened and is not among those that were checked: together they
-    /// are no disk.
-    pub below_gap: bool,
     pub(crate) map: Arc<LinkMap>,
 }
 

@@ -4,8 +4,9 @@ use crate::{
     build::{Chain, Kind},
     common::{MemDir, read_all},
 };
-use disk_io::{DiskError, ErrorKind, Result};
-use vmdk::{Image, write::Cell};
+use disk_io::{DiskError, ErrorKind, MemDisk, Result};
+use std::sync::Arc;
+use vmdk::{Image, Salvaged, write::Cell};
 
 /// Where the text begins.
 const TEXT: usize = 512;
@@ -187,4 +188,19 @@ fn parents_are_not_read_by_their_headers() {
     dir.put(name, bytes);
     assert!(is_by_header(&dir.image(name).unwrap()));
     assert!(dir.image(chain.name()).is_err());
+}
+
+/// Where a delta has no grain its parent may have one: its markers are no disk.
+#[test]
+fn a_stream_that_is_a_delta_is_not_salvaged() {
+    for (below, salvaged) in [(None, true), (Some(Kind::Sparse), false)] {
+        for hole in ["\0 Extent", "# Extent"] {
+            let chain = chain(below, Kind::StreamFooter);
+            let mut bytes = chain.files.last().unwrap().1.clone();
+            change(&mut bytes[TEXT..], "# Extent", hole);
+            let file = Arc::new(MemDisk::new(bytes));
+            let done = Salvaged::open(file, "x", &mut |_| {});
+            assert_eq!(done.is_ok(), salvaged, "{below:?} {hole}: {done:?}");
+        }
+    }
 }
