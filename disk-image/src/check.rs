@@ -30,6 +30,9 @@ pub struct CheckedDisk {
     pub name: Option<String>,
     /// As many layers as could be opened.
     pub layers: Vec<CheckedLayer>,
+    /// Whether these are all that there are, down to a base. If not, together they are not the
+    /// disk: what a lost one has would read as what is below it, or as zeros.
+    pub whole: bool,
 }
 
 /// Opens what can be opened of `source` and visits what is wrong with its structure, except
@@ -70,8 +73,8 @@ fn disk(
     visit: Visit<'_>,
 ) -> CheckedDisk {
     if format == Format::Vmdk {
-        let links = vmdk::check_chain(source.clone(), &options.vmdk, visit);
-        let layers = links.into_iter().map(|link| CheckedLayer {
+        let checked = vmdk::check_chain(source.clone(), &options.vmdk, visit);
+        let layers = checked.links.into_iter().map(|link| CheckedLayer {
             path: link.path.clone(),
             format,
             map: link.block_map(),
@@ -80,6 +83,7 @@ fn disk(
         return CheckedDisk {
             name,
             layers: layers.collect(),
+            whole: checked.whole,
         };
     }
     let mut chain = Chain::new(options);
@@ -99,6 +103,7 @@ fn disk(
             ));
         }
     }
+    let whole = opened.is_ok();
     if let Err(e) = opened {
         let code = match e.kind() {
             ErrorKind::NotFound => "parent-missing",
@@ -116,6 +121,7 @@ fn disk(
     CheckedDisk {
         name,
         layers: layers.collect(),
+        whole,
     }
 }
 

@@ -12,6 +12,7 @@
 pub mod bytes;
 mod chains;
 mod cowd;
+mod embedded;
 mod exfat;
 mod ext;
 mod fat;
@@ -228,6 +229,7 @@ pub const ALL: &[(&str, &[Damage])] = &[
     ("VMDK: COWD", cowd::DAMAGES),
     ("VMDK: seSparse", sesparse::DAMAGES),
     ("VMDK: descriptors, flat extents, chains", chains::DAMAGES),
+    ("VMDK: embedded descriptors", embedded::DAMAGES),
     ("qcow2", qcow2::DAMAGES),
     ("VHD", vhd::DAMAGES),
     ("VHDX", vhdx::DAMAGES),

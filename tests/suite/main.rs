@@ -21,6 +21,7 @@
 //! | `crash` | full disks, failing disks and losses of power at every operation of every writer |
 //! | `shared_blocks` | copies on file systems that share blocks |
 //! | `damages` | planted damage of every format is found, named, placed and mapped to guest files |
+//! | `embedded` | holes in descriptors inside sparse disks give the disk or an error |
 //! | `volumes` | planted damage in volumes is found, and none in sound ones |
 //! | `repairs` | mended images, read by qemu-img |
 //! | `rules` | what went wrong in other programs, and what a safe reader must keep: a test by name for each |
@@ -34,6 +35,7 @@ mod damages;
 mod day;
 mod devices;
 mod drill;
+mod embedded;
 mod find;
 mod formats;
 mod guests;

@@ -286,6 +286,7 @@ fn planted_damage_is_mended_for_others() {
     let groups = [
         ("VMDK: hosted sparse", "vmdk"),
         ("VMDK: streamOptimized", "vmdk"),
+        ("VMDK: embedded descriptors", "vmdk"),
         ("qcow2", "qcow2"),
         ("VHD", "vpc"),
         ("VHDX", "vhdx"),

@@ -28,6 +28,7 @@ pub const ALL: &[Explanation] = table! {
 "copied-flag-wrong" "an entry and its reference count disagree on whether a cluster is shared" "qemu-img check -r all on a copy";
 "datastore-odd" "something about the datastore is not as a host leaves it" "read what it says";
 "datastore-unusable" "the datastore cannot be opened" "give all its devices with --with";
+"descriptor-damaged" "the descriptor inside the file is damaged; what is left of it says that the disk is whole, and it is read by its header" "write a sound copy: check --repair, or convert";
 "descriptor-odd" "a line of the descriptor is not understood or repeated; the disk reads" "compare it with a descriptor of the same product";
 "digest-differs" "a file is not the one that was exported" "fetch the package again; do not import it";
 "disk-missing" "a disk of the machine is not there or cannot be opened" "restore its files beside the configuration";

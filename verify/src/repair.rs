@@ -158,6 +158,10 @@ impl Broken {
                 doubtful: Vec::new(),
             });
         }
+        // Without one of its layers the others are another disk.
+        if disks.iter().any(|disk| !disk.whole) {
+            return Err(first);
+        }
         let mut disks = disks.into_iter();
         let (Some(only), None) = (disks.next(), disks.next()) else {
             return Err(first);

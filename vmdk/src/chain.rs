@@ -10,7 +10,7 @@ mod failure;
 use crate::{
     descriptor::Descriptor,
     extent::{
-        head::{Head, is_complete},
+        head::{Head, is_complete, parent_is_lost},
         open::Extents,
         redo::{self, Bare, Redo},
     },
@@ -18,6 +18,7 @@ use crate::{
     link::Link,
     names,
 };
+pub use check::Checked;
 pub(crate) use check::check;
 use disk_io::{
     DiskError, ErrorKind, FileId, HostDir, Locate, Opened, Purpose, Result, host_dir::Allowed,
@@ -39,7 +40,7 @@ const MAX_LISTED: usize = 1 << 20;
 
 /// Opens a link and everything below it. The second value is what the user should know.
 pub(crate) fn open(source: Opened, options: &OpenOptions) -> Result<(Vec<Link>, Vec<String>)> {
-    let head = Head::read(&source)?;
+    let head = Head::read_source(&source)?;
     let mut chain = Chain {
         options,
         seen: HashSet::from([source.id]),
@@ -171,6 +172,12 @@ impl Chain<'_> {
         }
         let cid = d.parent_cid().map_err(|e| e.file(&name))?;
         let hint = d.parent_hint().map(str::to_owned);
+        if d.parent_is_lost() && !is_complete(d) {
+            return Err(parent_is_lost().file(name).hint(match &head.hint {
+                Some(hint) => hint,
+                None => "restore the descriptor from a backup",
+            }));
+        }
         if cid.is_none() && hint.is_none() {
             return Ok(None);
         }

@@ -50,7 +50,7 @@ pub fn newer_children(source: &Opened) -> Result<Vec<Child>> {
     let is_link = crate::probe(&*source.disk)?.is_some();
     // A flat file below redo logs has nothing that could be read.
     let cid = match is_link {
-        true => Head::read(source)?
+        true => Head::read_source(source)?
             .descriptor
             .as_ref()
             .and_then(Descriptor::cid),

@@ -110,6 +110,8 @@ pub(crate) struct Cowd {
     gd: Directory,
     /// Bytes up to here are header and directory.
     metadata: u64,
+    /// Where the first table or grain may begin: all entries of the directory lie before it.
+    first: u64,
     /// Where the next table or grain would go, in bytes.
     free: u64,
 }
@@ -171,6 +173,10 @@ impl Cowd {
         }
         Ok(Self {
             metadata: gd.range().end,
+            first: u64::from(header.num_gd_entries)
+                .saturating_mul(4)
+                .saturating_add(offset)
+                .next_multiple_of(crate::SECTOR),
             free,
             grain: u64::from(header.grain_size).saturating_mul(crate::SECTOR),
             file,
@@ -178,6 +184,37 @@ impl Cowd {
             len,
             gd,
         })
+    }
+
+    /// Bytes before `end` that grain tables take. A table without grains is one too.
+    fn taken_by_tables(&self, end: u64) -> Result<u64> {
+        let mut taken = 0u64;
+        let entries = self.gd.range().end.saturating_sub(self.gd.range().start) / 4;
+        for number in 0..entries {
+            let sector = u32::try_from(self.gd.get(number)?).unwrap_or(u32::MAX);
+            // Where it cannot be, it takes nothing.
+            if sector > 0
+                && let Ok(at) = self.check("grain table", number, sector, TABLE_LEN)
+            {
+                taken = taken.saturating_add(inside(at, TABLE_LEN, end));
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Space before the free sector that neither a table nor a grain takes.
+    fn unreferenced(&self, taken: u64, end: u64, visit: Visit<'_>) {
+        let room = end.saturating_sub(self.first);
+        let lost = room.saturating_sub(taken);
+        if lost >= self.grain {
+            let e = DiskError::corrupt("adding up what tables and grains take")
+                .file(&self.seat.name)
+                .expected(format!("{taken} bytes behind the metadata"))
+                .found(format!(
+                    "{room}: {lost} bytes are used by nothing: freed, or of an entry that is lost"
+                ));
+            visit(Finding::note("space-unreferenced", e));
+        }
     }
 
     /// Checks that a table or grain lies behind the metadata and inside the file.
@@ -264,6 +301,9 @@ impl ExtentMap for Cowd {
 
     /// What is behind the free sector would be overwritten by the next write of ESX.
     fn check(&self, start: u64, visit: Visit<'_>) -> Result<()> {
+        // What is behind it was reserved by growing the file in large steps.
+        let used = self.free.min(self.file.len());
+        let mut taken = self.taken_by_tables(used)?;
         let mut at = start;
         let mut touched = Vec::new();
         let mut highest = 0u64;
@@ -272,6 +312,8 @@ impl ExtentMap for Cowd {
             at = range.end;
             if let Cell::At(offset) = cell {
                 let end = offset.saturating_add(len);
+                // A grain is stored whole, though the disk may end in it.
+                taken = taken.saturating_add(inside(offset, self.grain, used));
                 if end > self.free {
                     highest = highest.max(end);
                     disk_io::finding::join(&mut touched, range);
@@ -288,6 +330,81 @@ impl ExtentMap for Cowd {
                 .hint("do not let a host write to this disk: it would overwrite these grains");
             visit(Finding::warning("free-sector-in-use", e).touching(touched));
         }
+        self.unreferenced(taken, used, visit);
         Ok(())
+    }
+}
+
+/// How many of `len` bytes at `offset` lie before `end`.
+fn inside(offset: u64, len: u64, end: u64) -> u64 {
+    len.min(end.saturating_sub(offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::write::{Cell as Grain, cowd::encode};
+    use disk_io::{MemDisk, Severity};
+
+    /// What is found in an extent of 80,004 sectors after `change`.
+    fn found(change: impl FnOnce(&mut Vec<u8>)) -> Vec<Finding> {
+        // The disk ends in the last grain; the second table is not there.
+        let grains =
+            [0, 3, 511, 512, 4095, 10_000].map(|n| (n, Grain::Data(vec![n as u8 | 1; 4096])));
+        let mut bytes = encode(80_004, 8, &grains);
+        change(&mut bytes);
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new(bytes));
+        let header = Header::read(&*disk, "x").unwrap();
+        let seat = Seat {
+            number: 0,
+            name: "x".into(),
+            pieces: Arc::default(),
+            remarks: Arc::default(),
+        };
+        let len = u64::from(header.num_sectors) * crate::SECTOR;
+        let cowd = Cowd::open(disk, seat, &header, len).unwrap();
+        let mut all = Vec::new();
+        ExtentMap::check(&cowd, 0, &mut |f| all.push(f)).unwrap();
+        all
+    }
+
+    fn set(bytes: &mut [u8], at: usize, value: u32) {
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+
+    #[test]
+    fn space_that_nothing_uses() {
+        assert!(found(|_| {}).is_empty());
+        // A file that grows in large steps.
+        assert!(found(|b| b.resize(b.len() + (1 << 20), 7)).is_empty());
+        // A table without grains is one.
+        assert!(
+            found(|b| {
+                let end = b.len() as u32 / 512;
+                b.resize(b.len() + TABLE_LEN as usize, 0);
+                set(b, 2048 + 4, end);
+                set(b, 28, end + 32);
+            })
+            .is_empty()
+        );
+        let lost = [
+            // An entry, a table, and space before the free sector.
+            found(|b| {
+                let table = u32::from_le_bytes(b[2048..2052].try_into().unwrap()) as usize * 512;
+                set(b, table, 0);
+            }),
+            found(|b| set(b, 2048, 0)),
+            found(|b| {
+                b.resize(b.len() + 4096, 7);
+                let end = b.len() as u32 / 512;
+                set(b, 28, end);
+            }),
+        ];
+        for findings in lost {
+            let [f] = findings.as_slice() else {
+                panic!("{findings:?}");
+            };
+            assert_eq!((f.code, f.severity), ("space-unreferenced", Severity::Note));
+        }
     }
 }

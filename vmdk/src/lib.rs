@@ -41,6 +41,7 @@ pub mod text;
 pub mod write;
 pub mod writer;
 
+pub use chain::Checked;
 pub use children::{Child, newer_children};
 pub use descriptor::Descriptor;
 pub use extent::redo::redo_base;
@@ -50,12 +51,12 @@ pub use link::{Counts, ExtentInfo, Link, SparseInfo};
 pub use probe::{Kind, probe};
 
 /// Opens what can be opened of the chain of `source` and visits what is wrong between its
-/// links; of the links themselves, [`Link::check`] and their maps tell. The newest is first.
+/// links; of the links themselves, [`Link::check`] and their maps tell.
 pub fn check_chain(
     source: disk_io::Opened,
     options: &OpenOptions,
     visit: disk_io::finding::Visit<'_>,
-) -> Vec<Link> {
+) -> Checked {
     chain::check(source, options, visit)
 }
 

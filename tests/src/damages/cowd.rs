@@ -2,7 +2,7 @@
 
 use super::{
     Base, Bytes, Damage, Files,
-    Severity::{Damage as Lost, Warning},
+    Severity::{Damage as Lost, Note, Warning},
     Spot, at, file,
     guest::{self, BIG, SECTORS, guest},
     hosted::{FAR, descriptor},
@@ -85,6 +85,38 @@ pub(super) const DAMAGES: &[Damage] = &[
             let other = f.of(X).u32(e);
             set_grain(f, other);
             at(X, u64::from(other) * 512, 512).touching(guest().mid)
+        },
+    ),
+    Damage::new(
+        BASE,
+        "space that no table leads to",
+        (Note, "space-unreferenced"),
+        &[],
+        |f| {
+            let b = f.of(X);
+            let free = (b.push(&[7; 512]) / 512) as u32;
+            b.set_u32(28, free + 1);
+            file(X)
+        },
+    ),
+    Damage::new(
+        BASE,
+        "an entry that is lost",
+        (Note, "space-unreferenced"),
+        &[],
+        |f| {
+            set_grain(f, 0);
+            file(X)
+        },
+    ),
+    Damage::new(
+        BASE,
+        "a table that is lost",
+        (Note, "space-unreferenced"),
+        &[],
+        |f| {
+            set_table(f, 0);
+            file(X)
         },
     ),
     Damage::new(

@@ -5,9 +5,17 @@ use crate::{children, extent::head::Head, image::OpenOptions, link::Link};
 use disk_io::{DiskError, FileId, Finding, Opened, finding::Visit};
 use std::collections::HashSet;
 
+/// What of a chain could be opened.
+#[derive(Debug)]
+pub struct Checked {
+    /// The links, the newest first; one that cannot be opened is left out.
+    pub links: Vec<Link>,
+    /// Whether they are all that there are, down to a base. If not, together they are not the disk.
+    pub whole: bool,
+}
+
 /// Opens `source` and every parent that can be opened, and visits what stands in the way.
-/// The links are the newest first; one that cannot be opened is left out.
-pub(crate) fn check(source: Opened, options: &OpenOptions, visit: Visit<'_>) -> Vec<Link> {
+pub(crate) fn check(source: Opened, options: &OpenOptions, visit: Visit<'_>) -> Checked {
     let going_on = OpenOptions {
         ignore_cid: true,
         ignore_dirty_journal: true,
@@ -16,6 +24,7 @@ pub(crate) fn check(source: Opened, options: &OpenOptions, visit: Visit<'_>) -> 
     newer(&source, visit);
     let mut seen = HashSet::from([source.id]);
     let mut links: Vec<Link> = Vec::new();
+    let mut whole = true;
     let mut next = Some(source.clone());
     while let Some(opened) = next.take() {
         if links.len() >= super::MAX_DEPTH {
@@ -23,12 +32,18 @@ pub(crate) fn check(source: Opened, options: &OpenOptions, visit: Visit<'_>) -> 
                 .file(opened.path.display())
                 .expected(format!("at most {} links", super::MAX_DEPTH));
             visit(Finding::damage("chain-endless", e));
+            whole = false;
             break;
         }
-        let head = match Head::read(&opened) {
+        let read = match opened.id == source.id {
+            true => Head::read_source,
+            false => Head::read,
+        };
+        let head = match read(&opened) {
             Ok(head) => head,
             Err(e) => {
                 visit(Finding::damage("link-unreadable", e));
+                whole = false;
                 break;
             }
         };
@@ -40,6 +55,7 @@ pub(crate) fn check(source: Opened, options: &OpenOptions, visit: Visit<'_>) -> 
             visit(Finding::damage("parent-unknown", e));
             lenient.wanted(&opened, &head)
         });
+        whole &= wanted.is_ok();
         if let Ok(Some(wanted)) = wanted {
             let capacity = head.capacity();
             strict.warnings.clear();
@@ -57,28 +73,32 @@ pub(crate) fn check(source: Opened, options: &OpenOptions, visit: Visit<'_>) -> 
                     .found(text.strip_prefix(&name).unwrap_or(text));
                 visit(Finding::warning("parent-misnamed", e));
             }
-            if let Ok((parent, _)) = found {
-                seen.insert(parent.id);
-                next = Some(parent);
+            match found {
+                Ok((parent, _)) => {
+                    seen.insert(parent.id);
+                    next = Some(parent);
+                }
+                Err(_) => whole = false,
             }
         }
         // What was noticed while opening is told once more by the link itself.
         let mut opening = of(options, &source, &seen);
-        let link = match Head::read(&opened).and_then(|head| opening.link(&opened, head)) {
+        let link = match read(&opened).and_then(|head| opening.link(&opened, head)) {
             Ok(link) => Some(link),
             Err(e) => {
                 visit(Finding::damage("extent-unusable", e));
                 lenient.link(&opened, head).ok()
             }
         };
-        if let Some(link) = link {
-            links.push(link);
+        match link {
+            Some(link) => links.push(link),
+            None => whole = false,
         }
     }
     if let Err(e) = check_lengths(&links) {
         visit(Finding::damage("parent-length-differs", e));
     }
-    links
+    Checked { links, whole }
 }
 
 /// One link's part of following a chain.

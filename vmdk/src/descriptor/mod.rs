@@ -4,6 +4,7 @@
 //! that a writer can change one and leave the others alone (fact sheet, VMDK 2).
 
 mod extent_line;
+pub(crate) mod remains;
 
 pub use extent_line::{Access, ExtentLine, ExtentType};
 
@@ -27,6 +28,8 @@ pub struct Descriptor {
     extents: usize,
     encoding: &'static Encoding,
     warnings: Vec<String>,
+    /// There are bytes in it that no text has.
+    holes: bool,
 }
 
 /// One line: as it was written, and what it means.
@@ -65,6 +68,11 @@ impl Descriptor {
 
     /// Reads the text embedded in an extent: `len` bytes at `offset`.
     pub fn read_at(disk: &dyn Disk, offset: u64, len: u64, name: &str) -> Result<Self> {
+        Self::parse(&Self::bytes_at(disk, offset, len, name)?, name)
+    }
+
+    /// The bytes that the text is in.
+    pub(crate) fn bytes_at(disk: &dyn Disk, offset: u64, len: u64, name: &str) -> Result<Vec<u8>> {
         if len > MAX_TEXT {
             return Err(DiskError::refused("reading the descriptor")
                 .file(name)
@@ -83,7 +91,7 @@ impl Descriptor {
         }
         let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
         disk.read_exact_at(&mut bytes, offset)?;
-        Self::parse(&bytes, name)
+        Ok(bytes)
     }
 
     /// Parses the text; it ends at the first NUL. `name` is for messages.
@@ -93,6 +101,7 @@ impl Descriptor {
     /// `Refused` where there is more of it than any real disk has.
     pub fn parse(bytes: &[u8], name: &str) -> Result<Self> {
         let text = text::decode(bytes, &["encoding", "ddb.encoding"]);
+        let holes = remains::has_holes(bytes);
         let mut lines = Vec::new();
         let mut extents = 0usize;
         let mut warnings = text.warnings;
@@ -136,6 +145,7 @@ impl Descriptor {
             extents,
             encoding: text.encoding,
             warnings,
+            holes,
         })
     }
 
@@ -204,6 +214,12 @@ impl Descriptor {
                     .found(text)),
             },
         }
+    }
+
+    /// Whether a part of the text was overwritten, and nothing is left of it that speaks of a parent:
+    /// that there is none is then not said.
+    pub(crate) fn parent_is_lost(&self) -> bool {
+        self.holes && self.get("parentCID").is_none() && self.parent_hint().is_none()
     }
 
     /// Where the parent is said to be.

@@ -1,24 +1,141 @@
 //! The beginning of a link's file: its descriptor, and the header that this is embedded in.
 
-use super::redo::{Bare, Redo};
+use super::{
+    Remarks, Spot,
+    redo::{Bare, Redo},
+};
 use crate::{
-    descriptor::Descriptor,
+    descriptor::{Descriptor, ExtentType, remains::Host},
     hosted::Header,
     probe::{Kind, probe},
 };
-use disk_io::{DiskError, Opened, Result};
+use disk_io::{DiskError, ErrorKind, Opened, Result};
 
 /// What the beginning of a link's file says.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Head {
     pub(crate) descriptor: Option<Descriptor>,
     /// The header of the sparse extent that the descriptor is embedded in.
     pub(crate) header: Option<Header>,
     /// What it is instead, where neither a descriptor nor a header of that kind exists.
     pub(crate) bare: Option<Bare>,
+    /// The embedded descriptor is damaged: `descriptor` is what is left of it.
+    pub(crate) damage: Option<Damage>,
+    /// What to try where the descriptor is damaged and cannot be done without.
+    pub(crate) hint: Option<String>,
+}
+
+/// Why an embedded descriptor is not used.
+#[derive(Clone, Debug)]
+pub(crate) struct Damage {
+    /// In a few words.
+    pub(crate) what: String,
+    /// Where the descriptor is, in bytes.
+    pub(crate) offset: u64,
+}
+
+impl Damage {
+    /// Says it of the file `name`.
+    pub(crate) fn tell(&self, name: &str, remarks: &Remarks) {
+        let place = || Spot {
+            file: name.to_owned(),
+            offset: Some(self.offset),
+            touched: None,
+        };
+        remarks.add("descriptor-damaged", place, || {
+            format!(
+                "{name}: its embedded descriptor is DAMAGED ({}); what is left of it says that \
+                 this is the whole disk and has no parent, so it is read by its header alone",
+                self.what
+            )
+        });
+    }
 }
 
 impl Head {
+    /// Reads the beginning of SOURCE itself: [`Self::read`], and where an embedded descriptor is
+    /// damaged, by the header alone if what is left of the text shows that this is the whole disk.
+    /// Links below are known by their content ids, so for them the text must be sound.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub(crate) fn read_source(opened: &Opened) -> Result<Self> {
+        let strict = Self::read(opened);
+        let why = match &strict {
+            Ok(head) => head.unusable(),
+            Err(e) => (e.kind() == ErrorKind::Corrupt).then(|| e.clone()),
+        };
+        let Some(why) = why else {
+            return strict;
+        };
+        match Self::by_header(opened, &why) {
+            None => strict,
+            Some(Ok(head)) => Ok(head),
+            Some(Err(hint)) => match strict {
+                Ok(head) => Ok(Self {
+                    hint: Some(hint),
+                    ..head
+                }),
+                Err(e) => Err(e.hint(hint)),
+            },
+        }
+    }
+
+    /// Why the embedded descriptor will not be enough, if it will not.
+    fn unusable(&self) -> Option<DiskError> {
+        let (Some(_), Some(d)) = (&self.header, &self.descriptor) else {
+            return None;
+        };
+        if d.extent_count() == 0 {
+            return Some(no_extents());
+        }
+        if d.parent_is_lost() {
+            return Some(parent_is_lost());
+        }
+        let unknown = d
+            .extents()
+            .find(|e| matches!(e.kind, ExtentType::Other(_)))?;
+        Some(
+            DiskError::corrupt("reading the type of an extent")
+                .expected("SPARSE")
+                .found(unknown.kind.as_str()),
+        )
+    }
+
+    /// By the header; `None` if there is none that has a descriptor, or the device fails.
+    fn by_header(opened: &Opened, why: &DiskError) -> Option<Result<Self, String>> {
+        let name = opened.path.display().to_string();
+        let disk = &*opened.disk;
+        if !matches!(probe(disk), Ok(Some(Kind::HostedSparse))) {
+            return None;
+        }
+        let header = Header::read(disk, &name).ok()?;
+        if header.capacity == 0 || header.descriptor_offset == 0 {
+            return None;
+        }
+        let offset = header.descriptor_offset.saturating_mul(crate::SECTOR);
+        let len = header.descriptor_size.saturating_mul(crate::SECTOR);
+        let bytes = Descriptor::bytes_at(disk, offset, len, &name).ok()?;
+        let host = Host {
+            name: opened.base_name().to_str().unwrap_or_default(),
+            capacity: header.capacity,
+            grain: header.grain_size,
+        };
+        let what = match why.difference() {
+            (Some(expected), Some(found)) => {
+                format!("{}: expected {expected}, found {found}", why.doing())
+            }
+            _ => why.doing().to_owned(),
+        };
+        Some(Descriptor::remains(&bytes, host).map(|d| Self {
+            descriptor: Some(d),
+            header: Some(header),
+            bare: None,
+            damage: Some(Damage { what, offset }),
+            hint: None,
+        }))
+    }
+
     /// Reads the descriptor and nothing else.
     ///
     /// # Errors
@@ -31,7 +148,7 @@ impl Head {
             Some(Kind::Descriptor) => Ok(Self {
                 descriptor: Some(Descriptor::read(disk, &name)?),
                 header: None,
-                bare: None,
+                ..Self::default()
             }),
             Some(Kind::HostedSparse) => {
                 let header = Header::read(disk, &name)?;
@@ -47,7 +164,7 @@ impl Head {
                 Ok(Self {
                     descriptor,
                     header: Some(header),
-                    bare: None,
+                    ..Self::default()
                 })
             }
             Some(Kind::Cowd) if let Some(redo) = Redo::read(opened)? => {
@@ -75,9 +192,8 @@ impl Head {
     /// A link that has no descriptor by its nature.
     pub(crate) fn of(bare: Bare) -> Self {
         Self {
-            descriptor: None,
-            header: None,
             bare: Some(bare),
+            ..Self::default()
         }
     }
 
@@ -95,6 +211,21 @@ impl Head {
             _ => None,
         }
     }
+}
+
+/// A descriptor that lists nothing.
+pub(crate) fn no_extents() -> DiskError {
+    DiskError::corrupt("reading the descriptor")
+        .expected("at least one extent")
+        .found("none")
+}
+
+/// A descriptor in which what would be said of a parent was overwritten.
+pub(crate) fn parent_is_lost() -> DiskError {
+    DiskError::corrupt("reading parentCID of the descriptor")
+        .code("parent-unknown")
+        .expected("eight hexadecimal digits")
+        .found("none, in a text that is damaged")
 }
 
 fn sum(descriptor: &Descriptor) -> Option<u64> {

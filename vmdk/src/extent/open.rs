@@ -3,7 +3,7 @@
 use super::{
     ExtentMap, ForbiddenExtent, Remarks, Seat, Spot, ZeroExtent,
     flat::FlatExtent,
-    head::Head,
+    head::{Head, no_extents},
     redo::{Bare, Redo},
 };
 use crate::{
@@ -63,6 +63,9 @@ impl<'a> Extents<'a> {
             end: 0,
             flat: HashMap::new(),
         };
+        if let Some(damage) = &head.damage {
+            damage.tell(&this.name, &this.remarks);
+        }
         match &head.bare {
             Some(Bare::Redo(redo)) => this.redo(redo)?,
             Some(Bare::Flat(len)) => this.whole_file(*len)?,
@@ -87,20 +90,22 @@ impl<'a> Extents<'a> {
                     // An embedded descriptor is in the first extent (fact sheet, VMDK 2.6),
                     // whatever name stands there: the file may have been renamed (2.4).
                     let own = header.filter(|_| number == 0 && line.kind == ExtentType::Sparse);
-                    self.extent(d, line, own)?;
+                    self.extent(d, line, own).map_err(|e| match &head.hint {
+                        Some(hint) => e.hint(hint),
+                        None => e,
+                    })?;
                 }
             }
             // Also inside an extent whose header would be enough: where the text was wiped,
             // nobody knows whether there is a parent.
             _ => {
-                return Err(DiskError::corrupt("reading the descriptor")
-                    .file(&self.name)
-                    .expected("at least one extent")
-                    .found("none")
-                    .hint(
-                        "if this is a piece of a split disk, open the text file that lists \
-                         its pieces",
-                    ));
+                return Err(no_extents().file(&self.name).hint(match &head.hint {
+                    Some(hint) => hint,
+                    None => {
+                        "if this is a piece of a split disk, open the text file that lists its \
+                         pieces"
+                    }
+                }));
             }
         }
         Ok(())
@@ -220,7 +225,9 @@ impl<'a> Extents<'a> {
                     .found(format!("an extent of type {}", line.kind.as_str())),
             )
         };
-        if line.access == Access::NoAccess || len == 0 {
+        // One extent is as long as its header says, whatever is left of the number.
+        let by_header = own.is_some() && d.extent_count() == 1;
+        if line.access == Access::NoAccess || (len == 0 && !by_header) {
             let e = DiskError::refused("reading a range that the descriptor marks NOACCESS")
                 .file(&self.name);
             return self.push(info, Box::new(ForbiddenExtent(e)));

@@ -5,6 +5,7 @@ use super::{
     grain::{self, MARKER_LEN, Packed},
     header::Header,
 };
+use crate::descriptor::{Descriptor, remains::speaks_of_parent};
 use disk_io::{
     Disk, DiskError, Result, Run, RunKind,
     disk::{check_range, check_run_offset},
@@ -46,6 +47,15 @@ impl Salvaged {
                 .file(name)
                 .expected("a stream of compressed grains")
                 .found("a disk whose grains only its tables tell"));
+        }
+        // Where a delta has no grain its parent may have one.
+        let offset = header.descriptor_offset.saturating_mul(crate::SECTOR);
+        let len = header.descriptor_size.saturating_mul(crate::SECTOR);
+        if Descriptor::bytes_at(&*file, offset, len, name).is_ok_and(|t| speaks_of_parent(&t)) {
+            return Err(DiskError::unsupported(doing)
+                .file(name)
+                .expected("a whole disk")
+                .found("a delta: what it does not hold is its parent's"));
         }
         let bad = |what: &str| DiskError::corrupt(doing).file(name).found(what);
         let len = crate::bytes(header.capacity).ok_or_else(|| bad("an impossible capacity"))?;

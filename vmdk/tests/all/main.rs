@@ -11,3 +11,4 @@ mod hostile;
 mod images;
 mod kinds;
 mod lost;
+mod remains;
