@@ -179,6 +179,13 @@ impl Chain<'_> {
             }));
         }
         if cid.is_none() && hint.is_none() {
+            // Every writer says it, also of a disk without parent.
+            if d.get("parentCID").is_none() && !is_complete(d) {
+                self.warnings.push(format!(
+                    "{name}: its descriptor has no parentCID: whether it has a parent is not said, \
+                     and it is read as a disk without one"
+                ));
+            }
             return Ok(None);
         }
         if is_complete(d) {

@@ -165,12 +165,16 @@ fn one_file(text: &str, host: Host<'_>) -> Result<(), Doubt> {
         ))
     };
     let round = |sectors: u64| sectors.checked_next_multiple_of(host.grain.max(1));
-    let mut proof = text.lines().any(|line| {
-        let parsed = ExtentLine::parse(line.trim());
-        matches!(parsed, Ok(Some(e)) if e.kind == ExtentType::Sparse
-            && round(e.sectors) == round(host.capacity)
-            && e.file.as_deref().is_some_and(|name| host.is(name)))
-    });
+    // An intact line of one extent, which is as long as this file says it is.
+    let whole = |line: &str| {
+        let parsed = ExtentLine::parse(line.trim()).ok().flatten();
+        parsed.filter(|e| e.kind == ExtentType::Sparse && round(e.sectors) == round(host.capacity))
+    };
+    let named = |e: &ExtentLine| e.file.as_deref().is_some_and(|name| host.is(name));
+    let mut proof = text.lines().filter_map(whole).any(|extent| named(&extent));
+    let alone = pieces(text)
+        .filter_map(|piece| value(piece, "createType"))
+        .any(|kind| ONE_FILE.contains(&kind.to_ascii_lowercase().as_str()));
     let (mut extents, mut kinds) = (0u32, 0u32);
     for piece in pieces(text) {
         if let Some(kind) = value(piece, "createType") {
@@ -205,6 +209,10 @@ fn one_file(text: &str, host: Host<'_>) -> Result<(), Doubt> {
         }
         // Comments have whatever they like.
         if piece.starts_with('#') && !piece.contains('"') {
+            continue;
+        }
+        // The name of one that was renamed, or that its exporter did not know, is another.
+        if alone && whole(piece).is_some() {
             continue;
         }
         if let Some(other) = other_file(piece, host) {

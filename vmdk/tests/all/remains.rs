@@ -168,6 +168,7 @@ fn what_is_refused_says_why() {
     no(
         |t| {
             change(t, "# Extent", "\0 Extent");
+            change(t, "createType", "createTypX");
             change(t, "disk-000000", "disk-000009");
         },
         "renamed",

@@ -35,6 +35,8 @@ fn what_is_left_is_taken() {
         ("\"disk.vmdk\"", "\"di~k.vmdk\""),
         ("\"disk.vmdk\"", "\"disk.vmd\n"),
         ("\"disk.vmdk\"", "\"/old/place/DISK.vmdk\""),
+        ("\"disk.vmdk\"", "\"generated-stream.vmdk\""),
+        ("\"disk.vmdk\"", "\"sub/renamed.vmdk\""),
         ("#DDB", "#~"),
     ] {
         let d = with(from, to).unwrap_or_else(|e| panic!("{from} {to}: {e}"));
@@ -96,10 +98,12 @@ fn a_part_is_never_taken_for_the_whole() {
     for (from, to) in [
         ("monolithicSparse", "twoGbMaxExtentSparse"),
         ("monolithicSparse\"", "twoGb~"),
-        ("\"disk.vmdk\"", "\"other.vmdk\""),
-        ("\"disk.vmdk\"", "\"disk-s001.vmdk\""),
-        ("\"disk.vmdk\"", "\"sub/disk2.vmdk\""),
-        ("\"disk.vmdk\"", "\"\\\\.\\PhysicalDrive0\""),
+        ("RW 2048 SPARSE \"disk", "RW 2047~SPARSE \"other"),
+        ("RW 2048 SPARSE \"disk", "RW 204 SPARSE \"disk-s001"),
+        (
+            "monolithicSparse\"\n\n# Extent description\nRW 2048 SPARSE \"disk",
+            "monolithic~\nRW 2048 SPARSE \"other",
+        ),
         ("\n\n#DDB", "\nRW 2048 SPARSE \"other.vmdk\"\n"),
         ("\n\n#DDB", "\nRW 2048 SPARSE \"disk.vmdk\"\n"),
         ("\n\n#DDB", "\n~~ 2048 SPA~~E \"other.vmdk\"\n"),
