@@ -1,6 +1,7 @@
 //! Directories: B-trees of file names.
 
 use super::{
+    by_parent::Named,
     file::{Clusters, Content, File},
     record::{self, Reference, kind},
     upcase::UpCase,
@@ -8,7 +9,15 @@ use super::{
 };
 use crate::NodeId;
 use disk_io::{DiskError, Fields, Result};
-use std::{cmp::Ordering, collections::HashSet, ops::ControlFlow, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::HashSet,
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 /// "$I30" in UTF-16LE: the name of every directory's index.
 pub(crate) const I30: &[u8] = b"$\0I\x003\x000\0";
@@ -92,6 +101,10 @@ impl Node {
 #[derive(Debug)]
 pub(crate) struct Directory {
     number: u64,
+    /// What files in it call it; nobody is in a deleted one any more.
+    pub(crate) own: Option<Reference>,
+    /// Whether a walk has met damage.
+    damaged: AtomicBool,
     /// Whether it holds file names; other indexes hold plain keys.
     names: bool,
     root: Arc<Node>,
@@ -111,6 +124,8 @@ impl Directory {
     pub(crate) fn open_named(file: &File<'_>, name: &[u8]) -> Result<Self> {
         let names = name == I30;
         let number = file.base.number;
+        let own = own_of(file);
+        let damaged = AtomicBool::new(false);
         let doing = format!("reading directory {number}");
         let Some(Content::Resident(root)) = file.content(kind::INDEX_ROOT, name)? else {
             return Err(DiskError::corrupt(doing).expected("an index root").found(
@@ -133,6 +148,8 @@ impl Directory {
             // The entries in the root can still be told.
             return Ok(Self {
                 number,
+                own,
+                damaged,
                 names,
                 root: Arc::new(node),
                 blocks: None,
@@ -155,6 +172,8 @@ impl Directory {
         };
         Ok(Self {
             number,
+            own,
+            damaged,
             names,
             root: Arc::new(node),
             blocks,
@@ -283,25 +302,40 @@ impl Directory {
             // The way down is damaged: look at everything there is.
             let mut found = None;
             self.walk(volume, &mut |entry| {
-                if let Ok(Entry {
-                    key: Some(key),
-                    target,
-                    ..
-                }) = entry
-                {
-                    if *key.units == *name {
-                        search.exact = Some(*target);
-                        return ControlFlow::Break(());
+                match entry {
+                    Ok(Entry {
+                        key: Some(key),
+                        target,
+                        ..
+                    }) => {
+                        if *key.units == *name {
+                            search.exact = Some(*target);
+                            return ControlFlow::Break(());
+                        }
+                        if search.upcase.compare(&key.units, name) == Ordering::Equal {
+                            found = Some(*target);
+                        }
                     }
-                    if search.upcase.compare(&key.units, name) == Ordering::Equal {
-                        found = Some(*target);
+                    Ok(_) => {}
+                    Err(e) => {
+                        damage.get_or_insert(e);
                     }
                 }
                 ControlFlow::Continue(())
             });
             search.folded = search.folded.or(found.map(|f| (0, f)));
         }
-        match (search.exact.or(search.folded.map(|f| f.1)), damage) {
+        // What a walk lists by the records must be found by its name, even where the way down
+        // is sound.
+        let mut lost = Named::default();
+        if let Some(own) = self.own
+            && search.exact.is_none()
+            && (damage.is_some() || self.damaged.load(Relaxed))
+        {
+            lost = volume.named_by_records(own, name);
+        }
+        let folded = search.folded.map(|f| f.1).or(lost.folded);
+        match (search.exact.or(lost.exact).or(folded), damage) {
             (Some(target), _) => Ok(Some(target)),
             // Not found, and part of the directory could not be read: it may be there.
             (None, Some(e)) => Err(e),
@@ -410,6 +444,7 @@ impl Directory {
             *below = false;
         }
         if damaged {
+            self.damaged.store(true, Relaxed);
             self.sweep(volume, &visited, &load, visit);
         }
     }
@@ -467,6 +502,14 @@ impl Directory {
             .ok()
             .map(|()| bytes)
     }
+}
+
+/// What files in a directory call it, unless it is deleted or no directory.
+pub(crate) fn own_of(file: &File<'_>) -> Option<Reference> {
+    (file.base.in_use() && file.base.is_directory()).then(|| Reference {
+        record: file.base.number,
+        sequence: file.base.sequence(),
+    })
 }
 
 /// A lookup on its way down.
