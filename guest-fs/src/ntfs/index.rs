@@ -1,10 +1,10 @@
 //! Directories: B-trees of file names.
 
+mod lookup;
+
 use super::{
-    by_parent::Named,
     file::{Clusters, Content, File},
     record::{self, Reference, kind},
-    upcase::UpCase,
     volume::Volume,
 };
 use crate::NodeId;
@@ -267,82 +267,6 @@ impl Directory {
         Ok(node)
     }
 
-    /// Finds the entry for a name: the exact one, else one that folds to the same.
-    pub(crate) fn lookup(&self, volume: &Volume, name: &[u16]) -> Result<Option<Reference>> {
-        let mut search = Search {
-            upcase: volume.upcase(),
-            name,
-            exact: None,
-            folded: None,
-            unsorted: false,
-        };
-        let mut visited = HashSet::new();
-        // Nodes still to be searched, and their damage.
-        let mut todo = vec![self.root.clone()];
-        let mut damage = None;
-        while let Some(node) = todo.pop() {
-            let mut children = Vec::new();
-            search.node(&node, &mut children);
-            if search.exact.is_some() {
-                break;
-            }
-            damage = damage.or_else(|| node.damage.clone());
-            for vcn in children {
-                if !visited.insert(vcn) {
-                    damage = Some(self.fail().found(format!("a loop through block {vcn}")));
-                    continue;
-                }
-                match self.node(volume, vcn) {
-                    Ok(node) => todo.push(node),
-                    Err(e) => damage = Some(e),
-                }
-            }
-        }
-        if search.exact.is_none() && (damage.is_some() || search.unsorted) {
-            // The way down is damaged: look at everything there is.
-            let mut found = None;
-            self.walk(volume, &mut |entry| {
-                match entry {
-                    Ok(Entry {
-                        key: Some(key),
-                        target,
-                        ..
-                    }) => {
-                        if *key.units == *name {
-                            search.exact = Some(*target);
-                            return ControlFlow::Break(());
-                        }
-                        if search.upcase.compare(&key.units, name) == Ordering::Equal {
-                            found = Some(*target);
-                        }
-                    }
-                    Ok(_) => {}
-                    Err(e) => {
-                        damage.get_or_insert(e);
-                    }
-                }
-                ControlFlow::Continue(())
-            });
-            search.folded = search.folded.or(found.map(|f| (0, f)));
-        }
-        // What a walk lists by the records must be found by its name, even where the way down
-        // is sound.
-        let mut lost = Named::default();
-        if let Some(own) = self.own
-            && search.exact.is_none()
-            && (damage.is_some() || self.damaged.load(Relaxed))
-        {
-            lost = volume.named_by_records(own, name);
-        }
-        let folded = search.folded.map(|f| f.1).or(lost.folded);
-        match (search.exact.or(lost.exact).or(folded), damage) {
-            (Some(target), _) => Ok(Some(target)),
-            // Not found, and part of the directory could not be read: it may be there.
-            (None, Some(e)) => Err(e),
-            (None, None) => Ok(None),
-        }
-    }
-
     /// Finds the value for a number in an index by numbers ($SII).
     pub(crate) fn find_u32(&self, volume: &Volume, wanted: u32) -> Result<Option<Vec<u8>>> {
         let mut node = self.root.clone();
@@ -510,60 +434,6 @@ pub(crate) fn own_of(file: &File<'_>) -> Option<Reference> {
         record: file.base.number,
         sequence: file.base.sequence(),
     })
-}
-
-/// A lookup on its way down.
-struct Search<'a> {
-    upcase: &'a UpCase,
-    name: &'a [u16],
-    exact: Option<Reference>,
-    /// (rank, target): long names before 8.3 names.
-    folded: Option<(u8, Reference)>,
-    /// A node out of order was met: the descent cannot be trusted.
-    unsorted: bool,
-}
-
-impl Search<'_> {
-    /// Looks at one node; adds the blocks where the name can be.
-    fn node(&mut self, node: &Node, children: &mut Vec<u64>) {
-        let mut before: Option<&[u16]> = None;
-        let mut passed = false;
-        for entry in &node.entries {
-            let Some(key) = &entry.key else {
-                if !passed {
-                    children.extend(entry.child);
-                }
-                break;
-            };
-            if let Some(before) = before
-                && self.upcase.compare(before, &key.units) == Ordering::Greater
-            {
-                self.unsorted = true;
-            }
-            before = Some(&key.units);
-            if passed {
-                continue;
-            }
-            match self.upcase.compare(self.name, &key.units) {
-                Ordering::Greater => {}
-                Ordering::Less => {
-                    children.extend(entry.child);
-                    passed = true;
-                }
-                Ordering::Equal => {
-                    children.extend(entry.child);
-                    if *key.units == *self.name {
-                        self.exact = Some(entry.target);
-                        return;
-                    }
-                    let rank = u8::from(key.namespace == namespace::DOS);
-                    if self.folded.is_none_or(|(r, _)| rank < r) {
-                        self.folded = Some((rank, entry.target));
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// Parses the entries behind an index header, which `f` begins with.

@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Files in the large directory.
-const MANY: usize = 60;
+const MANY: usize = 120;
 const MOUNT_POINT: u32 = 0xa000_0003;
 
 /// A directory with names of every sort.
@@ -226,6 +226,34 @@ fn everything_is_listed_and_found_whatever_block_is_lost() {
     }
     // Only where the index has the long name still and has lost the short one.
     assert!(without_short < 20, "{without_short}");
+}
+
+/// A block is sound, but not the one that was meant.
+#[test]
+fn names_are_found_where_the_index_leads_astray() {
+    let Some(good) = fixture() else { return };
+    let sound = open(good);
+    let (whole, _) = list(&sound, many_of(&sound));
+    // The node above the leaves: its first entry gets the child of its second.
+    let has_children = |at: &usize| good[at + 36] & 1 != 0;
+    let block = blocks(good).into_iter().find(has_children).unwrap();
+    let first = block + 24 + word(good, block + 24);
+    let second = first + word(good, first + 8);
+    let child = |entry: usize| entry + word(good, entry + 8) - 8;
+    assert!([first, second].iter().all(|e| child(*e) % 512 < 504));
+    let mut bytes = good.to_vec();
+    bytes.copy_within(child(second)..child(second) + 8, child(first));
+    for listed_before in [false, true] {
+        let fs = open(&bytes);
+        let many = many_of(&fs);
+        if listed_before {
+            let (listed, errors) = list(&fs, many);
+            assert!(!errors.is_empty() && listed.keys().eq(whole.keys()));
+        }
+        for (name, entry) in &whole {
+            assert_eq!(fs.lookup(many, name).unwrap(), Some(entry.node), "{name}");
+        }
+    }
 }
 
 #[test]
