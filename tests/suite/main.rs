@@ -10,6 +10,7 @@
 //! | `hostile` | descriptors that ask for what they may not have are refused at once, with a reason |
 //! | `find` | one scan of a volume's tables lists what a walk lists |
 //! | `formats` | what is written is read by qemu-img, 7-Zip, libvmdk and libvhdi |
+//! | `lost_names` | restores out of damaged directories of NTFS have every file |
 //! | `restores` | what a restore keeps beside the bytes, read back by other tools |
 //! | `used` | `convert --used-only` keeps every file |
 //! | `letters` | drive letters from a registry, and VCB's layout |
@@ -42,6 +43,7 @@ mod hostile;
 mod images;
 mod layering;
 mod letters;
+mod lost_names;
 mod oracles;
 mod repairs;
 mod replicas;
