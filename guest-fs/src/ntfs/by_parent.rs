@@ -45,6 +45,8 @@ pub(crate) struct ByParent {
 pub(crate) struct Named {
     /// One that spells it so.
     pub(crate) exact: Option<Reference>,
+    /// Others spell it so too.
+    pub(crate) several: bool,
     /// One that spells it in another case of letters.
     pub(crate) folded: Option<Reference>,
 }
@@ -191,10 +193,9 @@ impl Volume {
             };
             for one in names {
                 if *one.units == *name {
-                    named.exact = Some(target);
-                    return named;
-                }
-                if upcase.compare(&one.units, name).is_eq() {
+                    named.several |= named.exact.is_some_and(|first| first != target);
+                    named.exact.get_or_insert(target);
+                } else if upcase.compare(&one.units, name).is_eq() {
                     let place = match one.namespace {
                         namespace::DOS => &mut short,
                         _ => &mut named.folded,
@@ -205,6 +206,12 @@ impl Volume {
         }
         named.folded = named.folded.or(short);
         named
+    }
+
+    /// The same, where the table was made already.
+    pub(crate) fn named_so_far(&self, own: Reference, name: &[u16]) -> Option<Named> {
+        self.by_parent.get()?;
+        Some(self.named_by_records(own, name))
     }
 }
 

@@ -229,11 +229,7 @@ fn everything_is_listed_and_found_whatever_block_is_lost() {
 }
 
 /// A block is sound, but not the one that was meant.
-#[test]
-fn names_are_found_where_the_index_leads_astray() {
-    let Some(good) = fixture() else { return };
-    let sound = open(good);
-    let (whole, _) = list(&sound, many_of(&sound));
+fn astray(good: &[u8]) -> Vec<u8> {
     // The node above the leaves: its first entry gets the child of its second.
     let has_children = |at: &usize| good[at + 36] & 1 != 0;
     let block = blocks(good).into_iter().find(has_children).unwrap();
@@ -243,6 +239,15 @@ fn names_are_found_where_the_index_leads_astray() {
     assert!([first, second].iter().all(|e| child(*e) % 512 < 504));
     let mut bytes = good.to_vec();
     bytes.copy_within(child(second)..child(second) + 8, child(first));
+    bytes
+}
+
+#[test]
+fn names_are_found_where_the_index_leads_astray() {
+    let Some(good) = fixture() else { return };
+    let sound = open(good);
+    let (whole, _) = list(&sound, many_of(&sound));
+    let bytes = astray(good);
     for listed_before in [false, true] {
         let fs = open(&bytes);
         let many = many_of(&fs);
@@ -253,6 +258,31 @@ fn names_are_found_where_the_index_leads_astray() {
         for (name, entry) in &whole {
             assert_eq!(fs.lookup(many, name).unwrap(), Some(entry.node), "{name}");
         }
+    }
+}
+
+/// Where two files say to have a name, the index says which of them has it.
+#[test]
+fn a_name_that_two_records_have() {
+    let Some(good) = fixture() else { return };
+    let sound = open(good);
+    let (whole, _) = list(&sound, many_of(&sound));
+    let called = |i: usize| Name::from(format!("file {i:04} with a name of some length").as_str());
+    let (other, node) = (whole[&called(1)].node, whole[&called(5)].node);
+    assert!(other.record < node.record);
+    let mut bytes = astray(good);
+    let name = name_in(&bytes, record(&sound, other.record));
+    let digit = name + 66 + 2 * "file 000".len();
+    assert_eq!(bytes[digit], b'1');
+    bytes[digit] = b'5';
+    for listed_before in [false, true] {
+        let fs = open(&bytes);
+        let many = many_of(&fs);
+        if listed_before {
+            assert!(!list(&fs, many).1.is_empty());
+        }
+        assert_eq!(fs.lookup(many, &called(5)).unwrap(), Some(node));
+        assert_eq!(fs.lookup(many, &called(1)).unwrap(), Some(other));
     }
 }
 

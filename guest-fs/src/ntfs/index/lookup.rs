@@ -45,7 +45,15 @@ impl Directory {
             }
         }
         if search.exact.is_none() && (damage.is_some() || search.unsorted) {
-            // The way down is damaged: look at everything there is.
+            // The way down is damaged. One file that says to have the name, and no other, has it;
+            // that is found at once where damage was met before.
+            let known = self.own.and_then(|own| volume.named_so_far(own, name));
+            if let Some(known) = known.filter(|k| !k.several)
+                && known.exact.is_some()
+            {
+                return Ok(known.exact);
+            }
+            // Else look at everything there is.
             let mut found = None;
             self.walk(volume, &mut |entry| {
                 match entry {
