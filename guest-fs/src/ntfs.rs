@@ -13,6 +13,7 @@
 //! | `mft` | reading records, and how the $MFT itself is found |
 //! | `stream` | contents as a disk: resident, plain, and how others are chosen |
 //! | `index` | directories: listing and lookup |
+//! | `by_parent` | what damaged directories have lost, by the records |
 //! | `lznt1` | files compressed by NTFS |
 //! | `wof` | files compressed by CompactOS |
 //! | `check` | structures held against each other |
@@ -32,6 +33,7 @@
 
 mod attribute_list;
 mod boot;
+mod by_parent;
 mod check;
 mod claims;
 mod ea;

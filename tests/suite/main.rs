@@ -10,6 +10,7 @@
 //! | `hostile` | descriptors that ask for what they may not have are refused at once, with a reason |
 //! | `find` | one scan of a volume's tables lists what a walk lists |
 //! | `formats` | what is written is read by qemu-img, 7-Zip, libvmdk and libvhdi |
+//! | `lost_names` | restores out of damaged directories of NTFS have every file |
 //! | `restores` | what a restore keeps beside the bytes, read back by other tools |
 //! | `used` | `convert --used-only` keeps every file |
 //! | `letters` | drive letters from a registry, and VCB's layout |
@@ -26,6 +27,7 @@
 //! | `repairs` | mended images, read by qemu-img |
 //! | `rules` | what went wrong in other programs, and what a safe reader must keep: a test by name for each |
 //! | `chains` | deep and mixed chains, against qemu-img |
+//! | `mutants` | a few damaged images of every kind, each outcome with its reason |
 //! | `stress` | many readers of a mount at once, and what ends them: no wrong byte, no hang, nothing left |
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
@@ -44,6 +46,7 @@ mod hostile;
 mod images;
 mod layering;
 mod letters;
+mod lost_names;
 mod mutants;
 mod oracles;
 mod repairs;

@@ -110,7 +110,7 @@ pub const ALL: &[Explanation] = table! {
 "ntfs-bitmap-free" "clusters of files are called free: the guest would write over them" "let chkdsk repair the volume before the guest writes to it";
 "ntfs-boot-copy-differs" "the boot sector and its copy differ" "let chkdsk repair the volume in a copy";
 "ntfs-clusters-shared" "two files have the same clusters: at most one of them is right" "restore both from another copy";
-"ntfs-index-damaged" "a part of a directory cannot be read: names may be missing from it" "restore its files from another copy";
+"ntfs-index-damaged" "a part of a directory cannot be read: the guest misses names; here they come from the files' own records" "let chkdsk repair the volume in a copy";
 "ntfs-index-entry-stray" "a directory has a name that no file has: it opens nothing, or another file" "compare the file with another copy";
 "ntfs-index-unsorted" "a directory's names are out of order: Windows may not find some; here all are found" "let chkdsk repair the volume in a copy";
 "ntfs-links-wrong" "a file counts other names than it has" "let chkdsk repair the volume in a copy";

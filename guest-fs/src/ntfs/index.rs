@@ -1,14 +1,23 @@
 //! Directories: B-trees of file names.
 
+mod lookup;
+
 use super::{
     file::{Clusters, Content, File},
     record::{self, Reference, kind},
-    upcase::UpCase,
     volume::Volume,
 };
 use crate::NodeId;
 use disk_io::{DiskError, Fields, Result};
-use std::{cmp::Ordering, collections::HashSet, ops::ControlFlow, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::HashSet,
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 /// "$I30" in UTF-16LE: the name of every directory's index.
 pub(crate) const I30: &[u8] = b"$\0I\x003\x000\0";
@@ -92,6 +101,10 @@ impl Node {
 #[derive(Debug)]
 pub(crate) struct Directory {
     number: u64,
+    /// What files in it call it; nobody is in a deleted one any more.
+    pub(crate) own: Option<Reference>,
+    /// Whether a walk has met damage.
+    damaged: AtomicBool,
     /// Whether it holds file names; other indexes hold plain keys.
     names: bool,
     root: Arc<Node>,
@@ -111,6 +124,8 @@ impl Directory {
     pub(crate) fn open_named(file: &File<'_>, name: &[u8]) -> Result<Self> {
         let names = name == I30;
         let number = file.base.number;
+        let own = own_of(file);
+        let damaged = AtomicBool::new(false);
         let doing = format!("reading directory {number}");
         let Some(Content::Resident(root)) = file.content(kind::INDEX_ROOT, name)? else {
             return Err(DiskError::corrupt(doing).expected("an index root").found(
@@ -133,6 +148,8 @@ impl Directory {
             // The entries in the root can still be told.
             return Ok(Self {
                 number,
+                own,
+                damaged,
                 names,
                 root: Arc::new(node),
                 blocks: None,
@@ -155,6 +172,8 @@ impl Directory {
         };
         Ok(Self {
             number,
+            own,
+            damaged,
             names,
             root: Arc::new(node),
             blocks,
@@ -246,67 +265,6 @@ impl Directory {
         let node = Arc::new(self.read_block(volume, vcn)?);
         volume.nodes.insert(key, node.clone());
         Ok(node)
-    }
-
-    /// Finds the entry for a name: the exact one, else one that folds to the same.
-    pub(crate) fn lookup(&self, volume: &Volume, name: &[u16]) -> Result<Option<Reference>> {
-        let mut search = Search {
-            upcase: volume.upcase(),
-            name,
-            exact: None,
-            folded: None,
-            unsorted: false,
-        };
-        let mut visited = HashSet::new();
-        // Nodes still to be searched, and their damage.
-        let mut todo = vec![self.root.clone()];
-        let mut damage = None;
-        while let Some(node) = todo.pop() {
-            let mut children = Vec::new();
-            search.node(&node, &mut children);
-            if search.exact.is_some() {
-                break;
-            }
-            damage = damage.or_else(|| node.damage.clone());
-            for vcn in children {
-                if !visited.insert(vcn) {
-                    damage = Some(self.fail().found(format!("a loop through block {vcn}")));
-                    continue;
-                }
-                match self.node(volume, vcn) {
-                    Ok(node) => todo.push(node),
-                    Err(e) => damage = Some(e),
-                }
-            }
-        }
-        if search.exact.is_none() && (damage.is_some() || search.unsorted) {
-            // The way down is damaged: look at everything there is.
-            let mut found = None;
-            self.walk(volume, &mut |entry| {
-                if let Ok(Entry {
-                    key: Some(key),
-                    target,
-                    ..
-                }) = entry
-                {
-                    if *key.units == *name {
-                        search.exact = Some(*target);
-                        return ControlFlow::Break(());
-                    }
-                    if search.upcase.compare(&key.units, name) == Ordering::Equal {
-                        found = Some(*target);
-                    }
-                }
-                ControlFlow::Continue(())
-            });
-            search.folded = search.folded.or(found.map(|f| (0, f)));
-        }
-        match (search.exact.or(search.folded.map(|f| f.1)), damage) {
-            (Some(target), _) => Ok(Some(target)),
-            // Not found, and part of the directory could not be read: it may be there.
-            (None, Some(e)) => Err(e),
-            (None, None) => Ok(None),
-        }
     }
 
     /// Finds the value for a number in an index by numbers ($SII).
@@ -410,6 +368,7 @@ impl Directory {
             *below = false;
         }
         if damaged {
+            self.damaged.store(true, Relaxed);
             self.sweep(volume, &visited, &load, visit);
         }
     }
@@ -469,58 +428,12 @@ impl Directory {
     }
 }
 
-/// A lookup on its way down.
-struct Search<'a> {
-    upcase: &'a UpCase,
-    name: &'a [u16],
-    exact: Option<Reference>,
-    /// (rank, target): long names before 8.3 names.
-    folded: Option<(u8, Reference)>,
-    /// A node out of order was met: the descent cannot be trusted.
-    unsorted: bool,
-}
-
-impl Search<'_> {
-    /// Looks at one node; adds the blocks where the name can be.
-    fn node(&mut self, node: &Node, children: &mut Vec<u64>) {
-        let mut before: Option<&[u16]> = None;
-        let mut passed = false;
-        for entry in &node.entries {
-            let Some(key) = &entry.key else {
-                if !passed {
-                    children.extend(entry.child);
-                }
-                break;
-            };
-            if let Some(before) = before
-                && self.upcase.compare(before, &key.units) == Ordering::Greater
-            {
-                self.unsorted = true;
-            }
-            before = Some(&key.units);
-            if passed {
-                continue;
-            }
-            match self.upcase.compare(self.name, &key.units) {
-                Ordering::Greater => {}
-                Ordering::Less => {
-                    children.extend(entry.child);
-                    passed = true;
-                }
-                Ordering::Equal => {
-                    children.extend(entry.child);
-                    if *key.units == *self.name {
-                        self.exact = Some(entry.target);
-                        return;
-                    }
-                    let rank = u8::from(key.namespace == namespace::DOS);
-                    if self.folded.is_none_or(|(r, _)| rank < r) {
-                        self.folded = Some((rank, entry.target));
-                    }
-                }
-            }
-        }
-    }
+/// What files in a directory call it, unless it is deleted or no directory.
+pub(crate) fn own_of(file: &File<'_>) -> Option<Reference> {
+    (file.base.in_use() && file.base.is_directory()).then(|| Reference {
+        record: file.base.number,
+        sequence: file.base.sequence(),
+    })
 }
 
 /// Parses the entries behind an index header, which `f` begins with.

@@ -3,7 +3,7 @@
 use super::{
     ea,
     file::{Content, File},
-    index::{self, FileName, namespace},
+    index::{self, FileName, namespace, own_of},
     record::{Attribute, Form, kind},
     reparse::{self, Meaning, Reparse, tag},
     runs::Where,
@@ -44,8 +44,19 @@ impl FileSystem for Ntfs {
         let Some(units) = name.to_utf16() else {
             return Ok(None);
         };
-        let directory = self.volume.directory(dir)?;
-        Ok(directory.lookup(&self.volume, &units)?.map(NodeId::from))
+        let found = match self.volume.directory(dir) {
+            Ok(directory) => directory.lookup(&self.volume, &units)?,
+            // Nothing is left of its index.
+            Err(e) => {
+                let own = self.volume.file(dir).ok().as_ref().and_then(own_of);
+                let named = own.map(|own| self.volume.named_by_records(own, &units));
+                match named.and_then(|n| n.exact.or(n.folded)) {
+                    Some(found) => Some(found),
+                    None => return Err(e),
+                }
+            }
+        };
+        Ok(found.map(NodeId::from))
     }
 
     fn read_dir(&self, dir: NodeId, visit: Visit<'_>) -> Result<()> {
@@ -270,7 +281,17 @@ impl Ntfs {
         visit: Visit<'_>,
     ) -> Result<()> {
         let volume = &self.volume;
-        let directory = volume.directory(dir)?;
+        let directory = match volume.directory(dir) {
+            Ok(directory) => directory,
+            Err(e) => {
+                let own = volume.file(dir).ok().as_ref().and_then(own_of);
+                let own = own.ok_or_else(|| e.clone())?;
+                if visit(Err(e)).is_continue() {
+                    let _ = self.list_by_records(own, None, shown, visit);
+                }
+                return Ok(());
+            }
+        };
         // 8.3 names stand elsewhere in the order than the long names they belong to.
         let mut short: HashMap<u64, Name> = HashMap::new();
         directory.walk(volume, &mut |entry| {
@@ -282,10 +303,13 @@ impl Ntfs {
             }
             ControlFlow::Continue(())
         });
-        let mut stopped = false;
+        let (mut stopped, mut damaged) = (false, false);
         directory.walk(volume, &mut |entry| {
             let flow = match entry {
-                Err(e) => visit(Err(e)),
+                Err(e) => {
+                    damaged = true;
+                    visit(Err(e))
+                }
                 Ok(e) => match &e.key {
                     Some(key)
                         if key.namespace != namespace::DOS
@@ -310,6 +334,15 @@ impl Ntfs {
             stopped |= flow.is_break();
             flow
         });
+        if let Some(own) = directory.own.filter(|_| damaged && !stopped) {
+            let flow = self.list_by_records(own, Some(&directory), shown, &mut |entry| {
+                if let Ok(entry) = &entry {
+                    short.remove(&entry.node.record);
+                }
+                visit(entry)
+            });
+            stopped = flow.is_break();
+        }
         if stopped || short.is_empty() {
             return Ok(());
         }

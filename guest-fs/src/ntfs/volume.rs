@@ -2,6 +2,7 @@
 
 use super::{
     boot::Boot,
+    by_parent::ByParent,
     file::File,
     index::{Directory, Node},
     mft::Mft,
@@ -47,6 +48,8 @@ pub(crate) struct Volume {
     pub(crate) units: Cache<(u64, u64), Arc<[u8]>, ByBytes>,
     next: AtomicU64,
     upcase: OnceLock<UpCase>,
+    /// Made when damage makes it needed.
+    pub(crate) by_parent: OnceLock<ByParent>,
     used: OnceLock<Option<u64>>,
     pub(crate) root_sequence: OnceLock<u16>,
     remarks: Vec<String>,
@@ -114,6 +117,7 @@ impl Ntfs {
             units: Cache::with_weighter(256, UNITS, ByBytes),
             next: AtomicU64::new(0),
             upcase: OnceLock::new(),
+            by_parent: OnceLock::new(),
             used: OnceLock::new(),
             root_sequence: OnceLock::new(),
             mft: Mft::default(),

@@ -179,21 +179,18 @@ fn a_bad_index_block_is_told_and_the_rest_is_listed() {
             ControlFlow::Continue(())
         })
         .unwrap();
-        assert!(
-            errors > 0 && listed > 0 && listed < MANY,
-            "{listed} {errors}"
-        );
-        // Every name is found, or it is an error: never "there is no such file".
-        let (mut found, mut failed) = (0, 0);
+        // What the index has lost is found by the records; see `lost`.
+        assert!(errors > 0 && listed == MANY, "{listed} {errors}");
         for i in 0..MANY {
             let name = format!("FILE {i:04} with a name of some length");
-            match fs.lookup(many, &Name::from(name.as_str())) {
-                Ok(Some(_)) => found += 1,
-                Ok(None) => panic!("{name} has vanished"),
-                Err(_) => failed += 1,
-            }
+            let found = fs.lookup(many, &Name::from(name.as_str())).unwrap();
+            assert!(found.is_some(), "{name} has vanished");
         }
-        assert_eq!((found, failed), (listed, MANY - listed));
+        // What is not there may have been: never "there is no such file" where the way to it is
+        // damaged.
+        let nothing = (0..MANY).map(|i| format!("file {i:04} with another name"));
+        let lost = nothing.filter(|n| fs.lookup(many, &n.as_str().into()).is_err());
+        assert!(lost.count() > 0);
     }
 }
 

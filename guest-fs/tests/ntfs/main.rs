@@ -3,6 +3,7 @@
 
 mod damage;
 mod images;
+mod lost;
 mod made;
 mod raw;
 mod support;

@@ -7,16 +7,17 @@
 
 use super::{
     super::{
+        by_parent::names_of,
         file::File,
-        index::{Directory, Entry, FileName},
-        record::{Form, Record, Reference, kind},
+        index::{Directory, Entry},
+        record::{Record, Reference},
         upcase::UpCase,
         volume::Volume,
     },
     because,
 };
 use crate::told::{EACH, Told};
-use disk_io::{DiskError, ErrorKind, Fields, Finding, Result, Severity, finding::Visit};
+use disk_io::{DiskError, ErrorKind, Finding, Result, Severity, finding::Visit};
 use std::{
     cmp::Ordering,
     collections::{HashMap, HashSet},
@@ -44,24 +45,6 @@ fn number(parent: Reference, child: Reference, units: &[u16]) -> u64 {
     let mut hasher = DefaultHasher::new();
     (parent, child, units).hash(&mut hasher);
     hasher.finish()
-}
-
-/// The names that a record has, and whose they are; what cannot be read has been told already.
-fn names_of(record: &Record) -> (Reference, Vec<FileName>) {
-    let own = Reference {
-        record: record.number,
-        sequence: record.sequence(),
-    };
-    let names = record
-        .attributes()
-        .flatten()
-        .filter_map(|(_, a)| match a.form {
-            Form::Resident(value) if a.kind == kind::FILE_NAME => {
-                FileName::parse(&Fields::new(value, 0, "file name")).ok()
-            }
-            _ => None,
-        });
-    (record.base().unwrap_or(own), names.collect())
 }
 
 fn shown(units: &[u16]) -> String {
