@@ -146,11 +146,12 @@ pub(super) const DAMAGES: &[Damage] = &[
     ),
     Damage::new(
         WHOLE,
-        "zeros before an extent that is another file",
+        "zeros before an extent that is another file, and in what kind it is",
         (Lost, "extent-unusable"),
         &[],
         |f| {
             put(f, "# Extent", &[0]);
+            put(f, "createType", &[0; 10]);
             put(f, "\"d.vmdk", b"\"e.vmdk");
             file(D)
         },
