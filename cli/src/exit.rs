@@ -43,6 +43,14 @@ impl Exit {
     pub(crate) fn partial_if(missing: bool) -> Self {
         if missing { Self::Partial } else { Self::Done }
     }
+
+    /// The same, where part of what was done is doubtful.
+    pub(crate) fn or_partial(self, doubtful: bool) -> Self {
+        match self {
+            Self::Done => Self::partial_if(doubtful),
+            other => other,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {

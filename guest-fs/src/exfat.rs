@@ -394,6 +394,24 @@ impl FileSystem for ExFat {
         Ok(())
     }
 
+    fn doubts(&self, node: NodeId) -> Vec<String> {
+        let set = match node.record {
+            ROOT => None,
+            _ => self.set(node).ok(),
+        };
+        let Some(set) = set else {
+            return Vec::new();
+        };
+        let mut doubts = set.remarks.clone();
+        if set.is_dir() {
+            doubts.extend(set.damage.as_ref().map(ToString::to_string));
+        }
+        if set.damage.is_none() && !set.name_hash_fits(self.upcase()) {
+            doubts.push("the hash of its name does not fit its name".into());
+        }
+        doubts
+    }
+
     fn metadata(&self, node: NodeId) -> Result<Metadata> {
         let mut meta = Metadata {
             node,
@@ -426,15 +444,7 @@ impl FileSystem for ExFat {
         meta.accessed = set.accessed.moment(zone);
         meta.attributes = Some(u32::from(set.attributes & 0x37));
         meta.refusal = set.damage.clone().filter(|_| !set.is_dir());
-        if set.is_dir() {
-            meta.remarks
-                .extend(set.damage.as_ref().map(ToString::to_string));
-        }
-        meta.remarks.extend(set.remarks.clone());
-        if set.damage.is_none() && !set.name_hash_fits(self.upcase()) {
-            meta.remarks
-                .push("the hash of its name does not fit its name".into());
-        }
+        meta.remarks = self.doubts(node);
         let key = (
             u64::from(set.first_cluster),
             Wanted::Exactly(self.clusters_of(set.len)).key(),

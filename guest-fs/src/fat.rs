@@ -411,6 +411,20 @@ impl FileSystem for Fat {
         })
     }
 
+    /// Computed where it is not kept: what a cache has room for must not decide.
+    fn doubts(&self, node: NodeId) -> Vec<String> {
+        if node.record & DELETED != 0 {
+            return self
+                .metadata(node)
+                .map_or_else(|_| Vec::new(), |m| m.remarks);
+        }
+        let chain = match self.dir_chain(node) {
+            Ok(chain) => chain,
+            Err(_) => self.entry(node).ok().map(|e| self.file_chain(&e)),
+        };
+        chain.map_or_else(Vec::new, |chain| chain.doubts())
+    }
+
     fn open(&self, node: NodeId, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {
         no_streams(stream)?;
         match node.record & DELETED {

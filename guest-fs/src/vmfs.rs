@@ -286,11 +286,6 @@ impl FileSystem for Vmfs {
         })
     }
 
-    fn doubts(&self, _: NodeId) -> Vec<String> {
-        // That a host has a file in use is no damage.
-        Vec::new()
-    }
-
     fn open(&self, node: NodeId, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {
         let stat = self.stat(node)?;
         if let Some(stream) = stream {

@@ -21,9 +21,9 @@ pub struct Resolved {
     pub path: Name,
     /// What was met on the way: volumes that could not be searched, one sentence each.
     pub remarks: Vec<String>,
-    /// Why the names of the path may not be those of what they lead to
-    /// ([`Tree::misnamed`]).
-    pub doubts: Vec<String>,
+    /// Why the path may not lead to what it should: which part of it, and what speaks against it
+    /// ([`Tree::misnamed`], [`Tree::doubts`] of the directories).
+    pub doubts: Vec<(Name, String)>,
 }
 
 /// A directory or file on the way.
@@ -192,8 +192,11 @@ impl Tree {
                     let stored = self.stored_name(here.node, node, &name);
                     self.only_one(here.node, node, &name, &stored, &|| here.path.clone())?;
                     let path = below(&here.path, &stored);
+                    let typed = || below(&here.path, &name);
+                    let of_dir = self.doubts_of_dir(here.node).into_iter();
+                    doubts.extend(of_dir.map(|why| (here.path.clone(), why)));
                     if let Some(why) = self.misnamed_as_typed(node, here.node, &name) {
-                        doubts.push(format!("{path}: {why}"));
+                        doubts.push((typed(), why));
                     }
                     trail.push(Step { node, path });
                 }

@@ -13,6 +13,7 @@ use disk_io::{Disk, DiskError, ErrorKind, Result};
 use guest_fs::{DirEntry, FileSystem, Link, Metadata, Name, NodeId, NodeKind, Stream};
 use inventory::{Point, Slot};
 use std::{
+    collections::HashMap,
     ops::ControlFlow,
     path::PathBuf,
     sync::{Arc, Mutex, OnceLock},
@@ -83,7 +84,12 @@ pub struct Tree {
     /// Directories that are restore points, each with what its own registry says.
     pub(crate) points: boxcar::Vec<(OwnId, OnceLock<Letters>)>,
     pub(crate) mount_points: MountPoints,
+    /// What is doubtful about directories that names were looked up in.
+    dir_doubts: Mutex<HashMap<Node, Vec<String>>>,
 }
+
+/// More directories than these, and all are looked at anew.
+const DIRS_KNOWN: usize = 1 << 16;
 
 /// Room on a volume, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -325,6 +331,7 @@ impl Tree {
             letters: OnceLock::new(),
             points: boxcar::Vec::new(),
             mount_points: MountPoints::default(),
+            dir_doubts: Mutex::default(),
         }
     }
 
@@ -702,6 +709,21 @@ impl Tree {
         }
     }
 
+    /// The same of a directory that names are looked up in, kept: it takes reading all of it.
+    pub(crate) fn doubts_of_dir(&self, dir: Node) -> Vec<String> {
+        let lock = || self.dir_doubts.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(known) = lock().get(&dir) {
+            return known.clone();
+        }
+        let doubts = self.doubts(dir);
+        let mut known = lock();
+        if known.len() >= DIRS_KNOWN {
+            known.clear();
+        }
+        known.insert(dir, doubts.clone());
+        doubts
+    }
+
     /// What to say where a node's own record does not have the name that leads to it
     /// ([`FileSystem::misnamed`]).
     pub fn misnamed(&self, node: Node, dir: Node, name: &Name) -> Option<String> {
@@ -711,7 +733,7 @@ impl Tree {
         let (fs, id) = self.guest(node).ok()??;
         let (_, dir) = self.guest(dir).ok()??;
         let why = fs.misnamed(id, dir, name)?;
-        // What a name looks like may be a stored one, or stand for another.
+        // `%2F` may be what is stored, or how a slash is shown.
         match names::stored(name) {
             Some(stored) => fs.misnamed(id, dir, &stored),
             None => Some(why),

@@ -536,3 +536,117 @@ fn doubts_of_ext4() {
     assert_eq!(code, Some(3));
     assert_eq!(fs::read(to.join("file")).unwrap(), fs::read(&file).unwrap());
 }
+
+/// A directory about whose clusters the copies of the table differ, and one of ext4 that leads to
+/// another file: told whole, and by the path of what is in it.
+#[test]
+fn doubts_of_directories() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |words: &[&str]| {
+        let out = Command::new(tools::vmdkit().unwrap()).args(words).output();
+        let out = out.unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        (out.status.code(), said, out.stdout)
+    };
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (file, image, to) = (at("file"), at("v.img"), at("to"));
+    fs::write(&file, "a file\n").unwrap();
+    if tools::have(&["mkfs.fat", "mcopy", "mmd"]) {
+        fs::File::create(&image).unwrap().set_len(40 << 20).unwrap();
+        tools::run("mkfs.fat", ["-F", "32", "-s", "1", &image]).unwrap();
+        tools::run("mmd", ["-i", &image, "::sub"]).unwrap();
+        for n in 0..60 {
+            let name = format!("::sub/a long name of a file {n}");
+            tools::run("mcopy", ["-i", &image, &file, &name]).unwrap();
+        }
+        assert_eq!(run(&["cp", "-r", &image, "/p0/.", &to]).0, Some(0));
+        let mut bytes = fs::read(&image).unwrap();
+        let word = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+        let table = 512 * word(14);
+        let entry = bytes.windows(11).position(|w| w == b"SUB        ").unwrap();
+        let mut cluster = word(entry + 26);
+        for _ in 0..3 {
+            let next = bytes[table + 4 * cluster..][..4].try_into().unwrap();
+            cluster = u32::from_le_bytes(next) as usize;
+        }
+        let end = 0x0fff_ffffu32.to_le_bytes();
+        bytes[table + 4 * cluster..][..4].copy_from_slice(&end);
+        fs::write(&image, &bytes).unwrap();
+        let again = at("again");
+        let (code, said, _) = run(&["cp", "-r", &image, "/p0/.", &again]);
+        assert!(said.contains("/p0/sub is doubtful"), "{said}");
+        assert_eq!(code, Some(3));
+        let (code, said, _) = run(&["cat", &image, "/p0/sub/a long name of a file 0"]);
+        assert!(said.contains("allocation table 1"), "{said}");
+        assert_eq!(code, Some(3));
+    }
+    if tools::have(&["mkfs.ext4", "debugfs"]) {
+        let image = at("e.img");
+        fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
+        tools::run("mkfs.ext4", ["-q", "-O", "metadata_csum", &image]).unwrap();
+        for name in ["one", "two"] {
+            let request = format!("write {file} {name}");
+            tools::run("debugfs", ["-w", "-R", &request, &image]).unwrap();
+        }
+        let mut bytes = fs::read(&image).unwrap();
+        // Inode, length of the entry, length of the name, a file.
+        let entries = |name: &[u8; 3]| {
+            let found = bytes
+                .windows(5)
+                .position(|w| w[..2] == [3, 1] && w[2..] == name[..]);
+            found.unwrap() - 6
+        };
+        let (one, two) = (entries(b"one"), entries(b"two"));
+        bytes.copy_within(one..one + 4, two);
+        fs::write(&image, &bytes).unwrap();
+        let (code, said, _) = run(&["cat", &image, "/p0/two"]);
+        assert!(said.contains("do not have their checksums"), "{said}");
+        assert_eq!(code, Some(3));
+        let (code, _, archive) = run(&["tar", &image, "/p0/two"]);
+        assert_eq!(code, Some(3));
+        let told = b"/p0: doubtful: ";
+        assert!(archive.windows(told.len()).any(|w| w == told));
+    }
+}
+
+/// Two grains in one place: the copy is made, and not called good.
+#[test]
+fn places_that_share_their_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let run = |words: &[&str]| {
+        let out = Command::new(tools::vmdkit().unwrap()).args(words).output();
+        let out = out.unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        (out.status.code(), said)
+    };
+    let mut raw = vec![1; 1 << 20];
+    raw[512..].fill(2);
+    fs::write(at("d.raw"), raw).unwrap();
+    let (raw, disk) = (at("d.raw"), at("d.vmdk"));
+    let made = ["convert", "-q", "--format", "raw", "--to", "vmdk"];
+    let made = [&made[..], &["--subformat", "vmfsSparse", &raw, &disk]].concat();
+    assert_eq!(run(&made).0, Some(0));
+    assert_eq!(run(&["export", "-q", &disk, &at("first")]).0, Some(0));
+    let delta = at("d-delta.vmdk");
+    let mut bytes = fs::read(&delta).unwrap();
+    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let table = 512 * number(512 * number(20));
+    bytes.copy_within(table..table + 4, table + 4 * 100);
+    fs::write(&delta, &bytes).unwrap();
+    let first = at("first");
+    for words in [
+        vec!["convert", "-q", "--to", "qcow2", &disk, &at("d.qcow2")],
+        vec!["export", "-q", &disk, &at("second")],
+        vec!["export", "-q", "--since", &first, &disk, &at("third")],
+        vec!["export", "-q", "--to", "ova", &disk, &at("d.ova")],
+        vec!["replicate", "-q", "--raw-target", &disk, &at("d.img")],
+    ] {
+        let (code, said) = run(&words);
+        assert!(
+            said.contains("stored in the same place"),
+            "{words:?}: {said}"
+        );
+        assert_eq!(code, Some(3), "{words:?}: {said}");
+    }
+}

@@ -66,9 +66,10 @@ impl Cat {
             match copied {
                 Ok(found) => {
                     let mut doubts = found.doubts;
-                    doubts.extend(tree.doubts(found.node));
-                    for why in &doubts {
-                        super::cp::doubt(found.path.as_bytes(), why);
+                    let own = tree.doubts(found.node).into_iter();
+                    doubts.extend(own.map(|why| (found.path.clone(), why)));
+                    for (path, why) in &doubts {
+                        super::cp::doubt(path.as_bytes(), why);
                     }
                     missing |= !doubts.is_empty();
                 }

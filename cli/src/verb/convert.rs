@@ -229,7 +229,7 @@ impl Convert {
         };
         if to_device {
             let exit = self.onto_device(&source, &disk, &bar, begin, global)?;
-            return Ok(or_partial(exit, doubtful));
+            return Ok(exit.or_partial(doubtful));
         }
         let destination = if to_stdout {
             Destination::Stream(Box::new(io::stdout()), STDOUT.into())
@@ -341,14 +341,6 @@ impl Convert {
         }
         out.finish()?;
         Ok(Exit::partial_if(doubtful))
-    }
-}
-
-/// What was done, where part of it is doubtful.
-fn or_partial(exit: Exit, doubtful: bool) -> Exit {
-    match exit {
-        Exit::Done => Exit::partial_if(doubtful),
-        other => other,
     }
 }
 

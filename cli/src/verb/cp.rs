@@ -450,7 +450,7 @@ impl Cp {
             for remark in &found.remarks {
                 crate::output::warn(remark);
             }
-            for why in &found.doubts {
+            for (path, why) in &found.doubts {
                 let path = path.as_bytes();
                 teller.event(Event::Doubtful { path, why });
                 doubtful += 1;

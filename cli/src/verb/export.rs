@@ -271,12 +271,7 @@ impl Export {
             }
             None => (None, Vec::new()),
         };
-        let mut doubtful = false;
-        if since.is_none() {
-            for source in &taken.sources {
-                doubtful |= shared_places::tell(source)?;
-            }
-        }
+        let doubtful = shared_places::tell_all(&taken.sources)?;
         let bar = Bar::new(global, taken.len());
         let format = |sector: u32| {
             // The options were found good above.

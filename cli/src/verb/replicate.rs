@@ -6,7 +6,7 @@ use crate::{
     guard, guest,
     output::{Out, human, say, warn},
     progress::Bar,
-    signals,
+    shared_places, signals,
     since::{Found, by_chain, chain_of, read_list},
     source,
     used::used_only,
@@ -247,6 +247,7 @@ impl Replicate {
             Standing::Absent => None,
             _ => replica.state().map(|s| s.chain.clone()),
         };
+        let doubtful = shared_places::tell(&source)?;
         let reading = self.reading(&source, then.as_deref())?;
         tell_of_domain_controller(&source);
         let report = match then {
@@ -264,7 +265,7 @@ impl Replicate {
             left_out: reading.left_out,
             warnings: source.warnings(),
         };
-        self.tell(global, &report, told)
+        Ok(self.tell(global, &report, told)?.or_partial(doubtful))
     }
 
     fn recover(
@@ -434,6 +435,7 @@ impl Replicate {
         let source = self.open(global)?;
         guard::check_stdout(&source)?;
         let then = have.digest.is_some().then_some(have.chain.as_slice());
+        let doubtful = shared_places::tell(&source)?;
         let reading = self.reading(&source, then)?;
         let bar = Bar::new(global, source.disk().len());
         let how = self.how(Path::new(""), &bar);
@@ -447,7 +449,7 @@ impl Replicate {
             warnings: source.warnings(),
             ..Told::default()
         };
-        self.tell(global, &report, told)
+        Ok(self.tell(global, &report, told)?.or_partial(doubtful))
     }
 
     fn receive(&self, global: &Global) -> Result<Exit, Failure> {

@@ -191,7 +191,7 @@ impl Tar {
             verbose: self.verbose,
             bar: Bar::new(global, 0),
         };
-        let (items, lost, doubtful) = self.items(&tree)?;
+        let (items, lost) = self.items(&tree)?;
         let options = archive::Options {
             filter,
             streams: self.streams,
@@ -212,7 +212,6 @@ impl Tar {
         drop(teller);
         written?.finish().map_err(|e| failed(&e))?;
         summary.failed += lost;
-        summary.doubtful += doubtful;
         if !global.quiet {
             tell(&summary);
         }
@@ -223,10 +222,10 @@ impl Tar {
         })
     }
 
-    /// What the PATHs name, how many name nothing, and how many names are doubtful.
-    fn items(&self, tree: &Tree) -> Result<(Vec<Item<Node>>, u64, u64), Failure> {
+    /// What the PATHs name, and how many name nothing.
+    fn items(&self, tree: &Tree) -> Result<(Vec<Item<Node>>, u64), Failure> {
         let mut items = Vec::new();
-        let (mut lost, mut doubtful) = (0, 0);
+        let mut lost = 0;
         for path in &self.paths {
             let found = match tree.resolve(path.as_bytes()) {
                 Ok(found) => found,
@@ -242,10 +241,7 @@ impl Tar {
             for remark in &found.remarks {
                 warn(remark);
             }
-            for why in &found.doubts {
-                cp::doubt(path.as_bytes(), why);
-                doubtful += 1;
-            }
+
             if let Some(stream) = &found.stream {
                 let e = DiskError::refused("archiving a stream by itself")
                     .file(&found.path)
@@ -267,9 +263,10 @@ impl Tar {
                 path: whole,
                 name,
                 node: found.node,
+                doubts: found.doubts,
             });
         }
-        Ok((items, lost, doubtful))
+        Ok((items, lost))
     }
 }
 

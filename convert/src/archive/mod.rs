@@ -40,6 +40,8 @@ pub struct Item<N> {
     pub name: Vec<u8>,
     /// The object.
     pub node: N,
+    /// Why it may not be what its path names: which part of the path, and the reason.
+    pub doubts: Vec<(Name, String)>,
 }
 
 /// How to write it.
@@ -127,6 +129,10 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
     fn all(&mut self, items: &[Item<S::Node>]) -> Result<()> {
         for item in items {
             if !self.options.filter.excludes(&item.path) {
+                for (path, why) in &item.doubts {
+                    self.doubt(path.as_bytes(), why);
+                    self.summary.doubtful += 1;
+                }
                 self.object(&item.path, &item.name, item.node, None, false)?;
             }
         }
@@ -151,10 +157,14 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
         let doubts = self.source.doubts(node, known_as);
         self.summary.doubtful += u64::from(!doubts.is_empty());
         for why in &doubts {
-            self.observer.event(Event::Doubtful { path, why });
-            let line = format!("{}: doubtful: {why}\n", Name::from_bytes(path));
-            self.failures.extend_from_slice(line.as_bytes());
+            self.doubt(path, why);
         }
+    }
+
+    fn doubt(&mut self, path: &[u8], why: &str) {
+        self.observer.event(Event::Doubtful { path, why });
+        let line = format!("{}: doubtful: {why}\n", Name::from_bytes(path));
+        self.failures.extend_from_slice(line.as_bytes());
     }
 
     /// One object with everything in it; `known_as` is the directory that it was found in, and

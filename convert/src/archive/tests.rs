@@ -116,6 +116,7 @@ fn write_as(streams: Streams, format: Format) -> (Summary, Vec<u8>) {
         path: b"/p1/tree".to_vec(),
         name: b"tree".to_vec(),
         node: 0,
+        doubts: Vec::new(),
     };
     let options = Options {
         streams,

@@ -227,8 +227,8 @@ impl<S: Source> Run<'_, S> {
             }
             let inside = filter.is_selective() && filter.includes(&item.path, false);
             let mut above = HashSet::new();
-            self.tell_doubts(&item.path, item.node, None);
             self.directory(&item.path, item.node, &dir, inside, &mut above, sender);
+            self.tell_doubts(&item.path, item.node, None);
             return;
         }
         let Some(name) = name else {
@@ -405,8 +405,8 @@ impl<S: Source> Run<'_, S> {
         if entry.kind == NodeKind::Directory {
             let inside = filter.is_selective() && filter.includes(&path, inside);
             let dir = dir.child(&name);
-            self.tell_doubts(&path, entry.node, Some((parent, &entry.name)));
-            return self.directory(&path, entry.node, &dir, inside, above, sender);
+            self.directory(&path, entry.node, &dir, inside, above, sender);
+            return self.tell_doubts(&path, entry.node, Some((parent, &entry.name)));
         }
         if filter.includes(&path, inside) {
             let _ = sender.send(Job {

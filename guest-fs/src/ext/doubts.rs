@@ -4,7 +4,7 @@
 //! wrong. So nothing is refused, and what is restored is called doubtful.
 
 use super::{
-    Ext,
+    Ext, MAX_DIRECTORY,
     inode::Inode,
     layout::{InodeFlags, InodeNumber, ROOT},
     mapping::{self, Seen},
@@ -16,9 +16,11 @@ use disk_io::{Disk, Result, RunKind};
 /// One sentence for each kind of sum that is wrong.
 pub(super) fn doubts(fs: &Ext, node: NodeId) -> Vec<String> {
     let mut doubts = Vec::new();
-    if let Ok(number) = u32::try_from(node.record) {
-        // What cannot be read was told when it was opened.
-        let _ = look(fs, InodeNumber(number), &mut doubts);
+    let Ok(number) = u32::try_from(node.record) else {
+        return doubts;
+    };
+    if let Err(e) = look(fs, InodeNumber(number), &mut doubts) {
+        doubts.push(format!("its checksums were not looked at: {e}"));
     }
     doubts
 }
@@ -49,18 +51,27 @@ fn look(fs: &Ext, number: InodeNumber, doubts: &mut Vec<String>) -> Result<()> {
     let wrong = wrong_extent_blocks(fs, &inode, sums)?;
     if wrong > 0 {
         doubts.push(format!(
-            "the checksums of {wrong} blocks that say where its contents are, are wrong"
+            "{} that say where its contents are do not have their checksums",
+            blocks(wrong)
         ));
     }
     if directory {
         let wrong = wrong_directory_blocks(fs, &inode, sums)?;
         if wrong > 0 {
             doubts.push(format!(
-                "the checksums of {wrong} of its blocks are wrong: names may be lost or be others"
+                "{} of it do not have their checksums: names may be lost, or lead elsewhere",
+                blocks(wrong)
             ));
         }
     }
     Ok(())
+}
+
+fn blocks(n: u64) -> String {
+    match n {
+        1 => "one or more blocks".into(),
+        n => format!("{n} blocks"),
+    }
 }
 
 fn wrong_extent_blocks(fs: &Ext, inode: &Inode, sums: InodeSums) -> Result<u64> {
@@ -89,6 +100,10 @@ fn wrong_directory_blocks(fs: &Ext, inode: &Inode, sums: InodeSums) -> Result<u6
 
 /// Visits the whole blocks of a directory that are stored, with their places in it.
 pub(super) fn each_block(fs: &Ext, inode: &Inode, visit: &mut dyn FnMut(u64, &[u8])) -> Result<()> {
+    // Nothing lists one that is longer, and a map may lead to the same blocks again and again.
+    if inode.size > MAX_DIRECTORY.min(fs.volume.len()) {
+        return Ok(());
+    }
     let contents = fs.contents(inode)?;
     let mut block = vec![0; fs.sb.block_size as usize];
     let mut at = 0u64;

@@ -181,7 +181,9 @@ impl InodeSums {
 
 /// Where the counts of an index block stand, if it is one.
 fn index_at(bytes: &[u8]) -> Option<usize> {
-    let whole = |len: u16, of: usize| usize::from(len) == of || (of == 65_536 && len == 0);
+    // 64 KiB do not fit: the kernel writes 65535, others 0.
+    let whole =
+        |len: u16, of: usize| usize::from(len) == of || (of == 65_536 && matches!(len, 0 | 65_535));
     let first = u16_at(bytes, 4);
     if u32_at(bytes, 0) == 0 && whole(first, bytes.len()) {
         return Some(8);

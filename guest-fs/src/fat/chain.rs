@@ -240,19 +240,22 @@ impl Chain {
         self.differs = Some(remark);
     }
 
-    /// Everything to say about it.
+    /// Everything to say about it, but for what comes of comparing the copies of the table.
     pub fn remarks(&self) -> Vec<String> {
-        let mut all = self.remarks_of_one();
-        all.extend(self.differs.clone());
-        all
-    }
-
-    /// The same, without what comes of comparing the copies of the table.
-    pub fn remarks_of_one(&self) -> Vec<String> {
         let broken = self.broken.as_ref().map(ToString::to_string);
         [broken, self.odd.clone(), self.remark.clone()]
             .into_iter()
             .flatten()
+            .collect()
+    }
+
+    /// Why its clusters may not be those of the file: not that it has more than the size needs,
+    /// as a file that was growing has.
+    pub fn doubts(&self) -> Vec<String> {
+        [&self.remark, &self.differs]
+            .into_iter()
+            .flatten()
+            .cloned()
             .collect()
     }
 

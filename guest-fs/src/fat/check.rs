@@ -163,7 +163,7 @@ impl Fat {
             visit(Finding::damage("fat-chain-broken", e.clone().file(name)));
             return;
         }
-        for remark in chain.remarks_of_one() {
+        for remark in chain.remarks() {
             let e = DiskError::corrupt("following a chain of clusters")
                 .file(name)
                 .found(remark);

@@ -75,6 +75,11 @@ impl FileSystem for Ntfs {
         Ok(metadata)
     }
 
+    fn doubts(&self, node: NodeId) -> Vec<String> {
+        self.metadata(node)
+            .map_or_else(|_| Vec::new(), |m| m.remarks)
+    }
+
     fn misnamed(&self, node: NodeId, dir: NodeId, name: &Name) -> Option<String> {
         misnamed(&self.volume.file(node).ok()?, dir, name)
     }

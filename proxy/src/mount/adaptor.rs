@@ -252,6 +252,9 @@ impl Adaptor {
                 }
                 if let Some(node) = found {
                     self.reporter.reached(&self.tree, parent, &name, node);
+                    for why in self.tree.doubts_of_dir(parent) {
+                        self.reporter.doubt(&self.tree, parent, &why);
+                    }
                     if let Some(why) = self.tree.misnamed_as_typed(node, parent, &name) {
                         self.reporter.doubt(&self.tree, node, &why);
                     }

@@ -50,10 +50,7 @@ impl Export {
         signals::watch();
         let taken = self.take(global)?;
         let missing = taken.tell();
-        let mut doubtful = false;
-        for source in &taken.sources {
-            doubtful |= shared_places::tell(source)?;
-        }
+        let doubtful = shared_places::tell_all(&taken.sources)?;
         let bar = Bar::new(global, taken.len());
         let format = || {
             // The options were found good above; each disk has a content id of its own.
