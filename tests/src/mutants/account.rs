@@ -236,17 +236,17 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "ntfs",
         "reading directory",
-        "part of a directory's index is damaged: that is told; others list what records say",
+        "part of a directory's index is damaged: all is restored by the records, and that is told",
     ),
     (
         "ntfs",
         "index block",
-        "part of a directory's index is damaged: that is told; others list what records say",
+        "part of a directory's index is damaged: all is restored by the records, and that is told",
     ),
     (
         "ntfs",
         "reading the file name",
-        "part of a directory's index is damaged: that is told; others list what records say",
+        "part of a directory's index is damaged: all is restored by the records, and that is told",
     ),
     (
         "ext",
