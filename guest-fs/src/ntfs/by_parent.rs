@@ -23,6 +23,9 @@ use std::{
 /// Names that are held at once: some five million, in 64 MiB.
 const MOST: usize = (64 << 20) / size_of::<Row>();
 
+/// Records that are looked at for one name. Sound ones are one, or a few that differ by case.
+const MOST_TRIED: usize = 256;
+
 /// A name of a file. NTFS has no record numbers of more than 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
@@ -183,7 +186,12 @@ impl Volume {
             .by_parent()
             .perhaps(own.record, folded(upcase, name))
             .filter(|number| may_be_in(*number, own));
-        for number in all {
+        for (tried, number) in all.enumerate() {
+            if tried >= MOST_TRIED {
+                // Names made so that their numbers are the same: what is known decides nothing.
+                named.several = true;
+                break;
+            }
             let Ok((file, names)) = file_in(self, own, number) else {
                 continue;
             };
@@ -202,6 +210,11 @@ impl Volume {
                     };
                     place.get_or_insert(target);
                 }
+            }
+            // Enough to know that the records do not decide; where very many have the name each
+            // lookup would go through them all.
+            if named.several {
+                break;
             }
         }
         named.folded = named.folded.or(short);
