@@ -7,42 +7,46 @@ use proxy::Source;
 /// So many are told one by one.
 const TOLD: usize = 10;
 
-/// Warns of places of the disk that are stored in the same bytes; whether there are any. Nothing
-/// but tables is read.
-pub(crate) fn tell(source: &Source) -> Result<bool, Failure> {
+/// Warns of places of the disk that are stored in the same bytes, and gives what was said; nothing
+/// where there are none. Only tables are read.
+pub(crate) fn tell(source: &Source) -> Result<Vec<String>, Failure> {
     let Some(layered) = source.layered() else {
-        return Ok(false);
+        return Ok(Vec::new());
     };
     let found = verify::layer::shared_places(layered.layers())?;
-    found.iter().take(TOLD).for_each(one);
+    let mut said: Vec<String> = found.iter().take(TOLD).map(one).collect();
     if found.len() > TOLD {
-        output::warn("more places of the disk are stored in the same bytes");
+        said.push("more places of the disk are stored in the same bytes".into());
     }
     if !found.is_empty() {
-        output::warn(
+        said.push(
             "of two such places one was overwritten by the other: the copy is made, and is not to \
-             be relied on; check --guests tells which files have bytes there",
+             be relied on; check --guests tells which files have bytes there"
+                .into(),
         );
     }
-    Ok(!found.is_empty())
+    said.iter().for_each(output::warn);
+    Ok(said)
 }
 
 /// The same of several disks.
-pub(crate) fn tell_all(sources: &[impl std::borrow::Borrow<Source>]) -> Result<bool, Failure> {
-    let mut any = false;
+pub(crate) fn tell_all(
+    sources: &[impl std::borrow::Borrow<Source>],
+) -> Result<Vec<String>, Failure> {
+    let mut said = Vec::new();
     for source in sources {
-        any |= tell(source.borrow())?;
+        said.extend(tell(source.borrow())?);
     }
-    Ok(any)
+    Ok(said)
 }
 
-fn one(finding: &Finding) {
+fn one(finding: &Finding) -> String {
     let file = finding.error.file_name().map(escape).unwrap_or_default();
     match finding.ranges.as_slice() {
-        [a, b] => output::warn(format!(
+        [a, b] => format!(
             "{file}: bytes {} to {} and {} to {} of the disk are stored in the same place",
             a.start, a.end, b.start, b.end
-        )),
-        _ => output::warn(finding.error.to_string()),
+        ),
+        _ => finding.error.to_string(),
     }
 }

@@ -649,4 +649,13 @@ fn places_that_share_their_bytes() {
         );
         assert_eq!(code, Some(3), "{words:?}: {said}");
     }
+    // Scripts have it too.
+    let mut json = Command::new(tools::vmdkit().unwrap());
+    json.args(["convert", "--json", "--to", "raw", &disk, "/dev/null"]);
+    let json: Value = serde_json::from_slice(&json.output().unwrap().stdout).unwrap();
+    let warnings = json["warnings"].as_array().unwrap();
+    assert!(
+        warnings[0].as_str().unwrap().contains("in the same place"),
+        "{json}"
+    );
 }

@@ -201,7 +201,9 @@ impl Convert {
         if !self.ignore_manifest {
             package::check(&source, global)?;
         }
-        let doubtful = shared_places::tell(&source)?;
+        let shared = shared_places::tell(&source)?;
+        let doubtful = !shared.is_empty();
+        let warnings = [source.warnings(), shared.as_slice()].concat();
         let bar = Bar::new(global, source.disk().len());
         let options = ImageOptions {
             format: formats.format(self.to, source.disk().sector_size(), to_stdout)?,
@@ -300,7 +302,7 @@ impl Convert {
             }),
             left_out,
             seconds,
-            warnings: source.warnings(),
+            warnings: &warnings,
         };
         if to_stdout {
             // Standard output is the disk itself.

@@ -271,7 +271,9 @@ impl Export {
             }
             None => (None, Vec::new()),
         };
-        let doubtful = shared_places::tell_all(&taken.sources)?;
+        let shared = shared_places::tell_all(&taken.sources)?;
+        let doubtful = !shared.is_empty();
+        taken.warnings.extend(shared);
         let bar = Bar::new(global, taken.len());
         let format = |sector: u32| {
             // The options were found good above.

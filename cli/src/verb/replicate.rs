@@ -247,7 +247,8 @@ impl Replicate {
             Standing::Absent => None,
             _ => replica.state().map(|s| s.chain.clone()),
         };
-        let doubtful = shared_places::tell(&source)?;
+        let shared = shared_places::tell(&source)?;
+        let warnings = [source.warnings(), shared.as_slice()].concat();
         let reading = self.reading(&source, then.as_deref())?;
         tell_of_domain_controller(&source);
         let report = match then {
@@ -263,9 +264,11 @@ impl Replicate {
             recovered,
             verified,
             left_out: reading.left_out,
-            warnings: source.warnings(),
+            warnings: &warnings,
         };
-        Ok(self.tell(global, &report, told)?.or_partial(doubtful))
+        Ok(self
+            .tell(global, &report, told)?
+            .or_partial(!shared.is_empty()))
     }
 
     fn recover(
@@ -435,7 +438,8 @@ impl Replicate {
         let source = self.open(global)?;
         guard::check_stdout(&source)?;
         let then = have.digest.is_some().then_some(have.chain.as_slice());
-        let doubtful = shared_places::tell(&source)?;
+        let shared = shared_places::tell(&source)?;
+        let warnings = [source.warnings(), shared.as_slice()].concat();
         let reading = self.reading(&source, then)?;
         let bar = Bar::new(global, source.disk().len());
         let how = self.how(Path::new(""), &bar);
@@ -446,10 +450,12 @@ impl Replicate {
             source: Some(source.path()),
             found: Some(reading.found),
             left_out: reading.left_out,
-            warnings: source.warnings(),
+            warnings: &warnings,
             ..Told::default()
         };
-        Ok(self.tell(global, &report, told)?.or_partial(doubtful))
+        Ok(self
+            .tell(global, &report, told)?
+            .or_partial(!shared.is_empty()))
     }
 
     fn receive(&self, global: &Global) -> Result<Exit, Failure> {

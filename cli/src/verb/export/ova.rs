@@ -48,9 +48,11 @@ impl Export {
         }
         self.format.vmdk(false)?;
         signals::watch();
-        let taken = self.take(global)?;
+        let mut taken = self.take(global)?;
         let missing = taken.tell();
-        let doubtful = shared_places::tell_all(&taken.sources)?;
+        let shared = shared_places::tell_all(&taken.sources)?;
+        let doubtful = !shared.is_empty();
+        taken.warnings.extend(shared);
         let bar = Bar::new(global, taken.len());
         let format = || {
             // The options were found good above; each disk has a content id of its own.
