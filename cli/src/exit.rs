@@ -156,6 +156,20 @@ pub(crate) fn tell_error(e: &DiskError) {
     }
 }
 
+/// Tells why what a path leads to may not be what it should be.
+pub(crate) fn tell_doubt(path: &[u8], why: &str) {
+    let path = guest_fs::Name::from_bytes(path);
+    crate::output::warn(format!("{path} is doubtful: {why}"));
+}
+
+/// What is doubtful about the way to something; whether anything is.
+pub(crate) fn tell_doubts(found: &proxy::resolve::Resolved) -> bool {
+    for (path, why) in &found.doubts {
+        tell_doubt(path.as_bytes(), why);
+    }
+    !found.doubts.is_empty()
+}
+
 /// An error about one path of the tree, the rest going on.
 pub(crate) fn tell_path_error(path: &[u8], e: &DiskError) {
     let path = guest_fs::Name::from_bytes(path);

@@ -150,7 +150,8 @@ impl Finder<'_, '_> {
             }
             ControlFlow::Continue(())
         });
-        for e in lost.into_iter().chain(listed.err()) {
+        let doubts = self.tree.doubts_of_listing(dir);
+        for e in lost.into_iter().chain(listed.err()).chain(doubts) {
             (self.visit)(Err(at(e, path)))?;
         }
         for entry in entries {

@@ -724,6 +724,16 @@ impl Tree {
         doubts
     }
 
+    /// The same as an error of listing it: what is not listed need not be missing.
+    pub fn doubts_of_listing(&self, dir: Node) -> Option<DiskError> {
+        let doubts = self.doubts(dir);
+        (!doubts.is_empty()).then(|| {
+            DiskError::corrupt("listing the directory")
+                .found(doubts.join("; "))
+                .hint("names may be missing here: check --guests tells what is damaged")
+        })
+    }
+
     /// What to say where a node's own record does not have the name that leads to it
     /// ([`FileSystem::misnamed`]).
     pub fn misnamed(&self, node: Node, dir: Node, name: &Name) -> Option<String> {

@@ -576,6 +576,16 @@ fn doubts_of_directories() {
         let (code, said, _) = run(&["cp", "-r", &image, "/p0/.", &again]);
         assert!(said.contains("/p0/sub is doubtful"), "{said}");
         assert_eq!(code, Some(3));
+        // Who looks for a name that is not listed must not be told that all is well.
+        for words in [
+            &["ls", &image, "/p0/sub"][..],
+            &["ls", "-R", "--json", &image],
+            &["find", &image, "/p0", "--iname", "*59"],
+        ] {
+            let (code, said, _) = run(words);
+            assert!(said.contains("allocation table 1"), "{words:?}: {said}");
+            assert_eq!(code, Some(3), "{words:?}");
+        }
         let (code, said, _) = run(&["cat", &image, "/p0/sub/a long name of a file 0"]);
         assert!(said.contains("allocation table 1"), "{said}");
         assert_eq!(code, Some(3));

@@ -65,13 +65,11 @@ impl Cat {
             };
             match copied {
                 Ok(found) => {
-                    let mut doubts = found.doubts;
-                    let own = tree.doubts(found.node).into_iter();
-                    doubts.extend(own.map(|why| (found.path.clone(), why)));
-                    for (path, why) in &doubts {
-                        super::cp::doubt(path.as_bytes(), why);
+                    missing |= crate::exit::tell_doubts(&found);
+                    for why in tree.doubts(found.node) {
+                        crate::exit::tell_doubt(found.path.as_bytes(), &why);
+                        missing = true;
                     }
-                    missing |= !doubts.is_empty();
                 }
                 // What standard output refuses once it refuses again.
                 Err(e) if !several || e.file_name() == Some(STDOUT) => return Err(e.into()),

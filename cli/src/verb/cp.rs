@@ -2,7 +2,7 @@
 
 use crate::{
     args::{FilterArgs, Global, GuestArgs, SourceArgs},
-    exit::{Exit, Failure, split_hint, tell_path_error},
+    exit::{Exit, Failure, split_hint, tell_doubt, tell_path_error},
     guard,
     names::{NameJson, check_path, hex_if_needed, shown},
     output::{Out, human, say},
@@ -264,7 +264,7 @@ impl Observer for Teller<'_> {
                 }
             }
             Event::Doubtful { path, why } => {
-                self.bar.above(|| doubt(path, why));
+                self.bar.above(|| tell_doubt(path, why));
                 if json {
                     let mut one = PathJson::new(path);
                     one.reason = Some(why.to_owned());
@@ -563,11 +563,6 @@ fn allow_many_files() {
         maximum: limit.maximum,
     };
     let _ = setrlimit(Resource::Nofile, most);
-}
-
-/// Tells why something that was read may not be what it should be.
-pub(crate) fn doubt(path: &[u8], why: &str) {
-    crate::output::warn(format!("{} is doubtful: {why}", Name::from_bytes(path)));
 }
 
 pub(crate) fn count(n: u64, one: &str, many: &str) -> String {

@@ -2,7 +2,7 @@
 
 use crate::{
     args::{Global, GuestArgs, SourceArgs},
-    exit::{Exit, Failure, tell_error},
+    exit::{Exit, Failure, tell_doubts, tell_error},
     names::check_path,
     output::{Out, warn},
     source::open_tree,
@@ -219,7 +219,7 @@ impl Find {
             zone_given: conditions.zone_given,
             out: Out::new(),
         };
-        let mut missing = false;
+        let mut missing = tell_doubts(&found);
         let mut failed = None;
         let wanted = |name: &Name, metadata: &Metadata| conditions.hold(name, metadata);
         let _ = tree.find(found.node, &path, &wanted, &mut |below| {

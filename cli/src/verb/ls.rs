@@ -3,7 +3,7 @@
 use super::journal;
 use crate::{
     args::{Global, GuestArgs, SourceArgs},
-    exit::{Exit, Failure, tell_path_error},
+    exit::{Exit, Failure, tell_doubts, tell_path_error},
     names::{check_path, hex_if_needed, shown},
     output::{Out, human, table},
     source::open_tree,
@@ -143,7 +143,7 @@ impl Ls {
             zone: global.zone(),
             zone_given: global.tz.is_some(),
             out: Out::new(),
-            missing: false,
+            missing: tell_doubts(&found),
             stream: None,
         };
         let metadata = tree.metadata(found.node)?;
@@ -201,6 +201,7 @@ impl Lister<'_> {
             }
             ControlFlow::Continue(())
         })?;
+        errors.extend(self.tree.doubts_of_listing(node));
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok((entries, errors))
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     args::{Global, GuestArgs, SourceArgs},
-    exit::{Exit, Failure, tell_path_error},
+    exit::{Exit, Failure, tell_doubts, tell_path_error},
     names::{NameJson, check_path},
     output::{Out, human},
     source::open_tree,
@@ -214,6 +214,7 @@ impl Stat {
         for remark in &found.remarks {
             crate::output::warn(remark);
         }
+        let doubtful = tell_doubts(&found);
         let zone = global.zone();
         let stream = found.stream.as_ref();
         let mut path = found.path.as_bytes().to_vec();
@@ -255,7 +256,7 @@ impl Stat {
             self.text(&mut out, &Name::from_bytes(path), inode, &facts, &zone)?;
         }
         out.finish()?;
-        Ok(Exit::partial_if(facts.missing))
+        Ok(Exit::partial_if(facts.missing || doubtful))
     }
 
     fn text(

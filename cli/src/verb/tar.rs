@@ -3,7 +3,7 @@
 use crate::{
     args::{FilterArgs, Global, GuestArgs, SourceArgs},
     background::Background,
-    exit::{Exit, Failure, STDOUT, tell_path_error},
+    exit::{Exit, Failure, STDOUT, tell_doubt, tell_path_error},
     guard,
     names::check_path,
     output::{human, say, warn},
@@ -112,7 +112,7 @@ impl Observer for Teller {
                 ));
             }),
             Event::Failed { path, error } => self.bar.above(|| tell_path_error(path, error)),
-            Event::Doubtful { path, why } => self.bar.above(|| cp::doubt(path, why)),
+            Event::Doubtful { path, why } => self.bar.above(|| tell_doubt(path, why)),
             _ => {}
         }
     }

@@ -152,7 +152,7 @@ fn what_is_refused_says_why() {
     let no = |change: fn(&mut [u8]), says| refused(&opened(&base, change).unwrap_err(), says);
     no(|t| t.fill(0), "qemu-img");
     no(
-        |t| change(t, "\nparentCID=ffffffff", "\0XXXXXXXXX=ffffffff"),
+        |t| change(t, "\nparentCID=ffffffff", "\0OtherWord=ffffffff"),
         "qemu-img",
     );
     no(
