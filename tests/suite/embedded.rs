@@ -1,26 +1,12 @@
 //! Holes in the descriptors of sparse disks: convert gives the disk or says why not, never another
 //! disk; where the header has to serve, every verb says so.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
-};
+use crate::repairs::{text, vmdkit};
+use std::{fs, process::Command};
 use tests::{
     damages::{self, guest::guest, run},
     tools,
 };
-
-fn vmdkit(args: &[&str]) -> Output {
-    Command::new(tools::vmdkit().unwrap())
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// A megabyte of which no two sectors are equal, and none is empty but the last third.
 fn disk() -> Vec<u8> {

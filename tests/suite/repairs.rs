@@ -13,14 +13,14 @@ use tests::{
     tools,
 };
 
-fn vmdkit(args: &[&str]) -> Output {
+pub(crate) fn vmdkit(args: &[&str]) -> Output {
     Command::new(tools::vmdkit().unwrap())
         .args(args)
         .output()
         .unwrap()
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

@@ -51,27 +51,18 @@ fn look(fs: &Ext, number: InodeNumber, doubts: &mut Vec<String>) -> Result<()> {
     let wrong = wrong_extent_blocks(fs, &inode, sums)?;
     if wrong > 0 {
         doubts.push(format!(
-            "{} that say where its contents are do not have their checksums",
-            blocks(wrong)
+            "checksums of blocks that say where its contents are, are wrong: {wrong} of them"
         ));
     }
     if directory {
         let wrong = wrong_directory_blocks(fs, &inode, sums)?;
         if wrong > 0 {
             doubts.push(format!(
-                "{} of it do not have their checksums: names may be lost, or lead elsewhere",
-                blocks(wrong)
+                "checksums of its blocks are wrong, {wrong} of them: names may be lost, or lead elsewhere"
             ));
         }
     }
     Ok(())
-}
-
-fn blocks(n: u64) -> String {
-    match n {
-        1 => "one or more blocks".into(),
-        n => format!("{n} blocks"),
-    }
 }
 
 fn wrong_extent_blocks(fs: &Ext, inode: &Inode, sums: InodeSums) -> Result<u64> {

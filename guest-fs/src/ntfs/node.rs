@@ -759,7 +759,8 @@ fn misnamed(file: &File<'_>, dir: NodeId, name: &Name) -> Option<String> {
     let first = names.iter().find(here).or_else(|| names.first());
     Some(match first {
         Some(n) if n.parent.record == dir.record => format!(
-            "its directory calls it '{name}', its own record ({number}) '{}'",
+            "its directory calls it '{name}', its own record ({number}) '{}': these may be another \
+             file's contents",
             spelled(n)
         ),
         Some(n) => format!(
