@@ -527,14 +527,24 @@ fn doubts_of_ext4() {
     assert!(said.contains("checksum of its inode"), "{said}");
     assert_eq!(code, Some(3));
 
-    let mut bytes = sound.clone();
-    bytes[imap("<2>") + 0x1a..][..2].fill(0);
-    fs::write(&image, &bytes).unwrap();
-    let to = dir.path().join("to");
-    let (code, said, _) = run(&["cp", "-r", img, "/p0/.", to.to_str().unwrap()]);
-    assert!(said.contains("says that it was freed"), "{said}");
-    assert_eq!(code, Some(3));
-    assert_eq!(fs::read(to.join("file")).unwrap(), fs::read(&file).unwrap());
+    // No links, and a mode that says it is a file.
+    for (n, (at, value)) in [(0x1a, [0, 0]), (0, [0xa4, 0x81])].into_iter().enumerate() {
+        let mut bytes = sound.clone();
+        bytes[imap("<2>") + at..][..2].copy_from_slice(&value);
+        fs::write(&image, &bytes).unwrap();
+        let to = dir.path().join(format!("to{n}"));
+        let (code, said, _) = run(&["cp", "-r", img, "/p0/.", to.to_str().unwrap()]);
+        assert!(said.contains("the root's inode says"), "{said}");
+        assert_eq!(code, Some(3));
+        assert_eq!(fs::read(to.join("file")).unwrap(), fs::read(&file).unwrap());
+        let (code, said, out) = run(&["check", "--guests", img]);
+        let out = String::from_utf8_lossy(&out);
+        assert!(
+            out.contains("the inode of the root directory"),
+            "{out} {said}"
+        );
+        assert_eq!(code, Some(4));
+    }
 }
 
 /// A directory about whose clusters the copies of the table differ, and one of ext4 that leads to

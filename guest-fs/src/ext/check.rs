@@ -7,7 +7,7 @@ mod names;
 use super::{
     Ext,
     inode::Inode,
-    layout::{BlockNumber, CompatFeatures, InodeFlags, InodeNumber, RoCompatFeatures},
+    layout::{BlockNumber, CompatFeatures, InodeFlags, InodeNumber, ROOT, RoCompatFeatures},
     mapping::{self, Seen},
     sums::{self, Sums, Wrong},
     superblock::{Group, SUPERBLOCK_OFFSET, Superblock},
@@ -343,7 +343,14 @@ impl Check<'_> {
             Ok(inode) => inode,
             Err(e) => return self.tell_or_fail(e, damaged),
         };
-        if !inode.in_use() {
+        if inode.is_odd_root() {
+            let e = DiskError::corrupt("reading the inode of the root directory")
+                .offset(place)
+                .expected("a directory in use")
+                .found("a mode or a number of links that says otherwise");
+            self.tell(damaged(e));
+        }
+        if !inode.in_use() && number != ROOT {
             return Ok(());
         }
         let sums = self.sums.map(|s| s.of_inode(number, bytes));

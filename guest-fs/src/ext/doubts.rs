@@ -6,7 +6,7 @@
 use super::{
     Ext, MAX_DIRECTORY,
     inode::Inode,
-    layout::{InodeFlags, InodeNumber, ROOT},
+    layout::{InodeFlags, InodeNumber},
     mapping::{self, Seen},
     sums::{InodeSums, Sums},
 };
@@ -30,8 +30,8 @@ fn look(fs: &Ext, number: InodeNumber, doubts: &mut Vec<String>) -> Result<()> {
     let mut bytes = vec![0; fs.sb.inode_size.into()];
     fs.volume.read_exact_at(&mut bytes, place)?;
     let inode = Inode::parse(&fs.sb, &bytes, place, number)?;
-    if number == ROOT && !inode.in_use() {
-        doubts.push("the inode of the root directory says that it was freed".into());
+    if inode.is_odd_root() {
+        doubts.push("the root's inode says that it is no directory, or was freed".into());
     }
     let Some(sums) = Sums::of(&fs.sb) else {
         return Ok(());

@@ -1,7 +1,7 @@
 //! One inode: what it is, how long, when, and where its contents begin.
 
 use super::{
-    layout::{BlockNumber, InodeFlags, InodeNumber, RoCompatFeatures},
+    layout::{BlockNumber, InodeFlags, InodeNumber, ROOT, RoCompatFeatures},
     superblock::Superblock,
 };
 use crate::{NodeKind, Timestamp};
@@ -114,8 +114,12 @@ impl Inode {
         })
     }
 
-    /// File, directory, link or something else; `None` for a mode that says nothing.
+    /// File, directory, link or something else; `None` for a mode that says nothing. The root is a
+    /// directory whatever its mode says: without it nothing can be read.
     pub(super) fn kind(&self) -> Option<NodeKind> {
+        if self.number == ROOT {
+            return Some(NodeKind::Directory);
+        }
         match self.mode & S_IFMT {
             0o100_000 => Some(NodeKind::File),
             0o040_000 => Some(NodeKind::Directory),
@@ -123,6 +127,12 @@ impl Inode {
             0o010_000 | 0o020_000 | 0o060_000 | 0o140_000 => Some(NodeKind::Special),
             _ => None,
         }
+    }
+
+    /// Whether the inode of the root says that it is no directory, or was freed.
+    pub(super) fn is_odd_root(&self) -> bool {
+        let directory = self.mode & S_IFMT == 0o040_000;
+        self.number == ROOT && !(directory && self.in_use())
     }
 
     /// Whether the inode holds anything: a freed one has no links or no mode.
