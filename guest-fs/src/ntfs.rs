@@ -14,6 +14,7 @@
 //! | `stream` | contents as a disk: resident, plain, and how others are chosen |
 //! | `index` | directories: listing and lookup |
 //! | `by_parent` | what damaged directories have lost, by the records |
+//! | `misnamed` | names that a directory and a record do not agree about |
 //! | `lznt1` | files compressed by NTFS |
 //! | `wof` | files compressed by CompactOS |
 //! | `check` | structures held against each other |
@@ -41,6 +42,7 @@ mod file;
 mod index;
 pub(crate) mod lznt1;
 mod mft;
+mod misnamed;
 mod node;
 mod record;
 mod reparse;

@@ -16,6 +16,7 @@
 //! | [`tree`] | the tree: names, metadata, contents by node |
 //! | [`find`] | everything below a directory, by one scan where possible |
 //! | [`resolve`] | paths as users type them |
+//! | `doubts` | why what is given out may not be what it should be |
 //! | `letters` | drive letters, from a guest's registry |
 //! | `points` | restore points: their volumes, letters and mount points in paths |
 //! | [`path`] | the text of paths: components, drive form |
@@ -24,6 +25,7 @@
 //! | [`mod@mount`] | the FUSE adaptor, mounting and unmounting |
 
 pub mod datastore;
+mod doubts;
 pub mod find;
 pub mod guest_state;
 pub mod inode;

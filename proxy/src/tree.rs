@@ -85,11 +85,8 @@ pub struct Tree {
     pub(crate) points: boxcar::Vec<(OwnId, OnceLock<Letters>)>,
     pub(crate) mount_points: MountPoints,
     /// What is doubtful about directories that names were looked up in.
-    dir_doubts: Mutex<HashMap<Node, Vec<String>>>,
+    pub(crate) dir_doubts: Mutex<HashMap<Node, Vec<String>>>,
 }
-
-/// More directories than these, and all are looked at anew.
-const DIRS_KNOWN: usize = 1 << 16;
 
 /// Room on a volume, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -698,69 +695,6 @@ impl Tree {
             Place::Guest(_, fs, id) => fs.streams(id),
             _ => Ok(Vec::new()),
         }
-    }
-
-    /// What is doubtful about a node, one sentence each; of its contents once they were opened
-    /// ([`FileSystem::doubts`]).
-    pub fn doubts(&self, node: Node) -> Vec<String> {
-        match self.guest(node) {
-            Ok(Some((fs, id))) => fs.doubts(id),
-            _ => Vec::new(),
-        }
-    }
-
-    /// The same of a directory that names are looked up in, kept: it takes reading all of it.
-    pub(crate) fn doubts_of_dir(&self, dir: Node) -> Vec<String> {
-        let lock = || self.dir_doubts.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(known) = lock().get(&dir) {
-            return known.clone();
-        }
-        let doubts = self.doubts(dir);
-        let mut known = lock();
-        if known.len() >= DIRS_KNOWN {
-            known.clear();
-        }
-        known.insert(dir, doubts.clone());
-        doubts
-    }
-
-    /// The same as an error of listing it: what is not listed need not be missing.
-    pub fn doubts_of_listing(&self, dir: Node) -> Option<DiskError> {
-        let doubts = self.doubts(dir);
-        (!doubts.is_empty()).then(|| {
-            DiskError::corrupt("listing the directory")
-                .found(doubts.join("; "))
-                .hint("names may be missing here: check --guests tells what is damaged")
-        })
-    }
-
-    /// What to say where a node's own record does not have the name that leads to it
-    /// ([`FileSystem::misnamed`]).
-    pub fn misnamed(&self, node: Node, dir: Node, name: &Name) -> Option<String> {
-        if node.volume == 0 {
-            return None;
-        }
-        let (fs, id) = self.guest(node).ok()??;
-        let (_, dir) = self.guest(dir).ok()??;
-        let why = fs.misnamed(id, dir, name)?;
-        // `%2F` may be what is stored, or how a slash is shown.
-        match names::stored(name) {
-            Some(stored) => fs.misnamed(id, dir, &stored),
-            None => Some(why),
-        }
-    }
-
-    /// The same for a name as somebody typed it: in any case of letters, or an 8.3 name.
-    pub(crate) fn misnamed_as_typed(&self, node: Node, dir: Node, name: &Name) -> Option<String> {
-        let why = self.misnamed(node, dir, name)?;
-        let lower = |n: &Name| n.to_string().to_lowercase();
-        let same = |(d, n): (Node, Name)| self.same_directory(d, dir) && lower(&n) == lower(name);
-        let names = self.names(node).unwrap_or_default();
-        if names.into_iter().any(same) {
-            return None;
-        }
-        let upper = Name::from(name.to_string().to_uppercase().as_str());
-        self.misnamed(node, dir, &upper).and(Some(why))
     }
 
     /// Every name of a node as (directory, name); empty where the file system cannot tell.
