@@ -1,6 +1,10 @@
 //! Directories: B-trees of file names.
 
 mod lookup;
+mod parse;
+mod walk;
+
+pub(crate) use parse::{Entry, FileName, Node, namespace};
 
 use super::{
     file::{Clusters, Content, File},
@@ -9,93 +13,16 @@ use super::{
 };
 use crate::NodeId;
 use disk_io::{DiskError, Fields, Result};
+use parse::parse_node;
 use std::{
     cmp::Ordering,
-    collections::HashSet,
-    ops::ControlFlow,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::AtomicBool},
 };
 
 /// "$I30" in UTF-16LE: the name of every directory's index.
 pub(crate) const I30: &[u8] = b"$\0I\x003\x000\0";
 /// The longest $BITMAP of an index that we read: some 128 million blocks.
 const MAX_BITMAP: u64 = 16 << 20;
-/// Listings read index allocations up to this length in one go.
-const WHOLE: u64 = 8 << 20;
-
-/// Namespaces of file names.
-pub(crate) mod namespace {
-    /// A long name that has an 8.3 name beside it.
-    pub(crate) const WIN32: u8 = 1;
-    /// An 8.3 name.
-    pub(crate) const DOS: u8 = 2;
-}
-
-/// A $FILE_NAME value.
-#[derive(Clone, Debug)]
-pub(crate) struct FileName {
-    pub(crate) parent: Reference,
-    pub(crate) namespace: u8,
-    pub(crate) units: Box<[u16]>,
-    /// DOS attributes and NTFS' own bits; a copy that may be stale in directories.
-    pub(crate) attributes: u32,
-    /// The reparse tag, where the attributes say that there is one; likewise.
-    pub(crate) tag: u32,
-    /// The size, likewise.
-    pub(crate) size: u64,
-}
-
-impl FileName {
-    /// Bit of `attributes`: has a directory index.
-    pub(crate) const DIRECTORY: u32 = 0x1000_0000;
-
-    /// Parses a value.
-    pub(crate) fn parse(f: &Fields<'_>) -> Result<Self> {
-        let len = usize::from(f.u8(64)?).saturating_mul(2);
-        Ok(Self {
-            parent: Reference::new(f.u64_le(0)?),
-            namespace: f.u8(65)?,
-            units: super::units(f.bytes(66, len)?).collect(),
-            attributes: f.u32_le(56)?,
-            tag: f.u32_le(60)?,
-            size: f.u64_le(48)?,
-        })
-    }
-}
-
-/// One entry of an index node.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) target: Reference,
-    /// `None` in the last entry of a node, and in indexes of something else.
-    pub(crate) key: Option<FileName>,
-    /// Key and value in an index of something else than names, from the entry's offset 16
-    /// on.
-    plain: Option<Box<[u8]>>,
-    last: bool,
-    /// Block with the entries before this one.
-    child: Option<u64>,
-}
-
-/// A node: the root or an index block.
-#[derive(Debug)]
-pub(crate) struct Node {
-    entries: Vec<Entry>,
-    /// Damage behind the last entry.
-    damage: Option<DiskError>,
-}
-
-impl Node {
-    /// Bytes it takes, about.
-    pub(crate) fn weight(&self) -> u64 {
-        (self.entries.len() as u64)
-            .saturating_mul(112)
-            .saturating_add(64)
-    }
-}
 
 /// A directory's index.
 #[derive(Debug)]
@@ -139,8 +66,8 @@ impl Directory {
         let f = Fields::new(&root, 0, "index root");
         let block_size = f.u32_le(8)?;
         let header = f.sub(16, root.len().saturating_sub(16), "index root")?;
-        let node = parse_node(&header, names)?;
-        let large = node.entries.iter().any(|e| e.child.is_some());
+        let mut root = parse_node(&header, names)?;
+        let large = root.entries.iter().any(|e| e.child.is_some());
         let blocks = file
             .content(kind::INDEX_ALLOCATION, name)?
             .and_then(Content::into_runs);
@@ -151,7 +78,7 @@ impl Directory {
                 own,
                 damaged,
                 names,
-                root: Arc::new(node),
+                root: Arc::new(root),
                 blocks: None,
                 block_size: 0,
                 bitmap: Ok(Vec::new()),
@@ -170,12 +97,19 @@ impl Directory {
                 .map(Option::unwrap_or_default),
             None => Ok(Vec::new()),
         };
+        let used = |bitmap: &Vec<u8>| bitmap.iter().any(|byte| *byte != 0);
+        if !large && names && bitmap.as_ref().is_ok_and(used) {
+            root.damage.get_or_insert_with(|| {
+                let found = "a root that leads to none of its blocks in use";
+                f.corrupt(16, "an index root").found(found)
+            });
+        }
         Ok(Self {
             number,
             own,
             damaged,
             names,
-            root: Arc::new(node),
+            root: Arc::new(root),
             blocks,
             block_size,
             bitmap,
@@ -301,131 +235,6 @@ impl Directory {
         }
         Err(self.fail().found("an index that is too deep"))
     }
-
-    /// Visits every entry in the order of the index, damage as errors. After damage the
-    /// blocks that the tree does not lead to any more follow, by the $BITMAP.
-    pub(crate) fn walk(
-        &self,
-        volume: &Volume,
-        visit: &mut dyn FnMut(Result<&Entry, DiskError>) -> ControlFlow<()>,
-    ) {
-        let whole = self.read_whole(volume);
-        let load = |vcn: u64| -> Result<Arc<Node>> {
-            let offset = self.offset_of(volume, vcn)?;
-            let end = offset.saturating_add(u64::from(self.block_size));
-            match whole
-                .as_ref()
-                .and_then(|w| w.get(offset as usize..end as usize))
-            {
-                Some(bytes) => self.parse_block(&mut bytes.to_vec(), vcn).map(Arc::new),
-                None => self.read_block(volume, vcn).map(Arc::new),
-            }
-        };
-        let mut visited: HashSet<u64> = HashSet::new();
-        let mut damaged = false;
-        let mut stack = vec![(self.root.clone(), 0usize, false)];
-        while let Some((node, at, below)) = stack.last_mut() {
-            let Some(entry) = node.entries.get(*at) else {
-                let damage = node.damage.clone();
-                stack.pop();
-                if let Some(e) = damage {
-                    damaged = true;
-                    if visit(Err(e)).is_break() {
-                        return;
-                    }
-                }
-                continue;
-            };
-            if let Some(vcn) = entry.child
-                && !*below
-            {
-                *below = true;
-                let loaded = if visited.insert(vcn) {
-                    load(vcn)
-                } else {
-                    Err(self.fail().found(format!("a loop through block {vcn}")))
-                };
-                match loaded {
-                    Ok(child) => stack.push((child, 0, false)),
-                    Err(e) => {
-                        damaged = true;
-                        if visit(Err(e)).is_break() {
-                            return;
-                        }
-                    }
-                }
-                continue;
-            }
-            let flow = if entry.key.is_some() {
-                visit(Ok(entry))
-            } else {
-                ControlFlow::Continue(())
-            };
-            if flow.is_break() {
-                return;
-            }
-            *at = at.saturating_add(1);
-            *below = false;
-        }
-        if damaged {
-            self.damaged.store(true, Relaxed);
-            self.sweep(volume, &visited, &load, visit);
-        }
-    }
-
-    /// Visits allocated blocks that the tree did not lead to.
-    fn sweep(
-        &self,
-        volume: &Volume,
-        visited: &HashSet<u64>,
-        load: &dyn Fn(u64) -> Result<Arc<Node>>,
-        visit: &mut dyn FnMut(Result<&Entry, DiskError>) -> ControlFlow<()>,
-    ) {
-        let bitmap = match &self.bitmap {
-            Ok(bitmap) => bitmap,
-            Err(e) => {
-                let _ = visit(Err(e.clone()));
-                return;
-            }
-        };
-        let unit = volume.boot.index_unit(self.block_size);
-        let step = u64::from(self.block_size).checked_div(unit).unwrap_or(1);
-        for (i, byte) in bitmap.iter().enumerate().filter(|(_, b)| **b != 0) {
-            for bit in 0..8u64 {
-                if byte >> bit & 1 == 0 {
-                    continue;
-                }
-                let block = (i as u64).saturating_mul(8).saturating_add(bit);
-                let vcn = block.saturating_mul(step);
-                if visited.contains(&vcn) {
-                    continue;
-                }
-                // A block that is no node of this tree says nothing: its loss, if it was
-                // one, has been told where the tree led to it.
-                let Ok(node) = load(vcn) else { continue };
-                for entry in node.entries.iter().filter(|e| e.key.is_some()) {
-                    if visit(Ok(entry)).is_break() {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// All index blocks, where they are few enough.
-    fn read_whole(&self, volume: &Volume) -> Option<Vec<u8>> {
-        let blocks = self.blocks.as_ref()?;
-        let len = self.valid();
-        if len > WHOLE {
-            return None;
-        }
-        let mut bytes = vec![0; len as usize];
-        let what = || format!("directory {}", self.number);
-        volume
-            .read_runs(&blocks.runs, &mut bytes, 0, &what)
-            .ok()
-            .map(|()| bytes)
-    }
 }
 
 /// What files in a directory call it, unless it is deleted or no directory.
@@ -434,68 +243,6 @@ pub(crate) fn own_of(file: &File<'_>) -> Option<Reference> {
         record: file.base.number,
         sequence: file.base.sequence(),
     })
-}
-
-/// Parses the entries behind an index header, which `f` begins with.
-fn parse_node(f: &Fields<'_>, names: bool) -> Result<Node> {
-    let first = f.u32_le(0)? as usize;
-    let end = (f.u32_le(4)? as usize).min(f.len());
-    let mut entries = Vec::new();
-    let mut at = first;
-    let damage = loop {
-        match parse_entry(f, at, end, names) {
-            Ok((entry, len)) => {
-                let last = entry.last;
-                entries.push(entry);
-                if last {
-                    break None;
-                }
-                at = at.saturating_add(len);
-            }
-            Err(e) => break Some(e),
-        }
-    };
-    Ok(Node { entries, damage })
-}
-
-fn parse_entry(f: &Fields<'_>, at: usize, end: usize, names: bool) -> Result<(Entry, usize)> {
-    let len = usize::from(f.u16_le(at.saturating_add(8))?);
-    if len < 16 || at.saturating_add(len) > end {
-        return Err(f
-            .corrupt(at, "an index entry")
-            .expected(format!("a length of 16 to {}", end.saturating_sub(at)))
-            .found(len.to_string()));
-    }
-    let e = f.sub(at, len, "index entry")?;
-    let flags = e.u16_le(12)?;
-    let child = if flags & 1 != 0 {
-        Some(e.u64_le(len.saturating_sub(8))?)
-    } else {
-        None
-    };
-    let last = flags & 2 != 0;
-    // Other indexes keep key and value behind the header; so do their entries here.
-    let plain = if names || last {
-        None
-    } else {
-        Some(e.bytes(16, len.saturating_sub(16))?.into())
-    };
-    let key = if last || !names {
-        None
-    } else {
-        let key = e.sub(16, usize::from(e.u16_le(10)?), "file name")?;
-        Some(FileName::parse(&key)?)
-    };
-    Ok((
-        Entry {
-            target: Reference::new(e.u64_le(0)?),
-            key,
-            plain,
-            last,
-            child,
-        },
-        len,
-    ))
 }
 
 impl From<Reference> for NodeId {

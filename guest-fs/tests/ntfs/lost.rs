@@ -165,8 +165,20 @@ fn name_in(bytes: &[u8], record: usize) -> usize {
     at + word(bytes, at + 20)
 }
 
+/// Where the root of the large directory's index lies, which may have a record of its own.
+fn index_root(bytes: &[u8], sound: &Ntfs) -> usize {
+    let many = many_of(sound);
+    let mut roots = (many.record..=many.record + MANY as u64).filter_map(|number| {
+        let at = record(sound, number);
+        let base = u64::from_le_bytes(bytes[at + 32..at + 40].try_into().unwrap());
+        let its = number == many.record || base & 0xffff_ffff == many.record;
+        its.then(|| attribute(bytes, at, 0x90)).flatten()
+    });
+    roots.next().unwrap()
+}
+
 /// How an index block can be damaged.
-const DAMAGES: [fn(&mut [u8], usize); 4] = [
+const DAMAGES: [fn(&mut [u8], usize); 6] = [
     |bytes, block| bytes[block] = b'X',
     |bytes, block| bytes[block + 1023] ^= 1,
     |bytes, block| {
@@ -174,6 +186,9 @@ const DAMAGES: [fn(&mut [u8], usize); 4] = [
         bytes[at..at + 2].fill(0);
     },
     |bytes, block| bytes[block + 16] ^= 1,
+    // The bits that an entry is the last, and that it has a block below it.
+    |bytes, block| bytes[entry_in(bytes, block) + 12] ^= 2,
+    |bytes, block| bytes[entry_in(bytes, block) + 12] ^= 1,
 ];
 
 #[test]
@@ -226,6 +241,44 @@ fn everything_is_listed_and_found_whatever_block_is_lost() {
     }
     // Only where the index has the long name still and has lost the short one.
     assert!(without_short < 20, "{without_short}");
+}
+
+/// Every entry of the root of the index says that there is no block below it, or every entry of
+/// a block does.
+#[test]
+fn blocks_that_nothing_leads_to_are_told() {
+    let Some(good) = fixture() else { return };
+    let sound = open(good);
+    let (whole, _) = list(&sound, many_of(&sound));
+    let root = index_root(good, &sound);
+    let node = root + word(good, root + 20) + 16;
+    let has_children = |at: &usize| good[at + 36] & 1 != 0;
+    let above = blocks(good).into_iter().find(has_children).unwrap() + 24;
+    for (node, found_at_once) in [(node, true), (above, false)] {
+        let mut bytes = good.to_vec();
+        let mut at = node + word(good, node);
+        loop {
+            assert!(bytes[at + 12] & 1 != 0);
+            bytes[at + 12] &= !1;
+            if bytes[at + 12] & 2 != 0 {
+                break;
+            }
+            at += word(&bytes, at + 8);
+        }
+        let fs = open(&bytes);
+        let many = many_of(&fs);
+        let find = |name, entry: &DirEntry| {
+            assert_eq!(fs.lookup(many, name).unwrap(), Some(entry.node), "{name}");
+        };
+        if found_at_once {
+            whole.iter().for_each(|(name, entry)| find(name, entry));
+        }
+        let (listed, errors) = list(&fs, many);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].to_string().contains("in use"), "{}", errors[0]);
+        assert!(listed.keys().eq(whole.keys()));
+        whole.iter().for_each(|(name, entry)| find(name, entry));
+    }
 }
 
 /// A block is sound, but not the one that was meant.
@@ -293,16 +346,7 @@ fn a_directory_without_the_root_of_its_index() {
     let many = many_of(&sound);
     let (whole, _) = list(&sound, many);
     let mut bytes = good.to_vec();
-    // It may lie in a record of its own.
-    let mut root = None;
-    for number in many.record..=many.record + MANY as u64 {
-        let at = record(&sound, number);
-        let base = u64::from_le_bytes(bytes[at + 32..at + 40].try_into().unwrap());
-        if number == many.record || base & 0xffff_ffff == many.record {
-            root = root.or(attribute(&bytes, at, 0x90));
-        }
-    }
-    let at = root.unwrap();
+    let at = index_root(good, &sound);
     bytes[at + 1] = 1;
     let fs = open(&bytes);
     let (listed, errors) = list(&fs, many);

@@ -2,7 +2,8 @@
 
 use super::{
     super::{by_parent::Named, record::Reference, upcase::UpCase, volume::Volume},
-    Directory, Entry, Node, namespace,
+    Directory, Entry, namespace,
+    parse::Node,
 };
 use disk_io::Result;
 use std::{
