@@ -288,7 +288,7 @@ impl Tables for Cowd {
 
 impl ExtentMap for Cowd {
     fn map_range(&self, start: u64, len: u64, emit: &mut dyn FnMut(Mapping)) -> Result<()> {
-        tables::map(self, self.seat.file_index(), start, len, emit)
+        tables::map(self, self.seat.file, start, len, emit)
     }
 
     fn file(&self) -> Option<&Arc<dyn Disk>> {
@@ -344,7 +344,7 @@ fn inside(offset: u64, len: u64, end: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::write::{Cell as Grain, cowd::encode};
-    use disk_io::{MemDisk, Severity};
+    use disk_io::{FileIndex, MemDisk, Severity};
 
     /// What is found in an extent of 80,004 sectors after `change`.
     fn found(change: impl FnOnce(&mut Vec<u8>)) -> Vec<Finding> {
@@ -357,6 +357,7 @@ mod tests {
         let header = Header::read(&*disk, "x").unwrap();
         let seat = Seat {
             number: 0,
+            file: FileIndex(0),
             name: "x".into(),
             pieces: Arc::default(),
             remarks: Arc::default(),

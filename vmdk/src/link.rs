@@ -161,6 +161,8 @@ pub(crate) struct Part {
     pub(crate) start: u64,
     pub(crate) len: u64,
     pub(crate) name: String,
+    /// The number of the first extent in the same file.
+    pub(crate) file: FileIndex,
     pub(crate) map: Box<dyn ExtentMap>,
 }
 
@@ -232,7 +234,6 @@ impl BlockMap for LinkMap {
 
     fn unit_place(&self, unit: UnitId) -> Option<(FileIndex, u64)> {
         let (part, grain) = self.of_unit(unit).ok()?;
-        let number = u32::try_from(unit.0 >> UNIT_GRAIN_BITS).ok()?;
-        Some((FileIndex(number), part.map.grain_place(grain)?))
+        Some((part.file, part.map.grain_place(grain)?))
     }
 }

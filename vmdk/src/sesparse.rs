@@ -288,7 +288,7 @@ impl Tables for SeSparse {
 
 impl ExtentMap for SeSparse {
     fn map_range(&self, start: u64, len: u64, emit: &mut dyn FnMut(Mapping)) -> Result<()> {
-        tables::map(self, self.seat.file_index(), start, len, emit)
+        tables::map(self, self.seat.file, start, len, emit)
     }
 
     fn file(&self) -> Option<&Arc<dyn Disk>> {

@@ -9,7 +9,7 @@ use crate::{
     image_format::{FormatArgs, subformat_like},
     output::{Out, human, warn},
     progress::Bar,
-    signals, source,
+    shared_places, signals, source,
     verb::create::parent_hint,
 };
 use clap::Args;
@@ -184,7 +184,27 @@ impl Common {
         }
     }
 
-    fn tell(&self, global: &Global, source: &Source, outcome: &Outcome) -> Result<Exit, Failure> {
+    /// What makes the contents of SOURCE doubtful. Nothing is overwritten by what is.
+    fn doubts(&self, source: &Source, in_place: bool) -> Result<Vec<String>, Failure> {
+        let shared = shared_places::tell(source)?;
+        match in_place && !shared.is_empty() {
+            true => Err(DiskError::refused("changing the chain in place")
+                .file(source.path().display())
+                .expected("a place of its own for everything that is stored")
+                .found("places of the disk that are stored in the same bytes")
+                .hint("leave out --in-place: the files that are there stay as they are")
+                .into()),
+            false => Ok(shared),
+        }
+    }
+
+    fn tell(
+        &self,
+        global: &Global,
+        source: &Source,
+        doubts: &[String],
+        outcome: &Outcome,
+    ) -> Result<Exit, Failure> {
         let mut verified = false;
         if self.verify {
             let result = self.open_quietly(&outcome.dest, global)?;
@@ -216,7 +236,7 @@ impl Common {
                 zeros: done.zeros,
                 verified,
                 files: done.files.iter().map(|f| f.display().to_string()).collect(),
-                warnings: source.warnings(),
+                warnings: &[source.warnings(), doubts].concat(),
             })?;
         } else if !global.quiet {
             for file in &done.files {
@@ -242,7 +262,7 @@ impl Common {
             }
         }
         out.finish()?;
-        Ok(Exit::Done)
+        Ok(Exit::partial_if(!doubts.is_empty()))
     }
 }
 
@@ -310,6 +330,7 @@ impl Commit {
                 .hint("vmdkit convert copies a disk")
                 .into());
         };
+        let doubts = self.common.doubts(&source, self.in_place)?;
         let outcome = match self.in_place {
             true => self.in_place(&source, top, parent, above, global)?,
             false => {
@@ -320,7 +341,7 @@ impl Commit {
                 self.merged(&source, above, &dest, options, sources, global)?
             }
         };
-        self.common.tell(global, &source, &outcome)
+        self.common.tell(global, &source, &doubts, &outcome)
     }
 
     /// The parent with SOURCE merged in, as `dest`.
@@ -441,6 +462,7 @@ impl Rebase {
         signals::watch();
         let source = self.common.open(&self.source, global)?;
         let onto = self.common.open_quietly(&self.onto, global)?;
+        let doubts = self.common.doubts(&source, self.in_place)?;
         let refused = || DiskError::refused("rebasing").file(self.source.display());
         let Some(target) = links(&onto)?.first() else {
             return Err(refused().expected("a VMDK as the parent-to-be").into());
@@ -496,7 +518,7 @@ impl Rebase {
             in_place: self.in_place,
             done,
         };
-        self.common.tell(global, &source, &outcome)
+        self.common.tell(global, &source, &doubts, &outcome)
     }
 }
 

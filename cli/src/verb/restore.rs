@@ -8,7 +8,7 @@ use crate::{
     output::{Out, human},
     package,
     progress::Bar,
-    signals, spool,
+    shared_places, signals, spool,
 };
 use clap::{Args, ValueEnum};
 use convert::{
@@ -136,7 +136,10 @@ impl Restore {
         if let Some(path) = taken.package.as_ref().filter(|_| !self.ignore_manifest) {
             taken.proven = package::check_file(path, global)?;
         }
-        let missing = taken.tell();
+        let mut missing = taken.tell();
+        let shared = shared_places::tell_all(&taken.sources)?;
+        missing |= !shared.is_empty();
+        taken.warnings.extend(shared);
         let machine = taken.parts.machine.as_ref();
         let state = match machine {
             Some(machine) => guest::of_machine(&taken.sources, &machine.config),

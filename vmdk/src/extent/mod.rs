@@ -159,8 +159,10 @@ impl Remarks {
 /// What an extent needs to know of its place in the link.
 #[derive(Clone, Debug)]
 pub(crate) struct Seat {
-    /// Its number, which names its file and its units.
+    /// Its number, which names its units.
     pub(crate) number: u32,
+    /// The number of the first extent in the same file, which names the file.
+    pub(crate) file: FileIndex,
     /// Name of its file.
     pub(crate) name: String,
     /// Where the link keeps pieces of directories.
@@ -170,10 +172,6 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    pub(crate) fn file_index(&self) -> FileIndex {
-        FileIndex(self.number)
-    }
-
     /// A place in its file.
     pub(crate) fn at(&self, offset: u64) -> Spot {
         Spot {

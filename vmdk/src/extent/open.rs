@@ -17,7 +17,7 @@ use crate::{
     probe::{Kind, probe},
     sesparse,
 };
-use disk_io::{Disk, DiskError, FileId, Opened, Result};
+use disk_io::{Disk, DiskError, FileId, FileIndex, Opened, Result};
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
@@ -40,6 +40,8 @@ pub(crate) struct Extents<'a> {
     end: u64,
     /// Which bytes of their files flat extents have: their ends, by their beginnings.
     flat: HashMap<FileId, BTreeMap<u64, u64>>,
+    /// The first extent in each file, by whose number the file is known.
+    first: HashMap<FileId, u32>,
 }
 
 impl<'a> Extents<'a> {
@@ -62,6 +64,7 @@ impl<'a> Extents<'a> {
             infos: Vec::new(),
             end: 0,
             flat: HashMap::new(),
+            first: HashMap::new(),
         };
         if let Some(damage) = &head.damage {
             damage.tell(&this.name, &this.remarks);
@@ -132,13 +135,13 @@ impl<'a> Extents<'a> {
             sparse: None,
         };
         let map = FlatExtent {
-            index: seat.file_index(),
+            index: seat.file,
             name: seat.name,
             file: self.opened.disk.clone(),
             offset: 0,
             len,
         };
-        self.push(info, Box::new(map))
+        self.push(info, map.index, Box::new(map))
     }
 
     /// A sparse extent that no descriptor describes.
@@ -155,16 +158,23 @@ impl<'a> Extents<'a> {
         )
     }
 
-    fn seat(&self, file: &Opened) -> Seat {
+    /// The number of the next extent.
+    fn number(&self) -> u32 {
+        u32::try_from(self.parts.len()).unwrap_or(u32::MAX)
+    }
+
+    fn seat(&mut self, file: &Opened) -> Seat {
+        let number = self.number();
         Seat {
-            number: u32::try_from(self.parts.len()).unwrap_or(u32::MAX),
+            number,
+            file: FileIndex(*self.first.entry(file.id).or_insert(number)),
             name: file.path.display().to_string(),
             pieces: self.pieces.clone(),
             remarks: self.remarks.clone(),
         }
     }
 
-    fn push(&mut self, info: ExtentInfo, map: Box<dyn ExtentMap>) -> Result<()> {
+    fn push(&mut self, info: ExtentInfo, file: FileIndex, map: Box<dyn ExtentMap>) -> Result<()> {
         let name = info
             .file
             .as_ref()
@@ -186,6 +196,7 @@ impl<'a> Extents<'a> {
             start: self.end,
             len: info.len,
             name,
+            file,
             map,
         });
         self.infos.push(ExtentInfo {
@@ -230,10 +241,12 @@ impl<'a> Extents<'a> {
         if line.access == Access::NoAccess || (len == 0 && !by_header) {
             let e = DiskError::refused("reading a range that the descriptor marks NOACCESS")
                 .file(&self.name);
-            return self.push(info, Box::new(ForbiddenExtent(e)));
+            return self.push(info, FileIndex(self.number()), Box::new(ForbiddenExtent(e)));
         }
         match line.kind {
-            ExtentType::Zero => return self.push(info, Box::new(ZeroExtent)),
+            ExtentType::Zero => {
+                return self.push(info, FileIndex(self.number()), Box::new(ZeroExtent));
+            }
             ExtentType::VmfsRdm => {
                 return Err(unsupported("opening a raw device mapping").hint(
                     "the mapping file does not hold the disk's data; open the LUN itself as a \
@@ -292,7 +305,7 @@ impl<'a> Extents<'a> {
         self.told_apart(&file, offset, len);
         let seat = self.seat(&file);
         let map = FlatExtent {
-            index: seat.file_index(),
+            index: seat.file,
             name: seat.name,
             file: file.disk,
             offset,
@@ -306,7 +319,7 @@ impl<'a> Extents<'a> {
                 map.name
             ));
         }
-        self.push(info, Box::new(map))
+        self.push(info, map.index, Box::new(map))
     }
 
     /// Says where a flat extent has bytes of its file that another one has too: no writer makes that.
@@ -344,6 +357,7 @@ impl<'a> Extents<'a> {
         described: bool,
     ) -> Result<()> {
         let seat = self.seat(file);
+        let index = seat.file;
         let name = seat.name.clone();
         let disk = file.disk.clone();
         let found = match own {
@@ -438,6 +452,7 @@ impl<'a> Extents<'a> {
                 file_size: Some(disk.len()),
                 sparse: Some(sparse),
             },
+            index,
             map,
         )
     }
