@@ -40,6 +40,8 @@ pub(crate) struct Chain<'o> {
     pub(crate) layers: Vec<Arc<dyn BlockMap>>,
     pub(crate) links: Vec<Link>,
     pub(crate) warnings: Vec<String>,
+    /// Those after which the disk's contents are not to be relied on.
+    pub(crate) doubts: Vec<String>,
     /// Of the top file.
     pub(crate) snapshots: Vec<Snapshot>,
     /// The top file, if it is a VMDK.
@@ -60,6 +62,7 @@ impl<'o> Chain<'o> {
             layers: Vec::new(),
             links: Vec::new(),
             warnings: Vec::new(),
+            doubts: Vec::new(),
             snapshots: Vec::new(),
             vmdk: None,
             capacity: None,
@@ -81,6 +84,12 @@ impl<'o> Chain<'o> {
         self.warnings.push(disk_io::error::escape(&text));
     }
 
+    /// The same of something after which the disk's contents are not to be relied on.
+    pub(crate) fn doubt(&mut self, source: &Opened, text: impl std::fmt::Display) {
+        self.warn(source, text);
+        self.doubts.extend(self.warnings.last().cloned());
+    }
+
     /// Opens `source` as `format`, and everything below it.
     pub(crate) fn open(&mut self, source: Opened, format: Format) -> Result<()> {
         let mut next = Some((source, format));
@@ -100,6 +109,35 @@ impl<'o> Chain<'o> {
             }
         }
         Ok(())
+    }
+
+    /// A parent that is shorter than its child reads as zeros behind its end. VHD and VDI have no
+    /// such chains; of the others a disk may have grown in its child. VMDKs are checked by their
+    /// own reader.
+    pub(crate) fn check_lengths(&mut self) {
+        for (child, parent) in self.links.iter().zip(self.links.iter().skip(1)) {
+            let missing = child.len.saturating_sub(parent.len);
+            let same = matches!(child.format, Format::Vhd | Format::Vdi);
+            let what = match missing {
+                _ if child.format == Format::Vmdk => continue,
+                0 if same && child.len < parent.len => "shorter than its parent, whose end is lost",
+                // How lengths are rounded.
+                0..512 if !same => continue,
+                0 => continue,
+                _ => {
+                    "longer than its parent; there it reads as zeros where it has nothing of its own"
+                }
+            };
+            let text = disk_io::error::escape(&format!(
+                "{}: is {} bytes {what}",
+                child.path.display(),
+                child.len.abs_diff(parent.len)
+            ));
+            if same {
+                self.doubts.push(text.clone());
+            }
+            self.warnings.push(text);
+        }
     }
 
     /// Refuses what would never end.
@@ -167,6 +205,7 @@ impl<'o> Chain<'o> {
             self.push(map.clone(), link);
         }
         self.warnings.extend_from_slice(image.warnings());
+        self.doubts.extend(image.doubts());
         if top {
             self.vmdk = Some(image);
         }

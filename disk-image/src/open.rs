@@ -48,6 +48,8 @@ pub struct Image {
     pub snapshots: Vec<Snapshot>,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// Those of them after which the disk's contents are not to be relied on.
+    pub doubts: Vec<String>,
     /// Whether something was recognised or forced. If not, it is a raw disk only if a
     /// partition table or a file system is found on it, which is for the caller to look for.
     pub believed: bool,
@@ -80,11 +82,13 @@ pub fn open(source: Opened, options: &OpenOptions) -> Result<Image> {
     let raw = source.disk.clone();
     let mut chain = Chain::new(options);
     chain.open(source, format)?;
+    chain.check_lengths();
     let memory = chain.memory();
     let Chain {
         layers,
         links,
         warnings,
+        doubts,
         snapshots,
         vmdk,
         capacity,
@@ -119,6 +123,7 @@ pub fn open(source: Opened, options: &OpenOptions) -> Result<Image> {
         links,
         snapshots,
         warnings,
+        doubts,
         believed: found.is_some(),
     })
 }

@@ -7,7 +7,7 @@ use crate::{
     disk::Disk,
     error::{DiskError, Result},
 };
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, ops::Range, sync::Arc};
 
 /// Which of a map's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,6 +79,16 @@ pub trait BlockMap: Send + Sync + Debug {
     /// The caller remembers the answer per window of some 32 MiB, so a format reads its
     /// tables here, in as few reads as it can, and keeps little of them.
     fn map_range(&self, start: u64, len: u64, emit: &mut dyn FnMut(Mapping)) -> Result<()>;
+
+    /// Ranges of its files that its own headers and tables take: no stored byte may be in one.
+    /// Not every format tells, and what cannot be where the tables say is left out.
+    ///
+    /// # Errors
+    /// If tables that lead to others cannot be read.
+    fn tables(&self, emit: &mut dyn FnMut(FileIndex, Range<u64>)) -> Result<()> {
+        let _ = emit;
+        Ok(())
+    }
 
     /// The file that [`Place::Stored`] speaks of.
     fn file(&self, index: FileIndex) -> Result<Arc<dyn Disk>>;

@@ -61,8 +61,10 @@ pub const ALL: &[Explanation] = table! {
 "ext-too-large" "the volume is too large for its blocks to be held against each other" "e2fsck -n";
 "extent-capacity-differs" "the descriptor and an extent's header give different lengths" "find out which is right before writing to the disk";
 "extent-cut-short" "a flat extent ends before the disk does" "fetch the file again; what is there can be restored";
+"extent-file-longer" "a flat extent's file goes on behind what the descriptor says: a line of it may be wrong, and the disk shorter or shifted" "compare the lengths of the extents with those of their files, and correct the descriptor";
 "extent-unusable" "an extent of the link cannot be opened" "read what it says; the other links were checked";
 "extents-overlap" "two extents have the same bytes of a file: the descriptor lists one twice, or was pasted together" "compare the descriptor with one of the same product; do not trust what lies behind the first";
+"extents-short-of-geometry" "the extents are shorter than the disk whose geometry the descriptor has: a line of it may be lost or wrong" "compare the lengths of the extents with those of their files, and correct the descriptor";
 "fat-boot-copy-differs" "the boot sector or its backup is damaged; the sound one is used" "let chkdsk repair the volume in a copy";
 "fat-chain-broken" "a file's chain of clusters breaks off" "restore the file from another copy";
 "fat-chain-odd" "a file's chain does not fit its size, or a copy of the table had to serve" "compare the file with another copy";
@@ -128,6 +130,7 @@ pub const ALL: &[Explanation] = table! {
 "parent-missing" "the parent is not there: what the delta does not hold cannot be read" "put it beside its child, or give it with --parent";
 "parent-unknown" "which parent is meant cannot be told" "give it with --parent";
 "parent-unusable" "the parent cannot be opened" "read what it says";
+"place-in-table" "a place of the disk is stored where the file has a header or a table: one overwrote the other" "restore it from another copy";
 "place-shared" "two places of the disk are stored in the same bytes: one overwrote the other" "restore both from another copy";
 "range-unreadable" "a range of the disk cannot be read" "restore it from another copy";
 "refcount-block-unreadable" "a block of reference counts cannot be read; contents can" "qemu-img check -r all on a copy";

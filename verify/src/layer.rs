@@ -4,7 +4,7 @@
 //! This is the same for every format: a format maps, and whatever its map says can be
 //! checked here.
 
-use crate::places::{Places, Shared, Stored};
+use crate::places::{Places, Shared, Stored, TABLES};
 use disk_io::{
     BlockMap, DiskError, ErrorKind, Finding, Place, Result, UnitId,
     finding::{Visit, join},
@@ -26,6 +26,11 @@ const PLACES: usize = 2 << 20;
 const TOLD: u64 = 64;
 /// Units that are decoded in one go.
 const BATCH: usize = 2048;
+
+/// Two places of the disk are stored in the same bytes.
+const SHARED: &str = "place-shared";
+/// One is stored where a table is.
+const IN_TABLE: &str = "place-in-table";
 
 /// What a layer holds, in bytes of the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +82,11 @@ pub fn walk(
         let next = places.finish(&mut |s| found.push(s));
         for s in found {
             let (e, ranges) = layer.shared(&s);
-            shared.put("place-shared", e, ranges, layer.visit);
+            let code = match ranges.len() {
+                1 => IN_TABLE,
+                _ => SHARED,
+            };
+            shared.put(code, e, ranges, layer.visit);
         }
         match next {
             Some(next) => places = next,
@@ -89,7 +98,7 @@ pub fn walk(
     Ok(layer.held)
 }
 
-/// Places of the disk that share bytes of a file, by what the layers' maps say: of any two of
+/// Places of the disk that share bytes of a file, with each other or with a table, by what the layers' maps say: of any two of
 /// them at most one is what was written there. Nothing but tables is read.
 ///
 /// # Errors
@@ -102,7 +111,7 @@ pub fn shared_places(layers: &[Arc<dyn BlockMap>]) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
     for map in layers {
         walk(&**map, how, &mut |_| {}, &mut |f| {
-            if f.code == "place-shared" {
+            if [SHARED, IN_TABLE].contains(&f.code) {
                 found.push(f);
             }
         })?;
@@ -122,6 +131,15 @@ struct Layer<'a> {
 impl Layer<'_> {
     /// Once over the disk. Only the first pass reports and decodes.
     fn pass(&mut self, places: &mut Places, first: bool, step: &mut dyn FnMut(u64)) -> Result<()> {
+        let told = self
+            .map
+            .tables(&mut |file, range| places.add_table(file.0, &range));
+        // Tables that cannot be read are told where they are needed.
+        if let Err(e) = told
+            && e.kind() == ErrorKind::Io
+        {
+            return Err(e);
+        }
         let len = self.map.len();
         let mut start = 0;
         let mut last_unit = None;
@@ -266,6 +284,17 @@ impl Layer<'_> {
 
     fn shared(&self, s: &Shared) -> (DiskError, Vec<Range<u64>>) {
         let [a, b] = &s.guest;
+        if b.start >= TABLES {
+            let e = DiskError::corrupt("comparing the places of what is stored")
+                .file(self.map.file_name(disk_io::FileIndex(s.file)))
+                .offset(s.bytes.start)
+                .expected("a header or table of the file, and nothing else")
+                .found(format!(
+                    "bytes {} to {} of the disk, stored there too",
+                    a.start, a.end
+                ));
+            return (e, vec![a.clone()]);
+        }
         let e = DiskError::corrupt("comparing the places of what is stored")
             .file(self.map.file_name(disk_io::FileIndex(s.file)))
             .offset(s.bytes.start)

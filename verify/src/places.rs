@@ -29,14 +29,17 @@ impl Stored {
     }
 }
 
-/// Two places of the disk that are stored in the same bytes.
+/// Where a file's own tables begin among the places of the disk, where no disk reaches.
+pub const TABLES: u64 = 1 << 63;
+
+/// Two places of the disk that are stored in the same bytes, or one that lies in a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shared {
     /// Which file of the layer.
     pub file: u32,
     /// The bytes of the file.
     pub bytes: Range<u64>,
-    /// The two places on the disk, each as long as `bytes`, in order.
+    /// The two places on the disk, each as long as `bytes`, in order; from [`TABLES`] on it is none.
     pub guest: [Range<u64>; 2],
 }
 
@@ -62,6 +65,19 @@ impl Places {
             to: None,
             open: None,
             most: most.max(16),
+        }
+    }
+
+    /// Takes a range of the file in that is a table.
+    pub fn add_table(&mut self, file: u32, bytes: &Range<u64>) {
+        let len = bytes.end.saturating_sub(bytes.start);
+        if len > 0 && len < TABLES {
+            self.add(Stored {
+                file,
+                offset: bytes.start,
+                len,
+                guest: TABLES,
+            });
         }
     }
 
@@ -119,11 +135,14 @@ impl Places {
                 let first = before.guest + (run.offset - before.offset);
                 let mut guest = [first..first + len, run.guest..run.guest + len];
                 guest.sort_by_key(|r| r.start);
-                visit(Shared {
-                    file: run.file,
-                    bytes: run.offset..end,
-                    guest,
-                });
+                // Tables may be told twice.
+                if guest.iter().any(|r| r.start < TABLES) {
+                    visit(Shared {
+                        file: run.file,
+                        bytes: run.offset..end,
+                        guest,
+                    });
+                }
             }
             if open.is_none_or(|o| o.file != run.file || o.end() < run.end()) {
                 open = Some(*run);

@@ -7,7 +7,7 @@ use crate::{
     tables::{self, Cell, Tables},
 };
 use disk_io::{Disk, DiskError, Fields, Finding, Mapping, Result, finding::Visit};
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 2048;
@@ -77,10 +77,10 @@ impl Header {
                 .expected("version 1")
                 .found(format!("version {}", header.version)));
         }
-        if !(1..=MAX_GRAIN).contains(&header.grain_size) {
+        if !header.grain_size.is_power_of_two() || header.grain_size > MAX_GRAIN {
             return Err(f
                 .corrupt(16, "grainSize")
-                .expected(format!("1 to {MAX_GRAIN} sectors"))
+                .expected(format!("a power of two, at most {MAX_GRAIN} sectors"))
                 .found(header.grain_size.to_string()));
         }
         let tables = header.tables();
@@ -171,12 +171,23 @@ impl Cowd {
                 },
             );
         }
+        let first = u64::from(header.num_gd_entries)
+            .saturating_mul(4)
+            .saturating_add(offset)
+            .next_multiple_of(crate::SECTOR);
+        // Where a directory without a table is taken for one, everything is the parent's.
+        if free > 0 && (free <= offset || (free > first && gd.is_zero(u64::MAX) == Some(true))) {
+            return Err(DiskError::corrupt("opening the grain directory")
+                .file(&seat.name)
+                .offset(offset)
+                .expected(format!(
+                    "the tables of an extent that is in use up to byte {free}"
+                ))
+                .found("a directory that leads to none"));
+        }
         Ok(Self {
             metadata: gd.range().end,
-            first: u64::from(header.num_gd_entries)
-                .saturating_mul(4)
-                .saturating_add(offset)
-                .next_multiple_of(crate::SECTOR),
+            first,
             free,
             grain: u64::from(header.grain_size).saturating_mul(crate::SECTOR),
             file,
@@ -186,9 +197,8 @@ impl Cowd {
         })
     }
 
-    /// Bytes before `end` that grain tables take. A table without grains is one too.
-    fn taken_by_tables(&self, end: u64) -> Result<u64> {
-        let mut taken = 0u64;
+    /// Where grain tables are. A table without grains is one too.
+    fn grain_tables(&self, visit: &mut dyn FnMut(u64)) -> Result<()> {
         let entries = self.gd.range().end.saturating_sub(self.gd.range().start) / 4;
         for number in 0..entries {
             let sector = u32::try_from(self.gd.get(number)?).unwrap_or(u32::MAX);
@@ -196,10 +206,10 @@ impl Cowd {
             if sector > 0
                 && let Ok(at) = self.check("grain table", number, sector, TABLE_LEN)
             {
-                taken = taken.saturating_add(inside(at, TABLE_LEN, end));
+                visit(at);
             }
         }
-        Ok(taken)
+        Ok(())
     }
 
     /// Space before the free sector that neither a table nor a grain takes.
@@ -295,6 +305,11 @@ impl ExtentMap for Cowd {
         Some(&self.file)
     }
 
+    fn tables(&self, emit: &mut dyn FnMut(Range<u64>)) -> Result<()> {
+        emit(0..self.metadata);
+        self.grain_tables(&mut |at| emit(at..at.saturating_add(TABLE_LEN)))
+    }
+
     fn count(&self, len: u64, counts: &mut Counts) -> Result<()> {
         tables::count(self, len, counts)
     }
@@ -303,7 +318,8 @@ impl ExtentMap for Cowd {
     fn check(&self, start: u64, visit: Visit<'_>) -> Result<()> {
         // What is behind it was reserved by growing the file in large steps.
         let used = self.free.min(self.file.len());
-        let mut taken = self.taken_by_tables(used)?;
+        let mut taken = 0u64;
+        self.grain_tables(&mut |at| taken = taken.saturating_add(inside(at, TABLE_LEN, used)))?;
         let mut at = start;
         let mut touched = Vec::new();
         let mut highest = 0u64;

@@ -63,6 +63,11 @@ impl Image {
         &self.warnings
     }
 
+    /// Those of the warnings after which the disk's contents are not to be relied on.
+    pub fn doubts(&self) -> Vec<String> {
+        self.links.iter().flat_map(Link::doubts).collect()
+    }
+
     /// What was noticed while tables were read, up to now; see [`Link::remarks`].
     pub fn remarks(&self) -> Vec<String> {
         self.links.iter().flat_map(Link::remarks).collect()

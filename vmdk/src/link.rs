@@ -7,7 +7,7 @@ use crate::{
 use disk_io::{
     BlockMap, Disk, DiskError, FileIndex, Finding, Mapping, Result, UnitId, finding::Visit,
 };
-use std::{path::PathBuf, sync::Arc};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 /// One disk file of a chain with its extents.
 #[derive(Debug)]
@@ -102,6 +102,22 @@ impl Link {
     /// what was not closed. Tables are read when they are needed, so this grows.
     pub fn remarks(&self) -> Vec<String> {
         self.map.remarks.all()
+    }
+
+    /// Those of them after which its contents are not to be relied on.
+    pub fn doubts(&self) -> Vec<String> {
+        let several = self.map.parts.len() > 1;
+        let doubtful = |code| match code {
+            "extent-file-longer" => true,
+            // One that is cut short moves those behind it.
+            "extent-capacity-differs" => several,
+            _ => false,
+        };
+        let remarks = self.map.remarks.typed().into_iter();
+        remarks
+            .filter(|remark| doubtful(remark.code))
+            .map(|remark| remark.text)
+            .collect()
     }
 
     /// Visits what is wrong with the link's files beyond what their maps say. What was
@@ -211,6 +227,12 @@ impl BlockMap for LinkMap {
             }
         }
         Ok(())
+    }
+
+    fn tables(&self, emit: &mut dyn FnMut(FileIndex, Range<u64>)) -> Result<()> {
+        self.parts
+            .iter()
+            .try_for_each(|part| part.map.tables(&mut |range| emit(part.file, range)))
     }
 
     fn file(&self, index: FileIndex) -> Result<Arc<dyn Disk>> {

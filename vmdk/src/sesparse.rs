@@ -92,6 +92,33 @@ impl Header {
             gts: pair(144)?,
             grains: pair(192)?,
         };
+        // One that is moved reads as nothing, or as other grains.
+        let areas: [(&str, usize); 9] = [
+            ("the constant header", 0),
+            ("the volatile header", 80),
+            ("the journal header", 96),
+            ("the journal", 112),
+            ("the grain directory", 128),
+            ("the grain tables", 144),
+            ("the free bitmap", 160),
+            ("the backmap", 176),
+            ("the grains", 192),
+        ];
+        let place = |at| if at == 0 { Ok((0, 1)) } else { pair(at) };
+        for (number, (what, at)) in areas.iter().enumerate() {
+            let (start, len) = place(*at)?;
+            for (other, before) in areas.iter().take(number) {
+                let (from, sectors) = place(*before)?;
+                let apart =
+                    start >= from.saturating_add(sectors) || from >= start.saturating_add(len);
+                if len > 0 && sectors > 0 && !apart {
+                    return Err(f
+                        .corrupt(*at, what)
+                        .expected(format!("a place that {other} does not have"))
+                        .found(format!("{len} sectors from {start}, {sectors} from {from}")));
+                }
+            }
+        }
         if crate::bytes(header.capacity).is_none() {
             return Err(f
                 .corrupt(16, "capacity")
@@ -110,6 +137,16 @@ impl Header {
     /// Whether the journal holds changes that the tables do not: the extent's real contents
     /// are then not what the tables say.
     pub fn journal_is_dirty(&self, disk: &dyn Disk, name: &str) -> Result<bool> {
+        Ok(self.volatile(disk, name)?.1 != 0)
+    }
+
+    /// Grain tables that were given out, as the volatile header says (freeGTNumber).
+    fn tables_in_use(&self, disk: &dyn Disk, name: &str) -> Result<u64> {
+        Ok(self.volatile(disk, name)?.0)
+    }
+
+    /// freeGTNumber and replayJournal of the volatile header.
+    fn volatile(&self, disk: &dyn Disk, name: &str) -> Result<(u64, u64)> {
         let bad =
             || DiskError::corrupt("reading the volatile header of an seSparse extent").file(name);
         let at = crate::bytes(self.volatile_header).ok_or_else(|| {
@@ -131,7 +168,7 @@ impl Header {
                 .expected(format!("{VOLATILE_MAGIC:#x}"))
                 .found(format!("{magic:#x}")));
         }
-        Ok(f.u64_le(24)? != 0)
+        Ok((f.u64_le(8)?, f.u64_le(24)?))
     }
 }
 
@@ -180,6 +217,15 @@ impl SeSparse {
             seat.pieces.clone(),
         )
         .ok_or_else(|| bad(128, "the grain directory"))?;
+        // Where a directory without a table is taken for one, everything is the parent's.
+        let tables = header.tables_in_use(&*file, &seat.name)?;
+        if tables > 0 && file.len() > grains.0 && gd.is_zero(u64::MAX) == Some(true) {
+            return Err(DiskError::corrupt("opening the grain directory")
+                .file(&seat.name)
+                .offset(gd.place(0))
+                .expected(format!("{tables} tables, as the volatile header says"))
+                .found("a directory that leads to none"));
+        }
         Ok(Self {
             file,
             seat,

@@ -2,13 +2,14 @@
 
 use crate::{
     args::{Global, SourceArgs},
+    disk_doubts,
     exit::{Exit, Failure, STDOUT},
     guard,
     image_format::{Format, FormatArgs},
     output::{Out, human, say, warn},
     package,
     progress::Bar,
-    shared_places, signals, source, spool,
+    signals, source, spool,
     used::{LeftOut, used_only},
 };
 use clap::Args;
@@ -201,7 +202,7 @@ impl Convert {
         if !self.ignore_manifest {
             package::check(&source, global)?;
         }
-        let shared = shared_places::tell(&source)?;
+        let shared = disk_doubts::tell(&source)?;
         let doubtful = !shared.is_empty();
         let warnings = [source.warnings(), shared.as_slice()].concat();
         let bar = Bar::new(global, source.disk().len());

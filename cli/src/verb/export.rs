@@ -3,6 +3,7 @@
 use crate::{
     args::{Global, SourceArgs},
     backup::{Taken, take},
+    disk_doubts,
     exit::{Exit, Failure, STDOUT},
     generations::{Expired, Lock, clean, expire, newest},
     hooks::HookArgs,
@@ -10,7 +11,7 @@ use crate::{
     output::{Out, human, say, warn},
     package,
     progress::Bar,
-    shared_places, signals,
+    signals,
     since::{Found, List, attach},
     used::used_only,
 };
@@ -271,7 +272,7 @@ impl Export {
             }
             None => (None, Vec::new()),
         };
-        let shared = shared_places::tell_all(&taken.sources)?;
+        let shared = disk_doubts::tell_all(&taken.sources)?;
         let doubtful = !shared.is_empty();
         taken.warnings.extend(shared);
         let bar = Bar::new(global, taken.len());

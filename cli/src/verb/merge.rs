@@ -5,11 +5,12 @@
 
 use crate::{
     args::{Global, HowArgs, SourceArgs},
+    disk_doubts,
     exit::{Exit, Failure},
     image_format::{FormatArgs, subformat_like},
     output::{Out, human, warn},
     progress::Bar,
-    shared_places, signals, source,
+    signals, source,
     verb::create::parent_hint,
 };
 use clap::Args;
@@ -186,15 +187,15 @@ impl Common {
 
     /// What makes the contents of SOURCE doubtful. Nothing is overwritten by what is.
     fn doubts(&self, source: &Source, in_place: bool) -> Result<Vec<String>, Failure> {
-        let shared = shared_places::tell(source)?;
-        match in_place && !shared.is_empty() {
+        let doubts = disk_doubts::tell(source)?;
+        match in_place && !doubts.is_empty() {
             true => Err(DiskError::refused("changing the chain in place")
                 .file(source.path().display())
-                .expected("a place of its own for everything that is stored")
-                .found("places of the disk that are stored in the same bytes")
+                .expected("files that do not contradict each other")
+                .found("a disk whose contents are doubtful")
                 .hint("leave out --in-place: the files that are there stay as they are")
                 .into()),
-            false => Ok(shared),
+            false => Ok(doubts),
         }
     }
 

@@ -2,11 +2,12 @@
 
 use crate::{
     args::{Global, HowArgs, SourceArgs},
+    disk_doubts,
     exit::{Exit, Failure},
     guard, guest,
     output::{Out, human, say, warn},
     progress::Bar,
-    shared_places, signals,
+    signals,
     since::{Found, by_chain, chain_of, read_list},
     source,
     used::used_only,
@@ -247,7 +248,7 @@ impl Replicate {
             Standing::Absent => None,
             _ => replica.state().map(|s| s.chain.clone()),
         };
-        let shared = shared_places::tell(&source)?;
+        let shared = disk_doubts::tell(&source)?;
         let warnings = [source.warnings(), shared.as_slice()].concat();
         let reading = self.reading(&source, then.as_deref())?;
         tell_of_domain_controller(&source);
@@ -438,7 +439,7 @@ impl Replicate {
         let source = self.open(global)?;
         guard::check_stdout(&source)?;
         let then = have.digest.is_some().then_some(have.chain.as_slice());
-        let shared = shared_places::tell(&source)?;
+        let shared = disk_doubts::tell(&source)?;
         let warnings = [source.warnings(), shared.as_slice()].concat();
         let reading = self.reading(&source, then)?;
         let bar = Bar::new(global, source.disk().len());

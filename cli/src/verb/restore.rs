@@ -3,12 +3,13 @@
 use crate::{
     args::{Global, SourceArgs},
     backup::{Taken, take},
+    disk_doubts,
     exit::{Exit, Failure},
     guest::{self, GuestJson},
     output::{Out, human},
     package,
     progress::Bar,
-    shared_places, signals, spool,
+    signals, spool,
 };
 use clap::{Args, ValueEnum};
 use convert::{
@@ -137,7 +138,7 @@ impl Restore {
             taken.proven = package::check_file(path, global)?;
         }
         let mut missing = taken.tell();
-        let shared = shared_places::tell_all(&taken.sources)?;
+        let shared = disk_doubts::tell_all(&taken.sources)?;
         missing |= !shared.is_empty();
         taken.warnings.extend(shared);
         let machine = taken.parts.machine.as_ref();

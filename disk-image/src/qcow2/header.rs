@@ -1,10 +1,13 @@
 //! The header of a qcow2 file, its extensions and its feature bits.
 
 use disk_io::{Disk, DiskError, Fields, Result};
+use std::ops::Range;
 
 /// `QFI\xfb`.
 pub(super) const MAGIC: u32 = 0x5146_49fb;
 
+/// The longest refcount table that qemu takes, in bytes.
+const MAX_REFCOUNT_TABLE: u64 = 8 << 20;
 /// Length of a version 2 header in bytes.
 const V2_LEN: usize = 72;
 /// Least length of a version 3 header in bytes.
@@ -35,6 +38,8 @@ pub(super) struct Header {
     pub(super) size: u64,
     pub(super) l1_size: u32,
     pub(super) l1_table_offset: u64,
+    /// Where the refcount table is, in bytes; of a sane length at most.
+    pub(super) refcount_table: Range<u64>,
     pub(super) nb_snapshots: u32,
     pub(super) snapshots_offset: u64,
     pub(super) dirty: bool,
@@ -84,6 +89,11 @@ impl Header {
             size: f.u64_be(24)?,
             l1_size: f.u32_be(36)?,
             l1_table_offset: f.u64_be(40)?,
+            refcount_table: {
+                let start = f.u64_be(48)?;
+                let len = u64::from(f.u32_be(56)?) << cluster_bits;
+                start..start.saturating_add(len.min(MAX_REFCOUNT_TABLE))
+            },
             nb_snapshots: f.u32_be(60)?,
             snapshots_offset: f.u64_be(64)?,
             dirty: false,
@@ -101,6 +111,18 @@ impl Header {
         let extensions = Extensions::read(&whole, len)?;
         header.features(incompatible, &extensions)?;
         header.backing(&whole)?;
+        if extensions.encryption && f.u32_be(32)? == 0 {
+            return Err(f
+                .corrupt(32, "crypt_method")
+                .expected("2 (LUKS), as the header of an encrypted disk is there")
+                .found("none"));
+        }
+        if header.backing_file.is_none() && extensions.backing_format.is_some() {
+            return Err(f
+                .corrupt(8, "backing_file_offset")
+                .expected("a backing file, as its format is named")
+                .found("none"));
+        }
         header.backing_format = extensions.backing_format;
         if incompatible & DATA_FILE != 0 {
             header.data_file = Some(extensions.data_file);
@@ -216,6 +238,8 @@ fn refuse_encryption(f: &Fields<'_>) -> Result<()> {
 /// What of the header extensions matters for reading.
 #[derive(Debug, Default)]
 struct Extensions {
+    /// There is a header of full disk encryption.
+    encryption: bool,
     backing_format: Option<String>,
     data_file: Option<Vec<u8>>,
     /// Names of incompatible feature bits.
@@ -253,10 +277,10 @@ impl Extensions {
                 0xe279_2aca => {
                     found.backing_format = Some(String::from_utf8_lossy(data).into_owned());
                 }
+                0x0537_be77 => found.encryption = true,
                 0x4441_5441 => found.data_file = Some(data.to_vec()),
                 0x6803_f857 => found.features = feature_names(data),
-                // Bitmaps, full disk encryption (refused by its method), and the unknown,
-                // which a reader has to ignore.
+                // Bitmaps, and the unknown, which a reader has to ignore.
                 _ => {}
             }
             at = data_at.saturating_add(len.next_multiple_of(8));

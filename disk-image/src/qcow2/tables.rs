@@ -37,8 +37,8 @@ pub(super) struct Qcow2Map {
     pub(super) compression: Compression,
     pub(super) len: u64,
     pub(super) l1_table_offset: u64,
-    /// What no cluster may lie over: header and L1 table.
-    reserved: [Range<u64>; 2],
+    /// What no cluster may lie over: header, L1 table, refcount table.
+    reserved: [Range<u64>; 3],
 }
 
 impl Qcow2Map {
@@ -64,6 +64,7 @@ impl Qcow2Map {
             reserved: [
                 0..1 << header.cluster_bits,
                 l1.0..l1.0.saturating_add(u64::from(l1.1).saturating_mul(8)),
+                header.refcount_table.clone(),
             ],
         };
         let needed = len.div_ceil(1 << map.group_bits());
@@ -115,6 +116,8 @@ impl Qcow2Map {
         let table = entry & OFFSET;
         let place = if entry & L1_RESERVED != 0 {
             Some(self.bad(l1_at, "an L1 entry with reserved bits", entry))
+        } else if table == 0 && entry & COPIED != 0 {
+            Some(self.bad(l1_at, "an L1 entry that is in use and has no place", entry))
         } else if table == 0 {
             Some(Place::Below)
         } else if !table.is_multiple_of(self.cluster_size()) {
@@ -186,6 +189,8 @@ impl Qcow2Map {
         let zero = entry & ZERO != 0;
         let place = if entry & L2_RESERVED != 0 || (zero && self.version < 3) {
             self.bad(at, "an L2 entry with reserved bits", entry)
+        } else if self.lost_its_place(entry) {
+            self.bad(at, "an L2 entry that is in use and has no place", entry)
         } else if entry & OFFSET & self.cluster_size().wrapping_sub(1) != 0 {
             self.bad(
                 at,
@@ -216,6 +221,8 @@ impl Qcow2Map {
         let has_offset = self.is_allocated(entry);
         let place = if entry & (L2_RESERVED | ZERO) != 0 {
             Some(self.bad(at, "an L2 entry with reserved bits", entry))
+        } else if self.lost_its_place(entry) {
+            Some(self.bad(at, "an L2 entry that is in use and has no place", entry))
         } else if entry & OFFSET & self.cluster_size().wrapping_sub(1) != 0 {
             Some(self.bad(
                 at,
@@ -251,6 +258,11 @@ impl Qcow2Map {
         }
     }
 
+    /// What is referred to once is somewhere.
+    fn lost_its_place(&self, entry: u64) -> bool {
+        self.data.is_none() && entry & OFFSET == 0 && entry & COPIED != 0
+    }
+
     /// Offset 0 is a place only in a data file, and only when the entry says so.
     fn is_allocated(&self, entry: u64) -> bool {
         entry & OFFSET != 0 || (self.data.is_some() && entry & COPIED != 0)
@@ -266,7 +278,7 @@ impl Qcow2Map {
                 .code("block-in-metadata")
                 .file(self.path.display())
                 .offset(at)
-                .expected("a cluster behind header and L1 table")
+                .expected("a cluster beside header, L1 table and refcount table")
                 .found(format!("one at {cluster}"));
             let place = Place::Bad(e);
             return emit(Mapping { len, place });
@@ -307,6 +319,42 @@ impl BlockMap for Qcow2Map {
 
     fn name(&self) -> String {
         self.path.display().to_string()
+    }
+
+    fn tables(&self, emit: &mut dyn FnMut(FileIndex, Range<u64>)) -> Result<()> {
+        if self.data.is_some() {
+            return Ok(());
+        }
+        let mut pointers = |place: Range<u64>| -> Result<()> {
+            let mut at = place.start;
+            while at < place.end {
+                let len = place.end.saturating_sub(at).min(64 << 10);
+                let mut raw = vec![0; usize::try_from(len).unwrap_or(0)];
+                read_table(&*self.file, &mut raw, at, "a table")
+                    .map_err(|e| e.file(self.path.display()))?;
+                for entry in raw.chunks_exact(8).filter_map(|c| c.first_chunk()) {
+                    let to = u64::from_be_bytes(*entry) & OFFSET;
+                    if to != 0 && to.is_multiple_of(self.cluster_size()) {
+                        emit(FileIndex(0), to..to.saturating_add(self.cluster_size()));
+                    }
+                }
+                at = at.saturating_add(len);
+            }
+            emit(FileIndex(0), place);
+            Ok(())
+        };
+        let [header, l1, counts] = self.reserved.clone();
+        let groups = self.len.div_ceil(1 << self.group_bits());
+        pointers(
+            l1.start
+                ..l1.start
+                    .saturating_add(groups.saturating_mul(8))
+                    .min(l1.end),
+        )?;
+        // Reference counts are not needed for reading, and may be damaged.
+        let _ = pointers(counts);
+        emit(FileIndex(0), header);
+        Ok(())
     }
 
     fn map_range(&self, start: u64, len: u64, emit: &mut dyn FnMut(Mapping)) -> Result<()> {

@@ -107,6 +107,28 @@ impl Header {
                 .expected(format!("enough blocks for {} bytes", self.len))
                 .found(self.blocks.to_string()));
         }
+        for (at, field, place) in [
+            (340, "offBlocks", self.off_blocks),
+            (344, "offData", self.off_data),
+        ] {
+            if !place.is_multiple_of(512) {
+                return Err(f
+                    .corrupt(at, field)
+                    .expected("the beginning of a sector")
+                    .found(place.to_string()));
+            }
+        }
+        // Without it a child would read as zeros where its parent has data.
+        let parent = [self.uuid_parent, self.uuid_parent_modify];
+        if self.kind != Kind::Differencing && parent.iter().any(|id| *id != Guid::ZERO) {
+            return Err(f
+                .corrupt(76, "the type")
+                .expected("4 (differencing), as a parent is named")
+                .found(format!(
+                    "{:?}, with the parent {}",
+                    self.kind, self.uuid_parent
+                )));
+        }
         let end = self
             .off_blocks
             .saturating_add(self.blocks.saturating_mul(4));

@@ -41,6 +41,17 @@ pub(crate) fn open(source: &Opened, chain: &mut Chain<'_>) -> Result<Option<Belo
         path: source.path.clone(),
         header: header.clone(),
     };
+    let needed = header.len.div_ceil(header.block_size);
+    if header.blocks > needed {
+        chain.doubt(
+            source,
+            format_args!(
+                "its header says that the disk has {} bytes, and that its map has {} blocks where \
+                 {needed} are enough: one of the two is wrong",
+                header.len, header.blocks
+            ),
+        );
+    }
     chain.push(Arc::new(map), link(source, &header));
     if header.kind != Kind::Differencing {
         return Ok(None);

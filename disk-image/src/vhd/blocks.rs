@@ -34,7 +34,41 @@ pub(super) struct VhdMap {
     pub(super) reserved: Vec<Range<u64>>,
 }
 
+/// Bytes of the bitmap before a block.
+fn bitmap_len(block_size: u64) -> u64 {
+    (block_size / 512).div_ceil(8).next_multiple_of(512)
+}
+
 impl VhdMap {
+    /// The bitmaps of all blocks.
+    fn bitmaps(
+        &self,
+        (table_offset, block_size): (u64, u64),
+        emit: &mut dyn FnMut(FileIndex, Range<u64>),
+    ) -> Result<()> {
+        let blocks = self.len.div_ceil(block_size.max(1));
+        let mut at = 0;
+        while at < blocks {
+            let count = blocks.saturating_sub(at).min(16_384);
+            let mut table = vec![0; usize::try_from(count.saturating_mul(4)).unwrap_or(0)];
+            let table_at = table_offset.saturating_add(at.saturating_mul(4));
+            self.file.read_exact_at(&mut table, table_at)?;
+            let f = Fields::new(&table, table_at, "block allocation table");
+            for n in 0..table.len() / 4 {
+                let sector = f.u32_be(n.saturating_mul(4))?;
+                if sector != UNUSED {
+                    let start = u64::from(sector).saturating_mul(512);
+                    emit(
+                        FileIndex(0),
+                        start..start.saturating_add(bitmap_len(block_size)),
+                    );
+                }
+            }
+            at = at.saturating_add(count);
+        }
+        Ok(())
+    }
+
     fn blocks(
         &self,
         layout: (u64, u64, bool),
@@ -84,7 +118,7 @@ impl VhdMap {
         len: u64,
         emit: &mut dyn FnMut(Mapping),
     ) {
-        let bitmap_len = (block_size / 512).div_ceil(8).next_multiple_of(512);
+        let bitmap_len = bitmap_len(block_size);
         let data = offset.saturating_add(bitmap_len);
         let mut bad = |e: DiskError| {
             let place = Place::Bad(e.file(self.path.display()));
@@ -185,6 +219,22 @@ impl BlockMap for VhdMap {
                 )
                 .map_err(|e| e.file(self.path.display())),
         }
+    }
+
+    fn tables(&self, emit: &mut dyn FnMut(FileIndex, Range<u64>)) -> Result<()> {
+        let Layout::Blocks {
+            table_offset,
+            block_size,
+            ..
+        } = self.layout
+        else {
+            return Ok(());
+        };
+        self.reserved
+            .iter()
+            .for_each(|range| emit(FileIndex(0), range.clone()));
+        self.bitmaps((table_offset, block_size), emit)
+            .map_err(|e| e.file(self.path.display()))
     }
 
     fn file(&self, index: FileIndex) -> Result<Arc<dyn Disk>> {

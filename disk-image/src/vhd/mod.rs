@@ -37,7 +37,19 @@ pub(crate) fn open(source: &Opened, chain: &mut Chain<'_>) -> Result<Option<Belo
                 .expected(format!("{} bytes before the footer", footer.len))
                 .found(footer.at.to_string()));
         }
-        None => Layout::Fixed,
+        None => {
+            let more = footer.at.saturating_sub(footer.len);
+            if more >= 512 {
+                chain.doubt(
+                    source,
+                    format_args!(
+                        "its footer says that the disk has {} bytes; {more} more are in the file",
+                        footer.len
+                    ),
+                );
+            }
+            Layout::Fixed
+        }
         Some(header) => Layout::Blocks {
             table_offset: header.table_offset,
             block_size: u64::from(header.block_size),
@@ -55,13 +67,18 @@ pub(crate) fn open(source: &Opened, chain: &mut Chain<'_>) -> Result<Option<Belo
                 let (table, at) = (header.table_offset, footer.data_offset);
                 let block = u64::from(header.block_size).max(1);
                 let entries = footer.len.div_ceil(block).saturating_mul(4);
-                // The footer's copy, the header, the table.
-                [
+                // The footer and its copy, the header, the table.
+                let own = [
                     0..512,
+                    footer.at..footer.at.saturating_add(512),
                     at..at.saturating_add(1024),
                     table..table.saturating_add(entries),
-                ]
+                ];
+                let names = header.locators.iter();
+                own.into_iter()
+                    .chain(names.map(|l| l.offset..l.offset.saturating_add(l.len.into())))
             })
+            .filter(|range| !range.is_empty())
             .collect(),
     };
     chain.push(Arc::new(map), link(source, &footer, header.as_ref()));

@@ -17,6 +17,8 @@ const BITMAP_PRESENT: u64 = 6;
 
 /// Sectors that one sector bitmap block describes: 1 MiB of bits.
 const CHUNK_SECTORS: u64 = 1 << 23;
+/// Bytes of a sector bitmap block.
+const BITMAP: u64 = CHUNK_SECTORS / 8;
 
 /// One VHDX as a layer.
 #[derive(Debug)]
@@ -116,12 +118,19 @@ impl VhdxMap {
         let file = (FileIndex(0), self.file.len(), &*self.path);
         let place = match state {
             NOT_PRESENT => Place::Below,
+            // The place is reserved, and Hyper-V does not open such a file (MS-VHDX 2.5.1.1): one
+            // bit of the state is lost.
+            ZERO if offset != 0 => {
+                return Err(self.bad_entry(at, "a block of zeros without a place", offset));
+            }
             // Never the parent's: these say that whatever was there is gone.
             UNDEFINED | ZERO | UNMAPPED => Place::Zero,
             FULLY_PRESENT | PARTIALLY_PRESENT if offset < 1 << 20 => {
                 return Err(self.bad_entry(at, "an offset after the first MiB", offset));
             }
-            FULLY_PRESENT | PARTIALLY_PRESENT if self.is_reserved(offset) => {
+            FULLY_PRESENT | PARTIALLY_PRESENT
+                if self.is_reserved(offset..offset.saturating_add(self.block_size)) =>
+            {
                 return Err(self
                     .bad_entry(at, "a place beside log, tables and metadata", offset)
                     .code("block-in-metadata"));
@@ -141,11 +150,10 @@ impl VhdxMap {
         Ok(())
     }
 
-    fn is_reserved(&self, offset: u64) -> bool {
-        let end = offset.saturating_add(self.block_size);
+    fn is_reserved(&self, range: Range<u64>) -> bool {
         self.reserved
             .iter()
-            .any(|r| offset < r.end && end > r.start)
+            .any(|r| range.start < r.end && range.end > r.start)
     }
 
     fn bad_entry(&self, at: u64, expected: &str, found: u64) -> DiskError {
@@ -168,6 +176,11 @@ impl VhdxMap {
         let (state, bitmap, at) = self.read_entry(self.bitmap_entry(block))?;
         if state != BITMAP_PRESENT || bitmap < 1 << 20 {
             return Err(self.bad_entry(at, "a sector bitmap that is present", state));
+        }
+        if self.is_reserved(bitmap..bitmap.saturating_add(BITMAP)) {
+            return Err(self
+                .bad_entry(at, "a place beside log, tables and metadata", bitmap)
+                .code("block-in-metadata"));
         }
         let sector = u64::from(self.sector_size);
         let shift = sector.ilog2();
@@ -224,6 +237,24 @@ impl BlockMap for VhdxMap {
 
     fn name(&self) -> String {
         self.path.display().to_string()
+    }
+
+    fn tables(&self, emit: &mut dyn FnMut(FileIndex, Range<u64>)) -> Result<()> {
+        self.reserved
+            .iter()
+            .for_each(|range| emit(FileIndex(0), range.clone()));
+        let blocks = self.len.div_ceil(self.block_size);
+        if !self.has_parent || blocks == 0 {
+            return Ok(());
+        }
+        for chunk in 0..=blocks.saturating_sub(1) >> self.chunk_shift() {
+            let (state, place, _) =
+                self.read_entry(self.bitmap_entry(chunk << self.chunk_shift()))?;
+            if state == BITMAP_PRESENT {
+                emit(FileIndex(0), place..place.saturating_add(BITMAP));
+            }
+        }
+        Ok(())
     }
 
     fn map_range(&self, start: u64, len: u64, emit: &mut dyn FnMut(Mapping)) -> Result<()> {

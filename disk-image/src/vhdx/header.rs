@@ -53,6 +53,18 @@ impl Header {
         Ok(header)
     }
 
+    /// What is wrong with one of the headers where the other is used: a writer that was stopped
+    /// leaves one torn, and then the other is the current one. Where the damage came later it may
+    /// be of another time.
+    pub(super) fn damage(disk: &dyn Disk) -> Option<DiskError> {
+        [64 << 10, 128 << 10].into_iter().find_map(|at| {
+            let mut start = [0; 4];
+            disk.read_exact_at(&mut start, at).ok()?;
+            // Some writers make one only.
+            (start != [0; 4]).then(|| Self::at(disk, at).err())?
+        })
+    }
+
     /// Visits what is wrong with the two headers.
     pub(super) fn check(disk: &dyn Disk, name: &str, visit: Visit<'_>) {
         let both = [Self::at(disk, 64 << 10), Self::at(disk, 128 << 10)];

@@ -57,6 +57,22 @@ pub(super) fn replay(file: &Arc<dyn Disk>, header: &Header) -> Result<(Arc<dyn D
     Ok((Arc::new(overlay), sequence.len()))
 }
 
+/// Whether the log has entries of whatever time.
+pub(super) fn has_entries(file: &Arc<dyn Disk>, header: &Header) -> Result<bool> {
+    let log = Log {
+        file,
+        offset: header.log_offset,
+        len: u64::from(header.log_length),
+    };
+    if log.check_place().is_err() {
+        return Ok(false);
+    }
+    let mut ring = vec![0; usize::try_from(log.len).unwrap_or(0)];
+    file.read_exact_at(&mut ring, log.offset)?;
+    let mut sectors = ring.chunks(usize::try_from(SECTOR).unwrap_or(4096));
+    Ok(sectors.any(|sector| sector.starts_with(b"loge")))
+}
+
 struct Log<'f> {
     file: &'f Arc<dyn Disk>,
     offset: u64,

@@ -3,6 +3,7 @@
 use super::header::Region;
 use crate::guid::Guid;
 use disk_io::{Disk, DiskError, Fields, Result};
+use std::ops::Range;
 
 const FILE_PARAMETERS: Guid = Guid::new(0xcaa16737_fa36_4d43_b3b6_33f0aa44e76b);
 const VIRTUAL_DISK_SIZE: Guid = Guid::new(0x2fa54224_cd1b_4876_b211_5dbed83bf4b8);
@@ -60,6 +61,7 @@ impl Metadata {
         }
         let mut found = Self::default();
         let mut sizes = (false, false, false);
+        let mut taken: Vec<Range<u64>> = Vec::new();
         for n in 0..count {
             let at = 32usize.saturating_add(n.saturating_mul(32));
             let e = f.sub(at, 32, "metadata table entry")?;
@@ -91,6 +93,15 @@ impl Metadata {
                 }
                 continue;
             }
+            // One that is moved onto another would be read as that.
+            let apart = taken.iter().all(|t| end <= t.start || offset >= t.end);
+            if !apart {
+                return Err(e
+                    .corrupt(16, "Offset and Length")
+                    .expected("a place that no other item has")
+                    .found(format!("{len} bytes at {offset}")));
+            }
+            taken.push(offset..end);
             let mut item = vec![0; usize::try_from(len).unwrap_or(0)];
             let item_at = region.offset.saturating_add(offset);
             disk.read_exact_at(&mut item, item_at)?;
@@ -137,6 +148,11 @@ impl Metadata {
             return Err(fail()
                 .expected("a block size of 1 to 256 MiB, a power of two")
                 .found(self.block_size.to_string()));
+        }
+        if !self.has_parent && !self.parent.is_empty() {
+            return Err(fail()
+                .expected("HasParent in the file parameters, as a parent is named")
+                .found("a disk without a parent"));
         }
         if self.len > MAX_SIZE || !self.len.is_multiple_of(u64::from(self.sector_size)) {
             return Err(fail()

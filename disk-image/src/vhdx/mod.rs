@@ -35,6 +35,18 @@ pub(crate) fn open(source: &Opened, chain: &mut Chain<'_>) -> Result<Option<Belo
     }
     let header = Header::read(&*source.disk)?;
     let (file, replayed) = log::replay(&source.disk, &header)?;
+    if let Some(damage) = Header::damage(&*source.disk) {
+        let text = format_args!("one of its headers is damaged, the other is used: {damage}");
+        // The other says that nothing is to be replayed; whether the damaged one said so too is
+        // not known where the log has entries.
+        match replayed == 0 && log::has_entries(&source.disk, &header)? {
+            true => chain.doubt(
+                source,
+                format_args!("{text}; its log may have changes that were never made"),
+            ),
+            false => chain.warn(source, text),
+        }
+    }
     if replayed > 0 {
         chain.warn(
             source,

@@ -75,7 +75,7 @@ impl ExtentType {
         )
     }
 
-    fn parse(word: &str) -> Self {
+    pub(super) fn parse(word: &str) -> Self {
         match word.to_ascii_uppercase().as_str() {
             "FLAT" => Self::Flat,
             "SPARSE" => Self::Sparse,

@@ -4,6 +4,7 @@
 //! that a writer can change one and leave the others alone (fact sheet, VMDK 2).
 
 mod extent_line;
+mod hidden;
 pub(crate) mod remains;
 
 pub use extent_line::{Access, ExtentLine, ExtentType};
@@ -63,7 +64,23 @@ pub enum Item {
 impl Descriptor {
     /// Reads the text from a file of its own. `name` is for messages.
     pub fn read(disk: &dyn Disk, name: &str) -> Result<Self> {
-        Self::read_at(disk, 0, disk.len(), name)
+        let bytes = Self::bytes_at(disk, 0, disk.len(), name)?;
+        let mut read = Self::parse(&bytes, name)?;
+        match hidden::behind_the_end(&bytes) {
+            None => {}
+            Some(false) => read.warnings.push(
+                "the descriptor has a NUL in it; what is behind that was not understood".into(),
+            ),
+            Some(true) => {
+                let end = bytes.iter().position(|b| *b == 0).unwrap_or_default();
+                return Err(DiskError::corrupt("reading the descriptor")
+                    .file(name)
+                    .offset(end as u64)
+                    .expected("NULs behind the text only")
+                    .found("one in its middle: an extent or a parent is named behind it"));
+            }
+        }
+        Ok(read)
     }
 
     /// Reads the text embedded in an extent: `len` bytes at `offset`.
@@ -118,6 +135,17 @@ impl Descriptor {
                     .expected(format!("at most {MAX_LINES} lines")));
             }
             let item = parse_line(line).map_err(place)?;
+            let hides = match &item {
+                Item::Extent(extent) => extent.extra.as_deref().is_some_and(hidden::has_extent),
+                _ => hidden::in_line(line),
+            };
+            if hides {
+                return Err(place(
+                    DiskError::corrupt("reading the extents")
+                        .expected("each in a line of its own")
+                        .found(line.chars().take(200).collect::<String>()),
+                ));
+            }
             match &item {
                 Item::Extent(_) => {
                     extents = extents.saturating_add(1);

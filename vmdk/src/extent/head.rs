@@ -153,7 +153,15 @@ impl Head {
             Some(Kind::HostedSparse) => {
                 let header = Header::read(disk, &name)?;
                 let descriptor = match (header.descriptor_offset, header.descriptor_size) {
-                    (0, _) | (_, 0) => None,
+                    (0, 0) => None,
+                    // Without its descriptor a delta would read as zeros where its parent has data.
+                    (offset, size) if offset == 0 || size == 0 => {
+                        return Err(DiskError::corrupt("finding the embedded descriptor")
+                            .file(&name)
+                            .offset(28)
+                            .expected("a place and a length, or neither")
+                            .found(format!("sector {offset}, {size} sectors")));
+                    }
                     (offset, size) => Some(Descriptor::read_at(
                         disk,
                         offset.saturating_mul(crate::SECTOR),

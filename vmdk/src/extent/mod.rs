@@ -10,6 +10,7 @@ use disk_io::{Disk, DiskError, FileIndex, Mapping, Place, Result, finding::Visit
 use std::{
     collections::BTreeSet,
     fmt::Debug,
+    ops::Range,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -39,6 +40,12 @@ pub(crate) trait ExtentMap: Send + Sync + Debug {
     fn grain_place(&self, grain: u64) -> Option<u64> {
         let _ = grain;
         None
+    }
+
+    /// Ranges of its file that header and tables take, see [`disk_io::BlockMap::tables`].
+    fn tables(&self, emit: &mut dyn FnMut(Range<u64>)) -> Result<()> {
+        let _ = emit;
+        Ok(())
     }
 
     /// Visits what is wrong beyond what the map says; `start` is where the extent begins on

@@ -27,6 +27,37 @@ use std::{
 /// Longest disk in bytes. One that claims more is a trap for whatever walks it.
 const MAX_LEN: u64 = 1 << 50;
 
+/// Which bytes of a file flat extents have.
+struct Taken {
+    name: String,
+    len: u64,
+    /// Their ends, by their beginnings.
+    ranges: BTreeMap<u64, u64>,
+}
+
+impl Taken {
+    /// Says that a file goes on behind its last extent: a digit that is wrong in a line cuts the
+    /// disk short and moves what follows. Devices are longer than the partitions in them.
+    fn tell_rest(&self, remarks: &Remarks) {
+        let end = self.ranges.values().copied().max().unwrap_or(self.len);
+        if self.len.saturating_sub(end) < crate::SECTOR || self.name.starts_with("/dev/") {
+            return;
+        }
+        let place = || Spot {
+            file: self.name.clone(),
+            offset: Some(end),
+            touched: None,
+        };
+        remarks.add("extent-file-longer", place, || {
+            format!(
+                "{}: the file has {} bytes, the descriptor's extents only the first {end}: a line \
+                 of it may be wrong",
+                self.name, self.len
+            )
+        });
+    }
+}
+
 /// The extents of one link while they are opened.
 pub(crate) struct Extents<'a> {
     pub(crate) opened: &'a Opened,
@@ -38,8 +69,7 @@ pub(crate) struct Extents<'a> {
     parts: Vec<Part>,
     infos: Vec<ExtentInfo>,
     end: u64,
-    /// Which bytes of their files flat extents have: their ends, by their beginnings.
-    flat: HashMap<FileId, BTreeMap<u64, u64>>,
+    flat: HashMap<FileId, Taken>,
     /// The first extent in each file, by whose number the file is known.
     first: HashMap<FileId, u32>,
 }
@@ -74,6 +104,10 @@ impl<'a> Extents<'a> {
             Some(Bare::Flat(len)) => this.whole_file(*len)?,
             None => this.described(head)?,
         }
+        this.flat.values().for_each(|t| t.tell_rest(&this.remarks));
+        if let Some(d) = &head.descriptor {
+            this.against_geometry(d);
+        }
         let map = LinkMap {
             name: this.name,
             len: this.end,
@@ -81,6 +115,27 @@ impl<'a> Extents<'a> {
             remarks: this.remarks,
         };
         Ok((map, this.infos))
+    }
+
+    /// The geometry (fact sheet, VMDK 2.5) covers the disk but for less than a cylinder, or its
+    /// first 8 GiB: where it covers more, a line of the descriptor may be lost.
+    fn against_geometry(&self, d: &Descriptor) {
+        let of = |key: &str| d.ddb(&format!("geometry.{key}"))?.parse::<u64>().ok();
+        let (Some(c), Some(h), Some(s)) = (of("cylinders"), of("heads"), of("sectors")) else {
+            return;
+        };
+        let covered = c
+            .checked_sub(1)
+            .and_then(|c| crate::bytes(c.checked_mul(h)?.checked_mul(s)?));
+        if covered.is_some_and(|covered| covered >= self.end.max(1)) {
+            self.remarks.add("extents-short-of-geometry", Spot::default, || {
+                format!(
+                    "{}: its extents have {} bytes, and its geometry is that of a longer disk ({c} \
+                     cylinders, {h} heads, {s} sectors): one of its lines may be lost or wrong",
+                    self.name, self.end
+                )
+            });
+        }
     }
 
     /// What the descriptor says, or the header of an extent that has none.
@@ -325,7 +380,12 @@ impl<'a> Extents<'a> {
     /// Says where a flat extent has bytes of its file that another one has too: no writer makes that.
     fn told_apart(&mut self, file: &Opened, offset: u64, len: u64) {
         let end = offset.saturating_add(len);
-        let taken = self.flat.entry(file.id).or_default();
+        let taken = self.flat.entry(file.id).or_insert_with(|| Taken {
+            name: file.path.display().to_string(),
+            len: file.disk.len(),
+            ranges: BTreeMap::new(),
+        });
+        let taken = &mut taken.ranges;
         // Ranges that lie apart are in order, so the last that begins before `end` tells; where
         // two overlap that was said.
         let overlaps = taken

@@ -3,10 +3,11 @@
 use super::Export;
 use crate::{
     args::Global,
+    disk_doubts,
     exit::{Exit, Failure},
     output::{Out, human},
     progress::Bar,
-    shared_places, signals,
+    signals,
 };
 use convert::{ImageFormat, backup::DigestEntry, ova};
 use serde::Serialize;
@@ -50,7 +51,7 @@ impl Export {
         signals::watch();
         let mut taken = self.take(global)?;
         let missing = taken.tell();
-        let shared = shared_places::tell_all(&taken.sources)?;
+        let shared = disk_doubts::tell_all(&taken.sources)?;
         let doubtful = !shared.is_empty();
         taken.warnings.extend(shared);
         let bar = Bar::new(global, taken.len());

@@ -1,4 +1,4 @@
-//! What the tables of an image cannot both be right about: told before a disk is copied whole.
+//! What an image says that cannot all be right: told before a disk is copied whole.
 
 use crate::{exit::Failure, output};
 use disk_io::{Finding, error::escape};
@@ -7,8 +7,8 @@ use proxy::Source;
 /// So many are told one by one.
 const TOLD: usize = 10;
 
-/// Warns of places of the disk that are stored in the same bytes, and gives what was said; nothing
-/// where there are none. Only tables are read.
+/// Warns of places of the disk that are stored in the same bytes, and of what was found doubtful when
+/// it was opened; gives what was said, nothing where there is nothing. Only tables are read.
 pub(crate) fn tell(source: &Source) -> Result<Vec<String>, Failure> {
     let Some(layered) = source.layered() else {
         return Ok(Vec::new());
@@ -22,6 +22,12 @@ pub(crate) fn tell(source: &Source) -> Result<Vec<String>, Failure> {
         said.push(
             "of two such places one was overwritten by the other: the copy is made, and is not to \
              be relied on; check --guests tells which files have bytes there"
+                .into(),
+        );
+    } else if !source.image().doubts.is_empty() {
+        said.push(
+            "the copy is made, and is not to be relied on: the files of the disk contradict each \
+             other, see above"
                 .into(),
         );
     }
@@ -46,6 +52,10 @@ fn one(finding: &Finding) -> String {
         [a, b] => format!(
             "{file}: bytes {} to {} and {} to {} of the disk are stored in the same place",
             a.start, a.end, b.start, b.end
+        ),
+        [a] => format!(
+            "{file}: bytes {} to {} of the disk are stored in the same place as a table of the file",
+            a.start, a.end
         ),
         _ => finding.error.to_string(),
     }
