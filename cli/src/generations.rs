@@ -16,11 +16,11 @@ use convert::{
     backup::{Manifest, VmEntry, discard, manifest, remove_leftovers},
     place::TEMP_PREFIX,
 };
-use disk_io::{DiskError, Result, error::escape, output::write_error};
+use disk_io::{DiskError, ErrorKind, Result, error::escape, output::write_error};
 use proxy::SourceSpec;
 use std::{
     collections::HashSet,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
 };
@@ -43,7 +43,12 @@ pub(crate) fn expire(
     lock: &mut Lock,
 ) -> Result<Expired, Failure> {
     let mut expired = Expired::default();
-    if !prove(dest, how)? {
+    let proven = prove(dest, how).inspect_err(|e| {
+        if matches!(e, Failure::Disk(e) if e.kind() == ErrorKind::Corrupt) {
+            doubt_bases(dest, how);
+        }
+    })?;
+    if !proven {
         warn("not all of the new backup could be proven: no older one is removed");
         return Ok(expired);
     }
@@ -55,6 +60,17 @@ pub(crate) fn expire(
         return Ok(expired);
     };
     prove_unfinished(&new, &mut siblings, how, lock);
+    if let Some(orphan) = orphan(&new, &siblings) {
+        let since = orphan.manifest.since.as_ref();
+        warn(format!(
+            "{} builds on {}, which is not beside it: no older backup is removed, since that may \
+             build on one of them; put it back, or remove the one that cannot be restored",
+            escape(&orphan.path.display().to_string()),
+            escape(since.map_or("another", |s| &s.directory))
+        ));
+        return Ok(expired);
+    }
+    tell_copies(&siblings, new.vm.as_ref(), new.identity.as_ref());
     if merge {
         for n in merge::to_merge(dest, &new, keep, &siblings) {
             let Some(one) = siblings.get_mut(n) else {
@@ -87,9 +103,8 @@ pub(crate) fn expire(
     }
     // Those that others build on go after these, and stay if one of these does.
     while let Some(next) = going.iter().position(|n| {
-        let is_base = |other: &usize| siblings.get(*other).and_then(Generation::base);
-        let name = siblings.get(*n).map(|g| g.name.as_os_str());
-        !going.iter().any(|other| is_base(other) == name)
+        let base = |other: &usize| siblings.get(*other).map(|g| g.base(&siblings));
+        !going.iter().any(|other| base(other) == Some(Base::At(*n)))
     }) {
         let next = going.remove(next);
         let Some(old) = siblings.get(next) else {
@@ -146,6 +161,35 @@ fn prove(dest: &Path, (jobs, global): (usize, &Global)) -> Result<bool, Failure>
             .into());
     }
     Ok(!verified.is_partial())
+}
+
+/// Looks at what a backup that turned out to be bad builds on: what is bad of that is not called
+/// proven any more, so that the next one does not build on it.
+fn doubt_bases(dest: &Path, how: (usize, &Global)) {
+    let Ok(Some(mut manifest)) = Manifest::read(dest) else {
+        return;
+    };
+    let mut met = HashSet::new();
+    while let Some(since) = manifest.since {
+        let base = parent(dest).join(&since.directory);
+        let Ok(Some(next)) = Manifest::read(&base) else {
+            return;
+        };
+        if !met.insert(since.directory) || prove(&base, how).is_ok() {
+            return;
+        }
+        let done = base.join(DONE);
+        match fs::remove_file(&done) {
+            Ok(()) => warn(format!(
+                "{}, which it builds on, is damaged: its {DONE} is removed, and the next backup with \
+                 --keep does not build on it",
+                escape(&base.display().to_string())
+            )),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => warn(write_error("removing", &done, &e).to_string()),
+        }
+        manifest = next;
+    }
 }
 
 /// Says to scripts that a backup is complete and proven.
@@ -222,6 +266,8 @@ struct Generation {
     path: PathBuf,
     name: OsString,
     manifest: Manifest,
+    /// What backups that build on it call it by.
+    hash: String,
     /// Whether it was proven when it was made.
     done: bool,
 }
@@ -232,11 +278,24 @@ impl Generation {
         self.done && same(&self.manifest, new) && holds(new, &self.manifest)
     }
 
-    /// The name of what it builds on.
-    fn base(&self) -> Option<&OsStr> {
-        let since = self.manifest.since.as_ref();
-        since.map(|s| OsStr::new(s.directory.as_str()))
+    /// Which of `all` it builds on, whatever that is called now.
+    fn base(&self, all: &[Generation]) -> Base {
+        let Some(since) = &self.manifest.since else {
+            return Base::None;
+        };
+        let meant = |g: &Generation| g.manifest.is_meant(&g.hash, &since.manifest);
+        all.iter().position(meant).map_or(Base::Lost, Base::At)
     }
+}
+
+/// What a backup builds on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Base {
+    None,
+    /// A place in the list.
+    At(usize),
+    /// Nothing that is beside it.
+    Lost,
 }
 
 /// Every backup beside the new one, and itself; none if one of them cannot be read: what that
@@ -253,9 +312,10 @@ fn siblings(dest: &Path) -> Result<Option<Vec<Generation>>> {
         if !is_dir || name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes()) {
             continue;
         }
-        match Manifest::read(&entry.path()) {
+        match Manifest::read_hashed(&entry.path()) {
             Ok(None) => {}
-            Ok(Some(manifest)) => all.push(Generation {
+            Ok(Some((manifest, hash))) => all.push(Generation {
+                hash,
                 done: entry.path().join(DONE).is_file(),
                 path: entry.path(),
                 name,
@@ -313,28 +373,34 @@ fn superfluous(
 
 /// Takes what a backup builds on out of those that go.
 fn spare(going: &mut Vec<usize>, all: &[Generation], one: &Generation) {
-    let mut base = one.base();
+    let mut base = one.base(all);
     // A loop ends: each step takes one out.
-    while let Some(name) = base {
-        let Some(at) = going
-            .iter()
-            .position(|n| all.get(*n).is_some_and(|g| g.name == name))
-        else {
+    while let Base::At(n) = base {
+        let Some(at) = going.iter().position(|other| *other == n) else {
             return;
         };
-        let n = going.remove(at);
-        base = all.get(n).and_then(Generation::base);
+        going.remove(at);
+        base = all.get(n).map_or(Base::None, |g| g.base(all));
     }
+}
+
+/// A backup of the same machine or disk that builds on one which is nowhere beside it: what that
+/// builds on is not known.
+fn orphan<'a>(new: &Manifest, all: &'a [Generation]) -> Option<&'a Generation> {
+    all.iter()
+        .find(|g| same(&g.manifest, new) && g.base(all) == Base::Lost)
 }
 
 /// The newest backup beside `dest` of the same machine or disk; `None` if there is none.
 ///
 /// # Errors
 /// `Refused` where one beside cannot be read: it may be the newest.
+/// `proven`: only those that say that they were proven when they were made.
 pub(crate) fn newest(
     dest: &Path,
     vm: Option<&VmEntry>,
     identity: Option<&String>,
+    proven: bool,
 ) -> Result<Option<PathBuf>> {
     let Some(siblings) = siblings(dest)? else {
         return Err(DiskError::refused("looking for the newest backup")
@@ -343,9 +409,10 @@ pub(crate) fn newest(
             .found("one that cannot")
             .hint("name the backup to build on: --since DIR"));
     };
+    tell_copies(&siblings, vm, identity);
     let of_it = siblings
         .into_iter()
-        .filter(|g| is_of(&g.manifest, vm, identity));
+        .filter(|g| is_of(&g.manifest, vm, identity) && (g.done || !proven));
     // RFC 3339 in UTC sorts as text.
     let newest = of_it.max_by(|a, b| a.manifest.created.cmp(&b.manifest.created));
     Ok(newest.map(|g| g.path))
@@ -356,17 +423,37 @@ fn same(a: &Manifest, b: &Manifest) -> bool {
     is_of(a, b.vm.as_ref(), b.identity.as_ref())
 }
 
-/// Whether a backup is of the machine or disk of which this is known.
+/// Whether a backup is of the machine or disk of which this is known. A machine that was copied
+/// may have the uuid of the other one: name or place must be the same too.
 fn is_of(a: &Manifest, vm: Option<&VmEntry>, identity: Option<&String>) -> bool {
     let place = a.identity.is_some() && a.identity.as_ref() == identity;
     match (&a.vm, vm) {
         (Some(a), Some(b)) => match (&a.uuid, &b.uuid) {
-            (Some(a), Some(b)) => a == b,
+            (Some(_), Some(_)) => a.uuid == b.uuid && (a.name == b.name || place),
             (None, None) => a.name == b.name && place,
             _ => false,
         },
         (None, None) => place,
         _ => false,
+    }
+}
+
+/// Says that a backup has the machine's uuid, and is taken for that of another one.
+fn tell_copies(all: &[Generation], vm: Option<&VmEntry>, identity: Option<&String>) {
+    let uuid = |vm: &VmEntry| vm.uuid.clone();
+    let Some(own) = vm.and_then(uuid) else {
+        return;
+    };
+    let copies = all.iter().filter(|g| {
+        let its = g.manifest.vm.as_ref().and_then(uuid);
+        its.as_ref() == Some(&own) && !is_of(&g.manifest, vm, identity)
+    });
+    for copy in copies {
+        warn(format!(
+            "{} is of a machine with the same uuid, under another name and in another place: it is \
+             taken for another machine's, neither built on nor removed",
+            escape(&copy.path.display().to_string())
+        ));
     }
 }
 

@@ -4,12 +4,13 @@
 use crate::{backup::Taken, exit::Failure};
 use convert::{
     DigestKind,
-    backup::{Base, ChainFile, ChainLink, Manifest, SinceEntry, manifest, units::Units},
+    backup::{Base, ChainFile, ChainLink, Manifest, SinceEntry, units::Units},
     digest::UNIT,
 };
 use disk_io::{DiskError, Result, error::shell_word};
 use proxy::{Source, SourceSpec};
 use std::{
+    collections::HashSet,
     fs,
     ops::Range,
     os::unix::fs::MetadataExt,
@@ -105,7 +106,7 @@ pub(crate) fn attach(
     lists: &[List],
 ) -> Result<(SinceEntry, Vec<Found>), Failure> {
     let doing = "building on an earlier backup";
-    let Some(manifest) = Manifest::read(earlier)? else {
+    let Some((manifest, own)) = Manifest::read_hashed(earlier)? else {
         return Err(DiskError::refused(doing)
             .file(earlier.display())
             .expected("a backup with a manifest, as export writes it")
@@ -196,12 +197,10 @@ pub(crate) fn attach(
             list.file.display()
         )));
     }
-    let text = fs::read(earlier.join(manifest::NAME))
-        .map_err(|e| DiskError::io("reading the manifest", &e).file(earlier.display()))?;
     let since = SinceEntry {
         directory,
         created: manifest.created,
-        manifest: manifest::hash(&text),
+        manifest: own,
     };
     Ok((since, how))
 }
@@ -354,6 +353,7 @@ pub(crate) fn allow(spec: &mut SourceSpec) -> Result<()> {
         },
     };
     raw_disks(spec, &dir);
+    let mut met = HashSet::new();
     for _ in 0..LONGEST {
         // A manifest that cannot be read is for whoever needs it to tell.
         let Ok(Some(manifest)) = Manifest::read(&dir) else {
@@ -368,11 +368,11 @@ pub(crate) fn allow(spec: &mut SourceSpec) -> Result<()> {
         let earlier = real.with_file_name(&since.directory);
         let doing = "opening the backup that this one builds on";
         let plain = earlier.symlink_metadata().is_ok_and(|m| m.is_dir());
-        let text = match plain {
-            true => fs::read(earlier.join(manifest::NAME)).ok(),
+        let read = match plain {
+            true => Manifest::read_hashed(&earlier)?,
             false => None,
         };
-        let Some(text) = text else {
+        let Some((manifest, own)) = read else {
             // Not "not found": what is in it is not known, and not absent.
             return Err(DiskError::corrupt(doing)
                 .code("since-missing")
@@ -382,13 +382,18 @@ pub(crate) fn allow(spec: &mut SourceSpec) -> Result<()> {
                 .hint("put it back beside this one; without it only what changed is here"));
         };
         // The same, or that made whole.
-        let meant = Manifest::read(&earlier)?.is_some_and(|m| m.is_meant(&text, &since.manifest));
-        if !meant {
+        if !manifest.is_meant(&own, &since.manifest) {
             return Err(DiskError::corrupt(doing)
                 .code("since-differs")
                 .file(earlier.display())
                 .expected(format!("the backup of {}", since.created))
                 .found("another manifest than it had then"));
+        }
+        if !met.insert(earlier.clone()) {
+            return Err(DiskError::corrupt(doing)
+                .file(earlier.display())
+                .expected("a first backup, which builds on no other")
+                .found("backups that build on each other"));
         }
         spec.allow_dirs.push(earlier.clone());
         dir = earlier;

@@ -1,6 +1,6 @@
 //! `--merge`: a backup that builds on one which goes is made whole.
 
-use super::{Generation, holds_more, mark, older, prove};
+use super::{Base, Generation, holds_more, mark, older, prove};
 use crate::{
     args::Global, exit::Failure, image_format::subformat_like, output::say, progress::Bar,
     source::names_of,
@@ -8,21 +8,18 @@ use crate::{
 use convert::backup::{Child, Manifest, Whole};
 use disk_io::{DiskError, Result};
 use proxy::{Source, SourceSpec};
-use std::{ffi::OsStr, path::Path};
+use std::path::Path;
 use vmdk::writer::{self, Identity};
 
 /// Those that stay and build on one that would go: if they did not, it could.
 pub(super) fn to_merge(dest: &Path, new: &Manifest, keep: usize, all: &[Generation]) -> Vec<usize> {
     let going = older(dest, new, keep, all);
-    let goes = |name: &OsStr| {
-        let mut names = going.iter().filter_map(|n| all.get(*n));
-        names.any(|g| g.name == name)
-    };
     (0..all.len())
         .filter(|n| !going.contains(n))
         .filter(|n| {
             let one = all.get(*n).filter(|g| g.is_of(new));
-            one.and_then(Generation::base).is_some_and(goes)
+            let base = one.map(|g| g.base(all));
+            matches!(base, Some(Base::At(base)) if going.contains(&base))
         })
         .collect()
 }

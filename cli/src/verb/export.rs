@@ -421,7 +421,12 @@ impl Export {
             return Ok(self.since.clone());
         };
         let vm = taken.parts.machine.as_ref().map(|m| &m.entry);
-        let found = newest(&self.dest, vm, self.identity().as_ref())?;
+        let found = newest(
+            &self.dest,
+            vm,
+            self.identity().as_ref(),
+            self.keep.is_some(),
+        )?;
         if found.is_none() && !self.changed_blocks.is_empty() {
             return Err(Failure::usage_with(
                 "a list of changed blocks is of what changed since a backup, and there is none",

@@ -9,6 +9,7 @@ mod cp;
 mod datastore;
 mod esx2;
 mod evidence;
+mod generations;
 mod guard;
 mod guests;
 mod help;

@@ -180,10 +180,10 @@ pub fn hash(text: &[u8]) -> String {
 }
 
 impl Manifest {
-    /// Whether this manifest, whose text is `text`, is the one that a later backup calls `wanted`,
-    /// or stands for it.
-    pub fn is_meant(&self, text: &[u8], wanted: &str) -> bool {
-        hash(text) == wanted || self.stands_for.iter().any(|s| s == wanted)
+    /// Whether this manifest, whose own [`hash`] is `own`, is the one that a later backup calls
+    /// `wanted`, or stands for it.
+    pub fn is_meant(&self, own: &str, wanted: &str) -> bool {
+        own == wanted || self.stands_for.iter().any(|s| s == wanted)
     }
 
     /// Reads the manifest of the backup in `dir`; `None` if there is none.
@@ -191,6 +191,14 @@ impl Manifest {
     /// # Errors
     /// `Corrupt` for one that cannot be understood, `Unsupported` for a newer version.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
+        Ok(Self::read_hashed(dir)?.map(|(manifest, _)| manifest))
+    }
+
+    /// The same, with what a later backup calls it by.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub fn read_hashed(dir: &Path) -> Result<Option<(Self, String)>> {
         let path = dir.join(NAME);
         let fail =
             |e: &std::io::Error| DiskError::io("reading the manifest", e).file(path.display());
@@ -240,7 +248,7 @@ impl Manifest {
                     .found(name.clone()));
             }
         }
-        Ok(Some(manifest))
+        Ok(Some((manifest, hash(&bytes))))
     }
 
     /// The text that is written.

@@ -65,8 +65,9 @@ impl Whole {
         workers: usize,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let text = fs::read(dir.join(manifest::NAME))
-            .map_err(|e| DiskError::io("reading the manifest", &e).file(dir.display()))?;
+        let own = Manifest::read_hashed(dir)?.map(|(_, own)| own);
+        let own =
+            own.ok_or_else(|| DiskError::not_found("reading the manifest").file(dir.display()))?;
         let new = NewDir::beside(dir)?;
         let shelf = Shelf {
             dir: new.temp.clone(),
@@ -95,7 +96,7 @@ impl Whole {
         }
         let mut manifest = old.clone();
         manifest.since = None;
-        manifest.stands_for.push(manifest::hash(&text));
+        manifest.stands_for.push(own);
         for disk in &mut manifest.disks {
             disk.parent = None;
         }

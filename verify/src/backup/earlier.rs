@@ -10,6 +10,7 @@ use convert::{
     digest::sha256,
 };
 use disk_io::{DiskError, Result, output::write_error};
+use rustix::fs::{Mode, OFlags};
 use serde_json::{Map, Value, json};
 use std::{
     fmt::Write as _,
@@ -225,8 +226,9 @@ fn key(dir: &Path, manifest: &Manifest, asked: &str) -> Result<String> {
     for name in files.chain(units).chain([&own]) {
         let path = dir.join(name);
         // What is written through a mapping changes the time only when its page is clean again.
-        if let Ok(file) = fs::File::open(&path) {
-            let _ = file.sync_all();
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        if let Ok(file) = rustix::fs::open(&path, flags, Mode::empty()) {
+            let _ = rustix::fs::fsync(file);
         }
         // One that is missing is told by whoever looks at it.
         let _ = match fs::metadata(&path) {
@@ -244,12 +246,13 @@ fn key(dir: &Path, manifest: &Manifest, asked: &str) -> Result<String> {
             Err(_) => writeln!(text, "{name:?} is missing"),
         };
     }
-    let bytes = fs::read(dir.join(manifest::NAME))
-        .map_err(|e| DiskError::io("reading the manifest", &e).file(dir.display()))?;
-    let mut all = text.into_bytes();
-    all.extend(bytes);
-    Ok(sha256(&all).iter().fold(String::new(), |mut hex, b| {
-        let _ = write!(hex, "{b:02x}");
-        hex
-    }))
+    let (_, own) = Manifest::read_hashed(dir)?
+        .ok_or_else(|| DiskError::not_found("reading the manifest").file(dir.display()))?;
+    text.push_str(&own);
+    Ok(sha256(text.as_bytes())
+        .iter()
+        .fold(String::new(), |mut hex, b| {
+            let _ = write!(hex, "{b:02x}");
+            hex
+        }))
 }
