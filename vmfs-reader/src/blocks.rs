@@ -33,6 +33,10 @@ pub(crate) struct BlockList {
     pub(crate) pointers: Arc<[u64]>,
     /// The file has large blocks.
     pub(crate) large: bool,
+    /// The descriptor counts a block for every byte: there is no hole (fact sheet, VMFS 8).
+    pub(crate) full: bool,
+    /// The descriptor counts blocks that are still to be zeroed.
+    pub(crate) zeroing: bool,
 }
 
 /// Where a part of a file lies.
@@ -101,7 +105,21 @@ impl Core {
     /// Where the byte at `offset` lies and how many bytes from there on, up to `limit`, lie
     /// contiguously. `offset` must be inside the file.
     pub(crate) fn extent(&self, list: &BlockList, offset: u64, limit: u64) -> Extent {
-        self.extent_at_depth(list, offset, limit, 0)
+        let extent = self.extent_at_depth(list, offset, limit, 0);
+        let contradiction = match extent.place {
+            Place::Hole if list.full => "every block in use",
+            Place::Zero if !list.zeroing => "no block that is to be zeroed",
+            _ => return extent,
+        };
+        let found = match extent.place {
+            Place::Hole => "a pointer to none",
+            _ => "a pointer to one",
+        };
+        let e = DiskError::corrupt("reading a block address")
+            .offset(offset)
+            .expected(format!("{contradiction}, as the descriptor counts"))
+            .found(found);
+        self.bad(list, extent.len, e)
     }
 
     pub(crate) fn extent_at_depth(

@@ -207,6 +207,7 @@ impl Descriptor {
             }
             _ => Arc::new([]),
         };
+        let is_file = kind == FileKind::File && matches!(mapping, Mapping::Blocks { .. });
         Ok(Self {
             blocks: BlockList {
                 address,
@@ -216,6 +217,13 @@ impl Descriptor {
                 pointers,
                 // Only VMFS-6 has large blocks; the same bytes mean nothing before.
                 large: g.layout == Layout::Six && meta.u32_le(0x8C)? > 0,
+                full: is_file
+                    && stat.size > 0
+                    && stat
+                        .size
+                        .checked_next_multiple_of(block_size.max(1))
+                        .is_some_and(|len| stat.allocated >= len),
+                zeroing: !is_file || stat.to_be_zeroed > 0,
             },
             stat,
             lock,

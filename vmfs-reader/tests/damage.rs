@@ -267,6 +267,62 @@ fn wrong_pointers() {
     }
 }
 
+/// The descriptor counts the blocks that a file has, and those that are to be zeroed.
+#[test]
+fn pointers_that_its_counters_deny() {
+    for six in [false, true] {
+        let (disk, _) = victim(six);
+        let volume = open(std::slice::from_ref(disk));
+        let (width, zeroing) = if six { (8, 1 << 7) } else { (4, 1 << 5) };
+        for (name, hole_is_told) in [("dir/blocks", true), ("dir/thin", false)] {
+            let address = find(&volume, name);
+            let descriptor = volume.stat(address).unwrap().place;
+            let place = descriptor + if six { 0x1600 } else { 0x400 };
+            let mut pointer = [0; 8];
+            disk.read_exact_at(&mut pointer[..width], place).unwrap();
+            let pointer = u64::from_le_bytes(pointer);
+            // The other file's pointers lead to pointer blocks.
+            let zeroed = hole_is_told.then_some((pointer | zeroing, true));
+            for (bytes, told) in [(0, hole_is_told)].into_iter().chain(zeroed) {
+                let bytes: u64 = bytes;
+                let damaged = patch(disk, place, &bytes.to_le_bytes()[..width]);
+                let file = open(&[damaged]).open_file(address).unwrap();
+                let read = file.read_exact_at(&mut [0; 512], 0);
+                assert_eq!(read.is_err(), told, "{name} {bytes:#x}: {read:?}");
+                if let Err(e) = read {
+                    assert!(e.to_string().contains("as the descriptor counts"), "{e}");
+                }
+            }
+        }
+    }
+}
+
+/// A directory that says that it has no name has those that are there.
+#[test]
+fn directories_whose_count_is_wrong() {
+    let (disk, _) = victim(true);
+    let volume = open(std::slice::from_ref(disk));
+    let whole = tree(&volume);
+    let many = find(&volume, "many");
+    let Place::Stored(at) = volume.open_file(many).unwrap().extent_at(0).unwrap().place else {
+        panic!("a directory without a place");
+    };
+    for count in [0u8, 2, 3, 200] {
+        let damaged = open(&[patch(disk, at + 4, &[count])]);
+        let (mut names, mut errors) = (0, 0);
+        let result = damaged.read_dir(many, &mut |entry| {
+            match entry {
+                Ok(_) => names += 1,
+                Err(_) => errors += 1,
+            }
+            ControlFlow::Continue(())
+        });
+        result.unwrap();
+        assert_eq!((names, errors), (40, 1), "{count}");
+    }
+    assert!(whole.len() > 40);
+}
+
 /// No volume with large blocks is known. What the two readings of the format agree on is
 /// read, and the rest is an error.
 #[test]
@@ -292,9 +348,8 @@ fn large_blocks() {
         other => panic!("{other:?}"),
     }
     let zero = [large(3, 0xFF), large(3, 0xFF), large(3, 0xFF)].concat();
-    let file = open(&[patch(&disk, place, &zero)])
-        .open_file(address)
-        .unwrap();
+    let zeroing = patch(&patch(&disk, place, &zero), place - 0x1600 + 0x1048, &[3]);
+    let file = open(&[zeroing]).open_file(address).unwrap();
     assert_eq!(file.run_at(0).unwrap().kind, RunKind::Zero);
     let other = [large(3, 0), large(4, 0), large(5, 0)].concat();
     let file = open(&[patch(&disk, place, &other)])

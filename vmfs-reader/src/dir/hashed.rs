@@ -137,9 +137,6 @@ pub(super) fn read(core: &Core, list: &BlockList, visit: Visit<'_>) -> Result<()
         };
         let adjacent = blocks.chunk_by(|a, b| a.checked_add(1) == Some(*b));
         for run in adjacent.flat_map(|r| r.chunks(AT_ONCE)) {
-            if seen >= header.entries {
-                break;
-            }
             let at = at_block(core, run.first().copied().unwrap_or(0));
             let mut bytes = vec![0; align.saturating_mul(run.len())];
             if let Err(e) = core.read_list(list, &mut bytes, at, 0) {
