@@ -40,10 +40,17 @@ pub(crate) fn parse(bytes: &[u8]) -> (Vec<Entry>, Result<()>) {
 
 fn entry(f: &Fields<'_>, at: usize) -> Result<(Entry, usize)> {
     let len = usize::from(f.u16_le(at.saturating_add(4))?);
-    if len < 26 {
+    let name_bytes = usize::from(f.u8(at.saturating_add(6))?).saturating_mul(2);
+    // One that is too long swallows those behind it.
+    let most = name_bytes
+        .saturating_add(26)
+        .next_multiple_of(8)
+        .saturating_add(8);
+    let left = f.len().saturating_sub(at);
+    if !(26..=most).contains(&len) || len > left.saturating_add(7) {
         return Err(f
             .corrupt(at, "an entry")
-            .expected("a length of 26 or more")
+            .expected(format!("a length of 26 to {most} bytes, inside the list"))
             .found(len.to_string()));
     }
     // The last entry may be cut at the end of the list.

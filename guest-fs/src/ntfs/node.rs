@@ -501,11 +501,19 @@ impl Ntfs {
         let what = || format!("the contents of record {number}");
         // Size and allocation stand in the first piece, whatever became of the others.
         let mut refusal = None;
+        let (mut cut, mut nothing) = (None, false);
         let mut size_of = |a: &Attribute<'_>| match a.form {
             Form::Resident(bytes) => m.size = bytes.len() as u64,
             Form::NonResident(n) => {
                 refusal = stream::coding(&self.volume, a.flags, n.unit, &what).err();
                 m.size = n.size;
+                cut = (n.initialized > n.size).then(|| {
+                    format!(
+                        "it has {} bytes, and {} of them are said to have been written: its length may \
+                         be damaged",
+                        n.size, n.initialized
+                    )
+                });
                 if self.volume.options.efs_raw {
                     m.size = stream::raw_size(a.flags, n.size);
                 }
@@ -522,9 +530,13 @@ impl Ntfs {
                 Ok(a) => size_of(&a),
                 Err(e) => m.refusal = Some(e),
             }
-        } else if !directory && let Err(e) = file.content(kind::DATA, &[]) {
-            m.refusal = Some(e);
+        } else if !directory {
+            match file.content(kind::DATA, &[]) {
+                Ok(found) => nothing = found.is_none(),
+                Err(e) => m.refusal = Some(e),
+            }
         }
+        m.remarks.extend(cut);
         if directory {
             m.size = 0;
         }
@@ -591,6 +603,11 @@ impl Ntfs {
                 Err(e) if !directory => m.refusal = Some(e.context(what())),
                 Err(e) => m.remarks.push(e.to_string()),
             }
+        }
+        // An empty file has empty contents.
+        if nothing && reparse.is_none() && number >= FIRST_USER && file.base.is_plain() {
+            let lost = "no contents of it were found, not even empty ones: they may be lost";
+            m.remarks.push(lost.into());
         }
         if m.kind == NodeKind::File && m.refusal.is_none() && wof.is_none() {
             m.refusal = refusal;

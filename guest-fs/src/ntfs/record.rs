@@ -222,6 +222,12 @@ impl Record {
         self.u16(22) & 2 != 0
     }
 
+    /// Whether it is in use and nothing but a file: neither a directory nor one of the metafiles
+    /// below $Extend.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.u16(22) & 0xf == 1
+    }
+
     /// The base record, if this is an extension.
     pub(crate) fn base(&self) -> Option<Reference> {
         match self.fields().u64_le(32) {
@@ -359,7 +365,19 @@ impl<'a> Attribute<'a> {
         let flags = f.u16_le(12)?;
         let form = if f.u8(8)? == 0 {
             let len = f.u32_le(16)? as usize;
-            Form::Resident(f.bytes(usize::from(f.u16_le(20)?), len)?)
+            let at = usize::from(f.u16_le(20)?);
+            // A value fills its attribute. Of others than contents what is wrong shows in them.
+            let end = at.saturating_add(len).next_multiple_of(8);
+            if kind == self::kind::DATA && (!at.is_multiple_of(8) || end != f.len()) {
+                return Err(f
+                    .corrupt(16, "contents in the record")
+                    .expected(format!(
+                        "a value that ends with its attribute, at {}",
+                        f.len()
+                    ))
+                    .found(format!("{len} bytes at {at}")));
+            }
+            Form::Resident(f.bytes(at, len)?)
         } else {
             let (lowest, highest) = (f.i64_le(16)?, f.i64_le(24)?);
             let end = highest

@@ -43,10 +43,15 @@ pub(crate) fn coding(
         .checked_shl(u32::from(unit))
         .filter(|bytes| *bytes <= lznt1::MAX_UNIT);
     match (flags & flag::COMPRESSION, unit, bytes) {
-        (0, _, _) => Ok(Coding::Plain),
+        // Sparse streams have units too.
+        (0, _, _) if unit == 0 || flags & flag::SPARSE != 0 => Ok(Coding::Plain),
         (1, 1..=8, Some(bytes)) => Ok(Coding::Lznt1(bytes)),
-        // A compressed stream without units holds nothing compressed.
-        (1, 0, _) => Ok(Coding::Plain),
+        // One of the two is damaged: what is compressed would be given out as it is stored.
+        (method @ (0 | 1), _, _) => Err(DiskError::corrupt(doing())
+            .expected("compressed or sparse, with units, or neither")
+            .found(format!(
+                "flags {flags:#06x}, unit 2^{unit} clusters, method {method}"
+            ))),
         (method, unit, _) => Err(DiskError::unsupported(doing()).found(format!(
             "compression method {method}, unit 2^{unit} clusters"
         ))),
@@ -77,6 +82,7 @@ pub(crate) fn open(volume: &Arc<Volume>, content: Content, what: String) -> Resu
                     what,
                     len: clusters.size,
                     initialized: clusters.initialized.min(clusters.size),
+                    holes: clusters.flags & (flag::SPARSE | flag::COMPRESSION) != 0,
                     runs: clusters.runs,
                 })),
                 Coding::Lznt1(unit) => Ok(Arc::new(Compressed {
@@ -101,7 +107,26 @@ struct Plain {
     len: u64,
     /// Bytes beyond were never written: zeros, whatever the clusters hold.
     initialized: u64,
+    /// Only what is sparse has holes.
+    holes: bool,
     runs: RunList,
+}
+
+impl Plain {
+    fn check_holes(&self, offset: u64, end: u64) -> Result<()> {
+        let cluster = self.volume.boot.cluster();
+        let hole = match self.holes {
+            true => None,
+            false => places(&self.runs, cluster, offset, end).find(|p| p.2 == Where::Hole),
+        };
+        match hole {
+            None => Ok(()),
+            Some((at, len, _)) => Err(DiskError::corrupt(format!("reading {}", self.what))
+                .offset(at)
+                .expected("clusters: the stream is not sparse")
+                .found(format!("a hole of {len} bytes"))),
+        }
+    }
 }
 
 impl Disk for Plain {
@@ -119,19 +144,29 @@ impl Disk for Plain {
         let split = usize::try_from(valid).unwrap_or(usize::MAX).min(buf.len());
         let (stored, zeros) = buf.split_at_mut(split);
         zeros.fill(0);
+        self.check_holes(offset, offset.saturating_add(stored.len() as u64))?;
         self.volume
             .read_runs(&self.runs, stored, offset, &|| self.what.clone())
     }
 
     fn run_at(&self, offset: u64) -> Result<Run> {
         check_run_offset(self.len, offset)?;
-        Ok(run_of(
+        let run = run_of(
             &self.runs,
             self.volume.boot.cluster(),
             self.initialized,
             self.len,
             offset,
-        ))
+        );
+        // It must be read, to be told.
+        let lost = !self.holes && offset < self.initialized && run.kind == RunKind::Unallocated;
+        Ok(Run {
+            len: match lost {
+                true => run.len.min(self.initialized.saturating_sub(offset)).max(1),
+                false => run.len,
+            },
+            kind: if lost { RunKind::Data } else { run.kind },
+        })
     }
 
     fn will_read(&self, offset: u64, len: u64) {

@@ -404,3 +404,74 @@ proptest! {
         exercise(bytes);
     }
 }
+
+/// Where the first attribute of a kind lies in a record; those of the file's contents come before
+/// its streams.
+fn attribute(bytes: &[u8], record: usize, kind: u8) -> usize {
+    let word = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+    let mut at = record + word(record + 20);
+    while bytes[at] != kind {
+        assert_ne!(bytes[at], 0xff);
+        at += word(at + 4);
+    }
+    at
+}
+
+/// One wrong bit or field in the head of a file's contents: nothing else is given out as them
+/// without a word.
+#[test]
+fn heads_of_contents_that_are_damaged_are_told() {
+    let Some(good) = fixture() else { return };
+    let sound = open(good.to_vec()).unwrap();
+    let packed = child(&sound, sound.root(), "packed");
+    let (plain, small) = (
+        child(&sound, sound.root(), "plain"),
+        child(&sound, sound.root(), "streams"),
+    );
+    let text = child(&sound, packed, "text");
+    for node in [plain, small, text] {
+        assert!(sound.doubts(node).is_empty(), "{:?}", sound.doubts(node));
+    }
+    type Change = fn(&mut [u8]);
+    let cases: [(NodeId, Change); 10] = [
+        // The type of the attribute; its name.
+        (plain, |a| a[0] ^= 1),
+        (small, |a| a[0] = 0x90),
+        (plain, |a| a[9] ^= 1),
+        // The length of a value in the record, and where it begins.
+        (small, |a| a[17] ^= 1),
+        (small, |a| a[20] ^= 4),
+        // Bytes that were written, of which there are fewer.
+        (plain, |a| a[49] ^= 0x80),
+        // Compression: the flag and the unit.
+        (text, |a| a[12] ^= 1),
+        (text, |a| a[34] = 0),
+        (plain, |a| a[34] = 4),
+        // A run that has no place: a hole, in a stream that is not sparse.
+        (plain, |a| {
+            let runs = usize::from(a[32]);
+            a[runs] &= 0x0f;
+            // What was the place ends the list.
+            let len = usize::from(a[runs] & 0xf);
+            a[runs + 1 + len] = 0;
+        }),
+    ];
+    for (number, (node, change)) in cases.into_iter().enumerate() {
+        let mut bytes = good.to_vec();
+        let at = attribute(good, place_of(&sound, node.record), 0x80);
+        change(&mut bytes[at..at + 256]);
+        assert_ne!(bytes, good);
+        let fs = open(bytes).unwrap();
+        let read = |fs: &Ntfs| {
+            let disk = fs.open(node, None)?;
+            let mut bytes = vec![0; disk.len() as usize];
+            disk.read_exact_at(&mut bytes, 0)?;
+            Ok::<_, DiskError>(bytes)
+        };
+        let told = match (read(&fs), fs.metadata(node)) {
+            (Ok(_), Ok(m)) => m.refusal.is_some() || !fs.doubts(node).is_empty(),
+            _ => true,
+        };
+        assert!(told, "case {number} of record {}", node.record);
+    }
+}
