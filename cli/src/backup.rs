@@ -11,7 +11,7 @@ use convert::backup::{
     Changes, DigestEntry, DiskPart, MachinePart, Manifest, Parts, PointEntry, VmEntry, compare,
     digest_of,
 };
-use disk_io::{Disk, DiskError, FileId};
+use disk_io::{Disk, DiskError, ErrorKind, FileId};
 use inventory::{FileKind, Point, Slot, vm::rfc3339};
 use proxy::{Machine, SourceSpec, machine::Machines};
 use std::{
@@ -246,6 +246,26 @@ fn machine_parts(
                 files.push((name.to_owned(), opened.disk));
             }
             Err(e) => taken.left_out.push(format!("{name}: {e}")),
+        }
+    }
+    // What the configuration names and the directory does not have as a file: a link, or nothing.
+    for key in ["nvram", "extendedConfigFile"] {
+        let Some(name) = vm.config.dictionary.get(key).filter(|n| !n.is_empty()) else {
+            continue;
+        };
+        if vm.files.iter().any(|f| f.name.as_os_str() == name) {
+            continue;
+        }
+        match machine.file(Path::new(name)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => taken.warnings.push(format!(
+                "{name} is named in the configuration ({key}) and is not there: a machine that was \
+                 never started has none"
+            )),
+            Err(e) => taken.left_out.push(format!("{name}: {e}")),
+            Ok(_) => taken.left_out.push(format!(
+                "{name}: is named in the configuration ({key}) and is no file of the machine's \
+                 directory"
+            )),
         }
     }
     let name = changes.name.clone().unwrap_or_else(|| vm.name());

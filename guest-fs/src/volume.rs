@@ -98,6 +98,7 @@ pub fn recognise(disk: &Arc<dyn Disk>) -> Result<Option<Recognised>> {
         .or_else(|| linux::raid(&probe))
         .or_else(|| windows::ldm(&probe))
         .or_else(|| windows::backup_boot_sector(&probe));
+    let found = found.map(|found| linux::part_of_raid(&probe, &found).unwrap_or(found));
     match (found, probe.failure()) {
         (Some(found), _) => Ok(Some(found)),
         (None, Some(e)) => Err(e.context("recognising a volume")),

@@ -368,3 +368,24 @@ fn raw_disks_of_backups_are_believed() {
         f.run(&["restore", "one", "again"]).code(0);
     }
 }
+
+/// Files that the configuration names and that are no files of the machine's directory.
+#[test]
+fn named_files_that_are_not_there_are_said() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    let config = f.path("web/web.vmx");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}nvram = \"web.nvram\"\n")).unwrap();
+    // It was never started.
+    let said = f.run(&["export", "web", "b1"]).code(0);
+    assert!(said.err.contains("web.nvram is named"), "{}", said.err);
+    // It lies elsewhere: not taken, and not by following a link.
+    fs::write(f.path("real.nvram"), "x").unwrap();
+    std::os::unix::fs::symlink("../real.nvram", f.path("web/web.nvram")).unwrap();
+    f.run(&["export", "web", "b2"]).code(3).says("web.nvram");
+    fs::remove_file(f.path("web/web.nvram")).unwrap();
+    fs::write(f.path("web/web.nvram"), "x").unwrap();
+    f.run(&["export", "web", "b3"]).code(0);
+    assert_eq!(fs::read(f.path("b3/web.nvram")).unwrap(), b"x");
+}

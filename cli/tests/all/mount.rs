@@ -35,6 +35,26 @@ fn there_when_it_returns_and_gone_afterwards() {
     assert!(disk.unwrap() == f.raw());
 }
 
+/// Where SOURCE itself is below the mount point: nothing is looked up by a name that leads into the
+/// mount before that is served.
+#[test]
+fn over_the_directory_of_its_source() {
+    if no_fuse() {
+        return;
+    }
+    let f = Fixture::new();
+    fs::create_dir_all(f.path("above/own")).unwrap();
+    for name in ["disk.vmdk", "disk-flat.vmdk"] {
+        fs::copy(f.path(name), f.path("above/own").join(name)).unwrap();
+    }
+    for at in ["above/own", "above"] {
+        f.run(&["mount", "above/own/disk.vmdk", at]).code(0);
+        let read = fs::read(f.path(at).join("p0/dir/b.txt"));
+        f.run(&["umount", at]).code(0);
+        assert_eq!(read.unwrap(), b"there\n");
+    }
+}
+
 /// FAT stores local times: a named zone, whose offset changes over the year, settles them.
 #[test]
 fn times_in_a_named_zone() {

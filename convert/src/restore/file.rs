@@ -130,7 +130,12 @@ impl<S: Source> Run<'_, S> {
         }
         match metadata.kind {
             NodeKind::File => {}
-            NodeKind::Symlink => return self.restore_link(job, &metadata),
+            NodeKind::Symlink => {
+                self.restore_link(job, &metadata)?;
+                let known_as = job.known_as.as_ref().map(|(dir, name)| (*dir, name));
+                self.tell_doubts(&job.path, job.node, known_as);
+                return Ok(());
+            }
             NodeKind::Special => {
                 return Err(DiskError::unsupported("restoring")
                     .found("a device node, socket or pipe, which is not made here"));

@@ -100,7 +100,32 @@ impl Group {
         {
             group.volumes.push(volume(name, lv, extent, &legs));
         }
+        group.refuse_merging(section);
         group
+    }
+}
+
+impl Group {
+    /// What a snapshot holds that is being merged into its origin belongs to the origin already.
+    fn refuse_merging(&mut self, section: &Section) {
+        let volumes = section.section("logical_volumes").into_iter();
+        let segments = volumes
+            .flat_map(|s| &s.sections)
+            .flat_map(|(_, lv)| &lv.sections);
+        let merging = segments.filter_map(|(_, segment)| {
+            segment.text("merging_store")?;
+            segment.text("origin")
+        });
+        for origin in merging {
+            for volume in self.volumes.iter_mut().filter(|v| v.name == origin) {
+                volume.refusal = Some(
+                    DiskError::unsupported("opening a logical volume")
+                        .file(origin)
+                        .expected("a volume whose own extents have its contents")
+                        .found("one into which a snapshot is being merged"),
+                );
+            }
+        }
     }
 }
 

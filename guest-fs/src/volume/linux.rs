@@ -150,6 +150,27 @@ fn swap(probe: &Probe) -> Option<Recognised> {
     Some(found)
 }
 
+/// A member of an array that has its contents only together with others: its superblock is at the
+/// end, so that the member begins like a file system that is longer than it. One that fits is not
+/// of an array: the superblock is left over from an earlier life.
+pub(super) fn part_of_raid(probe: &Probe, found: &Recognised) -> Option<Recognised> {
+    let len = probe.disk().len();
+    let longer = found.size.is_some_and(|size| size > len);
+    if !longer {
+        return None;
+    }
+    let near_end = len.checked_sub(8192).map(|at| at & !4095)?;
+    let old = (len & !0xffff).checked_sub(0x1_0000);
+    let level = |at: u64, version, field| {
+        let is = probe.u32_le(at) == Some(0xa92b_4efc)
+            && probe.u32_le(at.checked_add(4)?) == Some(version);
+        is.then(|| probe.u32_le(at.checked_add(field)?))?
+    };
+    let level = level(near_end, 1, 72).or_else(|| level(old?, 0, 28))?;
+    // Mirrors are whole.
+    if level == 1 { None } else { raid(probe) }
+}
+
 /// A member of an array: version 1.x superblocks at 0, at 4 KiB or near the end, version
 /// 0.90 in the last 64 KiB.
 pub(super) fn raid(probe: &Probe) -> Option<Recognised> {

@@ -552,6 +552,7 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
         activity.clone(),
         options.audit.clone(),
     );
+    let readable = options.sandbox.as_ref().map(sandbox::Readable::look_up);
     // fuser asserts that standard input, output and error are open.
     let session = catch_unwind(AssertUnwindSafe(|| Session::new(adaptor, &dir, &config)))
         .map_err(|_| {
@@ -572,8 +573,8 @@ pub fn mount(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Moun
     }
     raise_readahead(&dir);
     // From here on threads can only read; none was started before.
-    if let Some(sandbox) = &options.sandbox {
-        warnings.extend(sandbox::enter(sandbox, running.file().as_deref()));
+    if let Some(readable) = readable {
+        warnings.extend(sandbox::enter(readable, running.file().as_deref()));
     }
     let watcher = signals.map(|signals| Watcher::start(signals, &running));
     let watcher = watcher.transpose()?;

@@ -11,7 +11,7 @@
 use disk_io::Result;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus, Scope, path_beneath_rules,
+    RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope, path_beneath_rules,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
 use seccompiler::{
@@ -58,9 +58,20 @@ pub struct Sandbox {
 /// Why something is left out.
 const ABSENT: &str = "this system does not have it";
 
+/// What may be read, looked up before there is a mount: afterwards a name may lead into it, and
+/// nobody serves it yet.
+#[derive(Debug)]
+pub(super) struct Readable(std::result::Result<RulesetCreated, String>);
+
+impl Readable {
+    pub(super) fn look_up(sandbox: &Sandbox) -> Self {
+        Self(readable(sandbox).map_err(|e| e.to_string()))
+    }
+}
+
 /// Locks the calling thread down, and so every thread that it starts. What does not work or is not
 /// there is told, one sentence each, and the rest is done.
-pub(super) fn enter(sandbox: &Sandbox, state: Option<&Path>) -> Vec<String> {
+pub(super) fn enter(readable: Readable, state: Option<&Path>) -> Vec<String> {
     let mut told = Vec::new();
     let mut step = |what: &str, result: std::result::Result<String, String>| match result {
         Ok(how) => tracing::debug!("{what}: {how}"),
@@ -71,7 +82,7 @@ pub(super) fn enter(sandbox: &Sandbox, state: Option<&Path>) -> Vec<String> {
         set_no_new_privs(true).map_or_else(|e| Err(e.to_string()), |()| Ok("set".into())),
     );
     step("capabilities", keep_reading());
-    step("Landlock", landlock(sandbox, state));
+    step("Landlock", landlock(readable, state));
     step("seccomp", seccomp());
     told
 }
@@ -92,7 +103,7 @@ fn keep_reading() -> std::result::Result<String, String> {
     Ok("dropped".into())
 }
 
-fn landlock(sandbox: &Sandbox, state: Option<&Path>) -> std::result::Result<String, String> {
+fn readable(sandbox: &Sandbox) -> std::result::Result<RulesetCreated, landlock::RulesetError> {
     const NEWEST: ABI = ABI::V6;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     // Lengths of block devices are asked for by ioctl.
@@ -101,23 +112,29 @@ fn landlock(sandbox: &Sandbox, state: Option<&Path>) -> std::result::Result<Stri
     let devices = sandbox.read.iter().filter(|p| !p.is_dir());
     // The session opens its device once more for each thread.
     let own = ["/dev/fuse", "/dev/null"];
-    let state = state.and_then(Path::parent);
     let zones = ["/usr/share/zoneinfo", "/etc/localtime"];
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?
+        .add_rules(path_beneath_rules(&sandbox.read, read))?
+        .add_rules(path_beneath_rules(devices, device))?
+        .add_rules(path_beneath_rules(zones, read))?
+        .add_rules(path_beneath_rules(own, write))
+}
+
+fn landlock(readable: Readable, state: Option<&Path>) -> std::result::Result<String, String> {
+    let state = state.and_then(Path::parent);
     let status = || {
-        Ruleset::default()
-            .set_compatibility(CompatLevel::BestEffort)
-            .handle_access(AccessFs::from_all(NEWEST))?
-            .handle_access(AccessNet::from_all(NEWEST))?
-            .scope(Scope::from_all(NEWEST))?
-            .create()?
-            .add_rules(path_beneath_rules(&sandbox.read, read))?
-            .add_rules(path_beneath_rules(devices, device))?
-            .add_rules(path_beneath_rules(zones, read))?
-            .add_rules(path_beneath_rules(own, write))?
-            .add_rules(path_beneath_rules(state, AccessFs::RemoveFile))?
-            .restrict_self()
+        readable
+            .0?
+            .add_rules(path_beneath_rules(state, AccessFs::RemoveFile))
+            .and_then(RulesetCreated::restrict_self)
+            .map_err(|e| e.to_string())
     };
-    let status = status().map_err(|e: landlock::RulesetError| e.to_string())?;
+    let status = status()?;
     match status.ruleset {
         RulesetStatus::FullyEnforced => Ok("enforced".into()),
         RulesetStatus::PartiallyEnforced => Ok("enforced, as far as this kernel can".into()),
