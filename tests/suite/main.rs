@@ -27,6 +27,7 @@
 //! | `repairs` | mended images, read by qemu-img |
 //! | `rules` | what went wrong in other programs, and what a safe reader must keep: a test by name for each |
 //! | `chains` | deep and mixed chains, against qemu-img |
+//! | `one_bit` | every bit of the heads of images: the same disk, an error, or a word |
 //! | `mutants` | a few damaged images of every kind, each outcome with its reason |
 //! | `stress` | many readers of a mount at once, and what ends them: no wrong byte, no hang, nothing left |
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
@@ -48,6 +49,7 @@ mod layering;
 mod letters;
 mod lost_names;
 mod mutants;
+mod one_bit;
 mod oracles;
 mod repairs;
 mod replicas;

@@ -31,6 +31,8 @@ pub(super) struct Header {
     pub(super) block_extra: u64,
     /// Entries of the block map.
     pub(super) blocks: u64,
+    /// Blocks that are stored, as the last writer counted.
+    pub(super) stored: u64,
     /// The image, and its contents: a child remembers both of its parent.
     pub(super) uuid: Guid,
     pub(super) uuid_modify: Guid,
@@ -78,6 +80,7 @@ impl Header {
             block_size: u64::from(f.u32_le(376)?),
             block_extra: u64::from(f.u32_le(380)?),
             blocks: u64::from(f.u32_le(384)?),
+            stored: u64::from(f.u32_le(388)?),
             uuid: Guid::read(&f, 392)?,
             uuid_modify: Guid::read(&f, 408)?,
             uuid_parent: Guid::read(&f, 424)?,

@@ -41,6 +41,31 @@ pub(crate) fn open(source: &Opened, chain: &mut Chain<'_>) -> Result<Option<Belo
         path: source.path.clone(),
         header: header.clone(),
     };
+    if header.block_extra != 0 {
+        chain.doubt(
+            source,
+            format_args!(
+                "its header says that {} bytes stand before each block, which no known program writes",
+                header.block_extra
+            ),
+        );
+    }
+    let stride = header.block_size.saturating_add(header.block_extra);
+    let end = header
+        .off_data
+        .saturating_add(header.stored.saturating_mul(stride));
+    if end > source.disk.len() {
+        chain.doubt(
+            source,
+            format_args!(
+                "its header says that {} blocks are stored from byte {} on; the file ends before \
+                 they do, at {}: it was cut short, or the place is wrong",
+                header.stored,
+                header.off_data,
+                source.disk.len()
+            ),
+        );
+    }
     let needed = header.len.div_ceil(header.block_size);
     if header.blocks > needed {
         chain.doubt(

@@ -57,6 +57,9 @@ pub(crate) fn open(source: &Opened, chain: &mut Chain<'_>) -> Result<Option<Belo
     }
     let regions = Regions::read(&*file)?;
     let metadata = Metadata::read(&*file, regions.metadata)?;
+    if metadata.len == 0 {
+        chain.doubt(source, "its metadata say that the disk has no byte");
+    }
     let mut reserved = vec![regions.bat, regions.metadata];
     let log = Region {
         offset: header.log_offset,
