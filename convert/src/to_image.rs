@@ -88,6 +88,20 @@ pub fn to_image(
     options: &ImageOptions,
     progress: &dyn Progress,
 ) -> Result<Report> {
+    to_image_noted(disk, destination, options, progress, &|_, _| Ok(()))
+}
+
+/// Is told the digest and the files when they are complete and synced, before any has its name.
+pub(crate) type Noted<'a> = &'a dyn Fn(Option<Digest>, &[PathBuf]) -> Result<()>;
+
+/// As [`to_image`], with a word before files get their names.
+pub(crate) fn to_image_noted(
+    disk: &Arc<dyn Disk>,
+    destination: Destination<'_>,
+    options: &ImageOptions,
+    progress: &dyn Progress,
+    noted: Noted<'_>,
+) -> Result<Report> {
     let copy_options = CopyOptions {
         workers: options.workers,
         digest: options.digest,
@@ -113,7 +127,11 @@ pub fn to_image(
             resumed = set.kept.as_ref().map(|k| k.position.bytes(disk.len()));
             let copied = set
                 .copy(path, disk, options, copy_options, progress)
-                .and_then(|copied| set.place().map(|()| copied));
+                .and_then(|copied| {
+                    set.sync()?;
+                    noted(copied.digest, &set.paths)?;
+                    set.place().map(|()| copied)
+                });
             match copied {
                 Ok(copied) => {
                     checkpoint::remove(path);
@@ -403,16 +421,18 @@ impl FileSet {
 
     /// Gives all files their names; which they are.
     pub(crate) fn finish(mut self) -> Result<Vec<PathBuf>> {
+        self.sync()?;
         self.place()?;
         Ok(self.paths)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.partials.iter().try_for_each(Partial::sync)
     }
 
     /// Gives all files their names, the one that was asked for last. An older one of several files
     /// loses its own before: never does it name some old files and some new.
     fn place(&mut self) -> Result<()> {
-        for partial in &self.partials {
-            partial.sync()?;
-        }
         let several = self.partials.len() > 1;
         if let Some(last) = self.partials.last()
             && several

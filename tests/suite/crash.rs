@@ -12,7 +12,7 @@ mod engine;
 mod place;
 mod sweep;
 
-use engine::{Files, Writer, no_more, prove, said, same_disk};
+use engine::{Files, Writer, killed, no_more, prove, said, same_disk};
 use place::{GUEST, Place, contents, strings};
 use std::{
     fs,
@@ -283,53 +283,70 @@ fn is_replicas(path: &str) -> bool {
     path.contains(".replica")
 }
 
+/// Brings `hot` to the later disk with `args`; whatever cuts it off, one of `again` ends it.
+fn replica(place: &Place, name: &str, hot: &str, args: &[&str], again: &[&[&str]]) -> String {
+    let format: &[&str] = match hot.ends_with(".img") {
+        true => &["--format", "raw"],
+        false => &[],
+    };
+    let writer = Writer {
+        name,
+        args: strings(args),
+        again: again.iter().map(|args| strings(args)).collect(),
+        replaces: true,
+        goes_on: true,
+        main: Some(hot),
+        aside: is_replicas,
+        also: no_more,
+        right: Box::new(|at| same_disk(&at.join(hot), format, &place.later)),
+    };
+    let base = place.base();
+    let mut wrong = prove(&place.fs, &base, &writer).err().unwrap_or_default();
+    wrong.extend(killed(&place.fs, &base, &writer).err());
+    wrong
+}
+
+const REPLICAS: [(&str, &[&str]); 2] = [("hot.img", &["--raw-target"]), ("hot.vmdk", &[])];
+
 #[test]
 fn replicas() {
     let mut wrong = String::new();
-    for (form, args) in [("raw", &["--raw-target"][..]), ("vmdk", &[][..])] {
-        let hot = if form == "raw" {
-            "@/hot.img"
-        } else {
-            "@/hot.vmdk"
-        };
+    for (hot, args) in REPLICAS {
         for first in [true, false] {
             let Some(place) = Place::new() else { return };
-            let mut all = vec!["replicate", "-q", "--format", "raw", "--jobs", "1"];
-            all.extend(args);
+            let at = format!("@/{hot}");
+            let all = ["replicate", "-q", "--format", "raw", "--jobs", "1"];
+            let mut all = [&all[..], args].concat();
             if !first {
-                let mut before = all.clone();
-                before.extend([text(&place.disk), hot]);
-                place.make(&before);
+                place.make(&[&all[..], &[text(&place.disk), &at]].concat());
             }
-            all.extend([text(&place.later), hot]);
-            let mut again = vec![strings(&all)];
-            if first {
-                // Cut off before it was noted whose it is.
-                all.insert(1, "--force");
-                again.push(strings(&all));
-                all.remove(1);
-            }
-            let format: &[&str] = match form {
-                "raw" => &["--format", "raw"],
-                _ => &[],
-            };
-            let proven = prove(
-                &place.fs,
-                &place.base(),
-                &Writer {
-                    name: &format!("replicate {form}, first {first}"),
-                    args: strings(&all),
-                    again,
-                    replaces: true,
-                    goes_on: true,
-                    main: Some(&hot[2..]),
-                    aside: is_replicas,
-                    also: no_more,
-                    right: Box::new(|at| same_disk(&at.join(&hot[2..]), format, &place.later)),
-                },
-            );
-            wrong.extend(proven.err());
+            all.extend([text(&place.later), &at]);
+            let name = format!("replicate {hot}, first {first}");
+            wrong += &replica(&place, &name, hot, &all, &[&all]);
         }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn replicas_that_are_received() {
+    let mut wrong = String::new();
+    for (hot, args) in REPLICAS {
+        let Some(place) = Place::new() else { return };
+        let stream = place.dir.path().join("stream");
+        let sent = Command::new(tools::vmdkit().unwrap())
+            .args(["replicate", "-q", "--format", "raw", "--send"])
+            .arg(&place.later)
+            .output()
+            .unwrap();
+        assert!(sent.status.success(), "{}", said(&sent));
+        fs::write(&stream, &sent.stdout).unwrap();
+        let at = format!("@/{hot}");
+        let of = |mode| [&["replicate", "-q", "--jobs", "1", mode, &at][..], args].concat();
+        let receive = [&of("--receive")[..], &["<", text(&stream)]].concat();
+        // What ended it has all that the stream is for, and the stream is for another state.
+        let name = format!("replicate --receive {hot}");
+        wrong += &replica(&place, &name, hot, &receive, &[&receive, &of("--have")]);
     }
     assert!(wrong.is_empty(), "{wrong}");
 }

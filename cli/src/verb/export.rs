@@ -249,6 +249,9 @@ impl Export {
                 "a list of changed blocks does not say what became free: leave it or --used-only out",
             ));
         }
+        if !to_stdout {
+            backup::check_dest(&self.dest)?;
+        }
         signals::watch();
         // Nobody removes the earlier one meanwhile.
         let mut lock = match (self.keep, &self.since) {

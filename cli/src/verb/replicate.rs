@@ -16,7 +16,7 @@ use clap::Args;
 use convert::{
     ImageFormat, Progress,
     backup::ChainLink,
-    replicate::{Form, From, Have, How, Part, Replica, Report, Standing, send},
+    replicate::{Form, From, Have, How, Part, Recovered, Replica, Report, Standing, send},
 };
 use disk_image::write::new_id;
 use disk_io::{Disk, DiskError, Result as DiskResult, error::shell_word};
@@ -279,13 +279,17 @@ impl Replicate {
         how: &How<'_>,
     ) -> Result<bool, Failure> {
         let recovered = replica.recover(how)?;
-        if recovered {
-            warn(format!(
-                "{}: a replication was cut off while it was written; it is complete now",
-                target.display()
-            ));
+        let target = target.display();
+        match recovered {
+            Recovered::Nothing => {}
+            Recovered::Ended => warn(format!(
+                "{target}: a replication was cut off while it was written; it is complete now"
+            )),
+            Recovered::Anew => warn(format!(
+                "{target}: a first replication was cut off before it had its name; it is made anew"
+            )),
         }
-        Ok(recovered)
+        Ok(recovered == Recovered::Ended)
     }
 
     /// Sees to it that TARGET is one that may be written to, and that what it has is known.

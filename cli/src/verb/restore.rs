@@ -124,6 +124,7 @@ impl Restore {
                 "--with-memory is for the same machine: a running guest does not take a new uuid or address",
             ));
         }
+        backup::check_dest(&self.dest)?;
         let mut args = self.source.clone();
         // It goes when the machine is written.
         let spooled = match args.source.as_os_str() == "-" {
@@ -148,7 +149,6 @@ impl Restore {
         };
         guest::tell(&state);
         if self.dry_run {
-            backup::check_dest(&self.dest)?;
             return self.told(&taken, &state, None, missing, global);
         }
         if !self.json && !global.quiet {

@@ -1,7 +1,14 @@
 //! `export`, `restore`: a machine goes out and comes back.
 
-use crate::{common::Fixture, machine::machine};
-use std::fs;
+use crate::{
+    common::{Fixture, names, skipped},
+    machine::machine,
+};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    process::Command,
+};
 
 #[test]
 fn a_machine_out_and_back() {
@@ -58,6 +65,70 @@ fn a_machine_out_and_back() {
         .run(&["restore", "web", "--snapshot", "id:1", "old"])
         .code(0);
     assert!(point.text().contains("not proven"), "{}", point.text());
+}
+
+/// An empty directory is replaced by one that the same users may enter.
+#[test]
+fn into_an_empty_directory() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    let mode = |name: &str| fs::metadata(f.path(name)).unwrap().permissions().mode() & 0o7777;
+    for (name, args) in [
+        ("private", ["export", "web", "private"]),
+        ("back", ["restore", "private", "back"]),
+    ] {
+        fs::create_dir(f.path(name)).unwrap();
+        fs::set_permissions(f.path(name), fs::Permissions::from_mode(0o700)).unwrap();
+        f.run(&args).code(0);
+        assert_eq!(mode(name), 0o700);
+        assert!(f.path(name).join("web.vmdk").exists());
+    }
+}
+
+/// What no directory can take the place of is refused before anything is read: also a source that
+/// is not there.
+#[test]
+fn into_what_cannot_be_replaced() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    fs::create_dir(f.path("real")).unwrap();
+    symlink("real", f.path("link")).unwrap();
+    let before = names(f.dir.path());
+    for dest in ["link", "link/", ".", "real/.."] {
+        for args in [
+            ["export", "missing", dest],
+            ["restore", "missing", dest],
+            ["restore", "-", dest],
+        ] {
+            f.run(&args).code(1).says("name a new directory in it");
+        }
+    }
+    assert_eq!(names(f.dir.path()), before);
+    // Other file systems, and another directory of the same.
+    fs::create_dir(f.path("other")).unwrap();
+    let before = names(f.dir.path());
+    for mount in ["-t tmpfs none", "--bind other"] {
+        let line = format!("mount {mount} real || exit 77; exec \"$V\" export missing real");
+        let out = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", &line])
+            .env("V", env!("CARGO_BIN_EXE_vmdkit"))
+            .current_dir(f.dir.path())
+            .output();
+        let out = match out {
+            Ok(out) if matches!(out.status.code(), Some(0 | 1)) => out,
+            other => return skipped("mounts", &format!("no mount in a namespace: {other:?}")),
+        };
+        let said = String::from_utf8_lossy(&out.stderr);
+        if said.contains("unshare") {
+            return skipped("mounts", &said);
+        }
+        assert_eq!(out.status.code(), Some(1), "{said}");
+        assert!(said.contains("name a new directory in it"), "{said}");
+        assert_eq!(names(f.dir.path()), before);
+    }
+    // One in it is as good as any.
+    f.run(&["export", "web", "link/new"]).code(0);
+    assert!(f.path("real/new/web.vmx").exists());
 }
 
 #[test]

@@ -349,3 +349,76 @@ fn a_target_is_called_what_it_is() {
     f.run(&["replicate", "disk.vmdk", "hot.qcow2", "--raw-target"])
         .code(0);
 }
+
+/// A first replication that was cut off is ended if its files are what it noted; other files that
+/// have their names now are somebody's.
+#[test]
+fn a_first_one_that_was_cut_off() {
+    let f = Fixture::new();
+    f.noise();
+    let hot = ["replicate", "disk.vmdk", "hot.vmdk"];
+    let [target, flat] = ["hot.vmdk", "hot-flat.vmdk"].map(|name| f.path(name));
+    let names = ["hot.vmdk", "hot-flat.vmdk", "hot.vmdk.replica"];
+    // As it is when the note lasts that comes before the names.
+    let cut = |f: &Fixture| {
+        for name in names {
+            let _ = fs::remove_file(f.path(name));
+        }
+        f.run(&hot).code(0);
+        let note = f.path("hot.vmdk.replica");
+        let mut text: Value = serde_json::from_slice(&fs::read(&note).unwrap()).unwrap();
+        assert_eq!(text["making"], Value::Null);
+        text["making"] = true.into();
+        fs::write(&note, text.to_string()).unwrap();
+    };
+    let ended = |without: &[&str]| {
+        cut(&f);
+        for name in without {
+            fs::remove_file(f.path(name)).unwrap();
+        }
+        let ran = f.run(&["replicate", "--json", "--verify", "disk.vmdk", "hot.vmdk"]);
+        let ran = ran.code(0);
+        f.run(&["verify", "hot.vmdk", "--against", "disk.vmdk"])
+            .code(0);
+        (ran.json()["recovered"] == true, ran.err)
+    };
+    for without in [&[][..], &["hot.vmdk"]] {
+        let (recovered, said) = ended(without);
+        assert!(recovered && said.contains("complete now"), "{said}");
+    }
+    let (recovered, said) = ended(&["hot.vmdk", "hot-flat.vmdk"]);
+    assert!(!recovered && said.contains("made anew"), "{said}");
+    // Its data was written to since; with and without its descriptor.
+    for without in [false, true] {
+        cut(&f);
+        let mut bytes = f.raw();
+        bytes[5_000_000] ^= 1;
+        fs::write(&flat, &bytes).unwrap();
+        if without {
+            fs::remove_file(&target).unwrap();
+        }
+        let err = f.run(&hot).code(1).err;
+        assert!(err.contains("--force"), "{err}");
+        assert_eq!(fs::read(&flat).unwrap(), bytes);
+    }
+    f.run(&["replicate", "--force", "disk.vmdk", "hot.vmdk"])
+        .code(0);
+    assert_eq!(fs::read(&flat).unwrap(), f.raw());
+    // The target is the descriptor of another file.
+    cut(&f);
+    fs::copy(f.path("disk.vmdk"), &target).unwrap();
+    let err = f.run(&hot).code(1).err;
+    assert!(err.contains("nothing is known"), "{err}");
+    // A raw one that is shorter now.
+    let raw = ["replicate", "disk.vmdk", "hot.raw"];
+    f.run(&raw).code(0);
+    let note = f.path("hot.raw.replica");
+    let text = fs::read_to_string(&note).unwrap();
+    let text = text.replacen("\"version\"", "\"making\": true, \"version\"", 1);
+    fs::write(&note, &text).unwrap();
+    f.run(&raw).code(0).says("complete now");
+    fs::write(&note, &text).unwrap();
+    fs::write(f.path("hot.raw"), &f.raw()[..LEN - 512]).unwrap();
+    let err = f.run(&raw).code(1).err;
+    assert!(err.contains("nothing is known"), "{err}");
+}

@@ -2,7 +2,7 @@
 
 use crate::{common::Fixture, machine::machine};
 use serde_json::Value;
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 fn size(f: &Fixture, dir: &str) -> u64 {
     let names = crate::common::names(&f.path(dir));
@@ -261,6 +261,9 @@ fn a_chain_of_increments_expires() {
                 args.extend(["--since", &before]);
             }
             let json = export(&f, &args);
+            if n == 3 {
+                fs::set_permissions(f.path(&dest), fs::Permissions::from_mode(0o700)).unwrap();
+            }
             let said = |key: &str| json[key].to_string();
             if n < 4 {
                 assert_eq!(
@@ -290,6 +293,9 @@ fn a_chain_of_increments_expires() {
                 "{subformat} {n}"
             );
         }
+        // Whoever could not read the old one cannot read what was made of it.
+        let mode = fs::metadata(f.path("bk/3")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
         // The next builds on what was made whole as well.
         let manifest = fs::read_to_string(f.path("bk/3/vmdkit-manifest.json")).unwrap();
         assert!(manifest.contains("stands_for") && !manifest.contains("\"since\""));

@@ -4,6 +4,7 @@
 //! Every disk is one file (with its extents), all its parents merged in. The directory
 //! appears under its name when everything in it is complete.
 
+mod access;
 mod again;
 pub mod manifest;
 mod new_dir;
@@ -144,7 +145,7 @@ pub struct Written {
 /// Writes `parts` into the new directory `dest`.
 ///
 /// # Errors
-/// `Refused` if `dest` exists and is not an empty directory; `Corrupt`, and nothing is
+/// `Refused` if `dest` exists and is not an empty directory whose place another can take; `Corrupt`, and nothing is
 /// left, if a disk's contents are not what they must be; `Io` and whatever reading gives.
 pub fn write(
     parts: &Parts,

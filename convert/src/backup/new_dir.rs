@@ -1,10 +1,12 @@
 //! The new directory of a backup, which appears under its name when it is complete, and what is
 //! left of those that never were.
 
+use super::access;
 use crate::place;
-use disk_io::{DiskError, Result};
+use disk_io::{DiskError, Result, error::shell_word};
 use rustix::fs::{FlockOperation, flock};
 use std::{
+    cell::Cell,
     fs::{self, File},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
@@ -19,6 +21,8 @@ pub(super) struct NewDir {
     pub(super) temp: PathBuf,
     pub(super) dest: PathBuf,
     pub(super) done: bool,
+    /// The mode that it gets when all is in it, where it takes the place of another.
+    mode: Option<u32>,
     /// While it is open nobody takes the directory for one that a killed process left.
     _locked: Option<File>,
 }
@@ -31,14 +35,28 @@ pub fn check_dest(dest: &Path) -> Result<()> {
             .expected("a new name, or an empty directory")
             .found(found)
     };
-    match fs::read_dir(dest) {
+    // Such a one stays where it is, and what is written would be complete without a name.
+    let stays = |found: &str| {
+        let new = shell_word(&dest.join("NAME").display().to_string());
+        refused(found).hint(format!("name a new directory in it: {new}"))
+    };
+    let Some(named) = named(dest) else {
+        return Err(stays("a path that does not end in a name"));
+    };
+    if named.is_symlink() {
+        return Err(stays("a symbolic link"));
+    }
+    match fs::read_dir(&named) {
         Ok(mut entries) => {
             if entries.next().is_some() {
                 return Err(refused("a directory with files in it"));
             }
+            if access::is_mounted(&named, parent(dest)) {
+                return Err(stays("one that a file system is mounted on"));
+            }
         }
         Err(e) if e.kind() == ErrorKind::NotFound => {}
-        Err(_) if dest.symlink_metadata().is_ok() => return Err(refused("something else")),
+        Err(_) if named.symlink_metadata().is_ok() => return Err(refused("something else")),
         Err(e) => {
             return Err(DiskError::io("creating the directory", &e).file(dest.display()));
         }
@@ -54,21 +72,37 @@ impl NewDir {
 
     /// One that will have the name of `dest`, which may exist.
     pub(super) fn beside(dest: &Path) -> Result<Self> {
-        let temp = under_temp_name(dest, |temp| fs::create_dir(temp))
+        let (mode, old) = (
+            Cell::new(None),
+            named(dest).unwrap_or_else(|| dest.to_path_buf()),
+        );
+        let take = |temp: &Path| access::create(temp, &old).map(|found| mode.set(found));
+        let temp = under_temp_name(dest, take)
             .map_err(|e| DiskError::io("creating the directory", &e).file(dest.display()))?;
         Ok(Self {
             _locked: locked(&temp),
             temp,
             dest: dest.to_path_buf(),
             done: false,
+            mode: mode.get(),
         })
+    }
+
+    /// Gives it the mode of what it takes the place of, and makes its names last.
+    pub(super) fn settle(&self) -> io::Result<()> {
+        let dir = File::open(&self.temp)?;
+        if let Some(mode) = self.mode {
+            access::set_mode(&dir, mode)?;
+        }
+        dir.sync_all()
     }
 
     pub(super) fn finish(mut self) -> Result<()> {
         let fail = |e| DiskError::io("finishing the directory", &e).file(self.dest.display());
         let sync = |path: &Path| File::open(path).and_then(|dir| dir.sync_all());
-        sync(&self.temp).map_err(fail)?;
-        fs::rename(&self.temp, &self.dest).map_err(fail)?;
+        self.settle().map_err(fail)?;
+        let named = named(&self.dest).unwrap_or_else(|| self.dest.clone());
+        fs::rename(&self.temp, named).map_err(fail)?;
         self.done = true;
         if let Some(parent) = self.temp.parent() {
             sync(parent).map_err(fail)?;
@@ -83,6 +117,11 @@ impl Drop for NewDir {
             let _ = fs::remove_dir_all(&self.temp);
         }
     }
+}
+
+/// `dest` without what may follow its name, `/` or `/.`, and would be followed through a link.
+fn named(dest: &Path) -> Option<PathBuf> {
+    dest.file_name().map(|name| parent(dest).join(name))
 }
 
 fn parent(dest: &Path) -> &Path {
@@ -167,7 +206,10 @@ fn is_temporary(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::FileTimes;
+    use std::{
+        fs::{FileTimes, Permissions},
+        os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    };
 
     fn age(dir: &Path) {
         let then = SystemTime::now() - YOUNG - YOUNG;
@@ -207,6 +249,112 @@ mod tests {
         let temp = mine.temp.clone();
         drop(mine);
         assert!(!temp.exists());
+    }
+
+    fn mode_of(path: &Path) -> u32 {
+        path.symlink_metadata().unwrap().mode() & 0o7777
+    }
+
+    /// What is given away can be told apart only by root.
+    #[test]
+    fn who_could_enter_the_old_one_may_enter_the_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("b");
+        let root = rustix::process::geteuid().is_root();
+        for mode in [0o700, 0o500, 0o2750, 0o1777] {
+            fs::create_dir(&dest).unwrap();
+            if root {
+                chown(&dest, Some(65534), Some(65533)).unwrap();
+            }
+            fs::set_permissions(&dest, Permissions::from_mode(mode)).unwrap();
+            // With the slash that shells add.
+            let new = NewDir::create(&dir.path().join("b/")).unwrap();
+            assert_eq!(mode_of(&new.temp), mode | 0o700);
+            fs::write(new.temp.join("x"), "x").unwrap();
+            new.finish().unwrap();
+            assert_eq!(mode_of(&dest), mode);
+            let found = dest.metadata().unwrap();
+            assert!(!root || (found.uid(), found.gid()) == (65534, 65533));
+            assert!(dest.join("x").exists());
+            fs::set_permissions(&dest, Permissions::from_mode(0o700)).unwrap();
+            fs::remove_dir_all(&dest).unwrap();
+        }
+        // A new one is as the umask has it.
+        fs::create_dir(dir.path().join("other")).unwrap();
+        NewDir::create(&dest).unwrap().finish().unwrap();
+        assert_eq!(mode_of(&dest), mode_of(&dir.path().join("other")));
+    }
+
+    /// A list of users is taken over, and one that only the parent has is not.
+    #[test]
+    fn lists_of_users_are_those_of_the_old_one() {
+        // user::rwx user:65534:r-x group::--- mask::r-x other::---
+        let entry = |tag: u16, perm: u16, id: u32| {
+            [
+                tag.to_le_bytes().as_slice(),
+                &perm.to_le_bytes(),
+                &id.to_le_bytes(),
+            ]
+            .concat()
+        };
+        let none = u32::MAX;
+        let list = [
+            2u32.to_le_bytes().to_vec(),
+            entry(1, 7, none),
+            entry(2, 5, 65534),
+            entry(4, 0, none),
+            entry(0x10, 5, none),
+            entry(0x20, 0, none),
+        ]
+        .concat();
+        let dir = tempfile::tempdir().unwrap();
+        let [dest, plain] = ["b", "p"].map(|name| dir.path().join(name));
+        let flags = rustix::fs::XattrFlags::empty();
+        let set = |path: &Path, name: &str| rustix::fs::setxattr(path, name, &list, flags);
+        let has = |path: &Path, name: &str| {
+            let mut value = [0; 200];
+            match rustix::fs::getxattr(path, name, &mut value) {
+                Ok(len) => value[..len] == list,
+                Err(_) => false,
+            }
+        };
+        let [access, default] = ["system.posix_acl_access", "system.posix_acl_default"];
+        fs::create_dir(&dest).unwrap();
+        fs::create_dir(&plain).unwrap();
+        if set(&dest, access).is_err() {
+            // This file system has none.
+            return;
+        }
+        set(dir.path(), default).unwrap();
+        for path in [&dest, &plain] {
+            NewDir::create(path).unwrap().finish().unwrap();
+            assert_eq!(has(path, access), path == &dest, "{path:?}");
+            assert!(!has(path, default), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_is_refused_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("real")).unwrap();
+        std::os::unix::fs::symlink("real", at("link")).unwrap();
+        std::os::unix::fs::symlink("nowhere", at("loose")).unwrap();
+        for name in ["link", "link/", "link/.", "loose", "real/..", "."] {
+            let path = match name {
+                "." => PathBuf::from(name),
+                name => at(name),
+            };
+            let e = check_dest(&path).unwrap_err().to_string();
+            assert!(e.contains("name a new directory in it"), "{name}: {e}");
+        }
+        // Of another file system.
+        let e = check_dest(Path::new("/proc/self")).unwrap_err();
+        assert!(e.to_string().contains("symbolic link"), "{e}");
+        assert!(access::is_mounted(Path::new("/proc"), Path::new("/")));
+        assert!(!access::is_mounted(&at("real"), dir.path()));
+        NewDir::create(&at("real/.")).unwrap().finish().unwrap();
+        assert!(at("real").is_dir());
     }
 
     /// Where every process has the same number, names are found taken.

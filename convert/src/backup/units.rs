@@ -49,11 +49,11 @@ impl<'a> Keep<'a> {
         })
     }
 
-    pub(crate) fn finish(self) -> Result<()> {
-        match self.failed.into_inner() {
-            Ok(None) => {}
-            Ok(Some(e)) => return Err(e),
-            Err(e) => return e.into_inner().map_or(Ok(()), Err),
+    /// Syncs them when all are there.
+    pub(crate) fn finish(&self) -> Result<()> {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(e) = failed.take() {
+            return Err(e);
         }
         self.file
             .sync_all()

@@ -120,7 +120,7 @@ impl Whole {
         let doing = "putting the whole backup in place";
         let fail = |e: &std::io::Error| DiskError::io(doing, e).file(dest.display());
         let sync = |path: &Path| File::open(path).and_then(|dir| dir.sync_all());
-        sync(&temp).map_err(|e| fail(&e))?;
+        self.new.settle().map_err(|e| fail(&e))?;
         match renameat_with(CWD, &temp, CWD, &dest, RenameFlags::EXCHANGE) {
             Ok(()) => {}
             Err(Errno::INVAL | Errno::NOSYS) => {

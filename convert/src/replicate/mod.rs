@@ -7,6 +7,7 @@
 //! keeps until it has all of it, and goes on with when the connection broke.
 
 mod apply;
+mod first;
 mod frames;
 mod have;
 mod journal;
@@ -28,7 +29,7 @@ use crate::{
     place::check_not_source,
     progress::Progress,
     target::Discard,
-    to_image::{Destination, ImageFormat, ImageOptions, to_image},
+    to_image::ImageFormat,
 };
 use disk_io::{Disk, DiskError, Result, output::write_error};
 use frames::{Frames, Kind, MAGIC, encode};
@@ -91,6 +92,17 @@ pub enum Standing {
     Ran(PathBuf, String),
 }
 
+/// What became of a replication that was cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovered {
+    /// There was none.
+    Nothing,
+    /// The target is complete now.
+    Ended,
+    /// A first one, of which nothing has its name: the target is made anew.
+    Anew,
+}
+
 /// What a replication did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -116,6 +128,8 @@ pub struct Replica {
     places: Places,
     _lock: File,
     state: Option<State>,
+    /// What a first replication noted that was cut off after it.
+    begun: Option<State>,
 }
 
 impl Replica {
@@ -128,12 +142,14 @@ impl Replica {
         places.check()?;
         let lock = places.take_lock()?;
         let mut state = State::load(&places)?;
+        let begun = state.take_if(|s| s.making);
         // What is noted is of a target that is gone: it is made anew.
         if !places.target().exists() && !places.applying().exists() {
             state = None;
         }
         Ok(Self {
             state,
+            begun,
             places,
             _lock: lock,
         })
@@ -152,7 +168,7 @@ impl Replica {
             Some(state) if there => match state.touched(&self.places) {
                 Some((file, how)) => Standing::Ran(file, how),
                 // Hashes that are not those of the target would hide what it has not.
-                None if !self.is_known() => Standing::Foreign,
+                None if !self.is_known(state) => Standing::Foreign,
                 None => Standing::Kept,
             },
             _ => Standing::Absent,
@@ -160,20 +176,26 @@ impl Replica {
     }
 
     /// Whether the hashes beside it are those of what it was brought to.
-    fn is_known(&self) -> bool {
-        let Some(state) = &self.state else {
-            return false;
-        };
+    fn is_known(&self, state: &State) -> bool {
         let units = Units::open(&self.places.units(), state.size);
         let digest = units.and_then(|u| u.digest(state.size));
         digest.is_ok_and(|d| d.hex() == state.digest)
     }
 
-    /// Ends what was cut off while the target was written to; whether there was something.
+    /// Ends what was cut off while the target was made or written to.
     ///
     /// # Errors
     /// `Io`; `Corrupt` if the target was lost meanwhile.
-    pub fn recover(&mut self, how: &How<'_>) -> Result<bool> {
+    pub fn recover(&mut self, how: &How<'_>) -> Result<Recovered> {
+        let first = self.end_first(how)?;
+        Ok(match self.end_journal(how)? {
+            true => Recovered::Ended,
+            false => first,
+        })
+    }
+
+    /// Ends what a complete journal says; whether there was something to end.
+    fn end_journal(&mut self, how: &How<'_>) -> Result<bool> {
         let Some(journal) = Journal::open(&self.places.journal())? else {
             return self.named();
         };
@@ -212,13 +234,17 @@ impl Replica {
     /// # Errors
     /// Those of reading it.
     pub fn digest(&self, how: &How<'_>) -> Result<String> {
+        match &self.state {
+            Some(state) => self.digest_of(state, how),
+            None => Ok(String::new()),
+        }
+    }
+
+    fn digest_of(&self, state: &State, how: &How<'_>) -> Result<String> {
         let options = CopyOptions {
             workers: how.workers,
             digest: DigestKind::Vmdkit,
             sparse: Sparse::Always,
-        };
-        let Some(state) = &self.state else {
-            return Ok(String::new());
         };
         let disk = state.disk(&self.places)?;
         let digest = pipeline::copy(&disk, &Discard, options, how.progress)?.digest;
@@ -300,18 +326,14 @@ impl Replica {
         if let Some(journal) = Journal::open(&journal)? {
             journal.remove()?;
         }
-        let digest = self.hash(
-            how,
-            |keep| {
-                let options = CopyOptions {
-                    workers: how.workers,
-                    digest: DigestKind::Vmdkit,
-                    sparse: Sparse::Always,
-                };
-                Ok(pipeline::copy(&disk, &Discard, options, keep)?.digest)
-            },
-            disk.len(),
-        )?;
+        let keep = self.keep(how, disk.len())?;
+        let options = CopyOptions {
+            workers: how.workers,
+            digest: DigestKind::Vmdkit,
+            sparse: Sparse::Always,
+        };
+        let digest = computed(pipeline::copy(&disk, &Discard, options, &keep)?.digest)?;
+        keep.finish()?;
         state.digest = digest.hex();
         state.look(&self.places)?;
         state.save(&self.places)?;
@@ -319,13 +341,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Writes the hashes of units while `work` computes them.
-    fn hash(
-        &self,
-        how: &How<'_>,
-        work: impl FnOnce(&Keep<'_>) -> Result<Option<Digest>>,
-        len: u64,
-    ) -> Result<Digest> {
+    /// Takes the hashes of units while they are computed, instead of those that there are.
+    fn keep<'a>(&self, how: &How<'a>, len: u64) -> Result<Keep<'a>> {
         let path = self.places.units();
         // What it says is not true any more.
         for old in [&self.places.state(), &path] {
@@ -336,10 +353,7 @@ impl Replica {
                 _ => {}
             }
         }
-        let keep = Keep::create(path, len, how.progress)?;
-        let digest = work(&keep)?;
-        keep.finish()?;
-        digest.ok_or_else(|| DiskError::unsupported("computing a digest").found("none"))
+        Keep::create(path, len, how.progress)
     }
 
     fn known(&self) -> Result<Option<Units>> {
@@ -372,56 +386,8 @@ impl Replica {
         })
     }
 
-    fn image(
-        &mut self,
-        disk: &Arc<dyn Disk>,
-        sources: &[PathBuf],
-        head: &Head,
-        how: &How<'_>,
-    ) -> Result<String> {
-        let target = self.places.target().to_path_buf();
-        let mut files = Vec::new();
-        let digest = self.hash(
-            how,
-            |keep| {
-                let options = ImageOptions {
-                    format: how.format.clone(),
-                    workers: how.workers,
-                    digest: DigestKind::Vmdkit,
-                    force: how.force,
-                    sources: sources.to_vec(),
-                    ..ImageOptions::default()
-                };
-                let report = to_image(disk, Destination::File(&target), &options, keep)?;
-                files = report.files;
-                Ok(report.digest)
-            },
-            disk.len(),
-        )?;
-        let form = match how.format {
-            ImageFormat::Raw => Form::Raw,
-            _ => Form::Vmdk,
-        };
-        // One file of data: the target itself, or what its descriptor names.
-        let data = files.iter().rfind(|f| form == Form::Raw || **f != target);
-        let name = data.and_then(|f| f.file_name()).and_then(|n| n.to_str());
-        let part = Part {
-            file: name.unwrap_or_default().to_owned(),
-            start: 0,
-            len: disk.len(),
-            offset: 0,
-            size: 0,
-            modified: (0, 0),
-        };
-        let state = State::new(disk.len(), digest.hex(), form, vec![part]);
-        self.note(state, head)?;
-        Ok(digest.hex())
-    }
-
     fn note(&mut self, mut state: State, head: &Head) -> Result<()> {
-        state.source.clone_from(&head.source);
-        state.replicated.clone_from(&head.created);
-        state.chain.clone_from(&head.chain);
+        state.is_of(head);
         state.look(&self.places)?;
         state.save(&self.places)?;
         self.state = Some(state);
@@ -657,6 +623,10 @@ impl Replica {
         }
         Ok(fold.finish()?.hex())
     }
+}
+
+fn computed(digest: Option<Digest>) -> Result<Digest> {
+    digest.ok_or_else(|| DiskError::unsupported("computing a digest").found("none"))
 }
 
 fn head(from: &From, base: Option<String>, how: &How<'_>) -> Head {

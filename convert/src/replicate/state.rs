@@ -1,5 +1,6 @@
 //! What is kept beside a target: what it was brought to, and what it looked like then.
 
+use super::journal::Head;
 use crate::{
     backup::ChainLink,
     place::{Partial, TEMP_PREFIX},
@@ -188,6 +189,10 @@ pub struct State {
     pub parts: Vec<Part>,
     /// The chain of the source then, from the top; empty where it is not known.
     pub chain: Vec<ChainLink>,
+    /// Its files may not have their names yet: a target that is made is noted before they get
+    /// them, so that it is known whose they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) making: bool,
 }
 
 impl State {
@@ -201,7 +206,15 @@ impl State {
             replicated: String::new(),
             parts,
             chain: Vec::new(),
+            making: false,
         }
+    }
+
+    /// Notes of what it is a copy.
+    pub(super) fn is_of(&mut self, head: &Head) {
+        self.source.clone_from(&head.source);
+        self.replicated.clone_from(&head.created);
+        self.chain.clone_from(&head.chain);
     }
 
     /// # Errors

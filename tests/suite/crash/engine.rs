@@ -3,6 +3,7 @@
 use super::sweep;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    fs::File,
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -26,7 +27,8 @@ type Right<'a> = Box<dyn Fn(&Path) -> Result<(), String> + 'a>;
 /// A writer and its small case.
 pub(super) struct Writer<'a> {
     pub(super) name: &'a str,
-    /// What it is called with; `@` stands for the directory that is written into.
+    /// What it is called with; `@` stands for the directory that is written into, and the file
+    /// behind a last `<` is its standard input.
     pub(super) args: Vec<String>,
     /// What ends or repeats it after it was cut off; the second where the first is refused.
     pub(super) again: Vec<Vec<String>>,
@@ -67,6 +69,13 @@ pub(super) fn is_ours(path: &str) -> bool {
 pub(super) fn command(fs: &CrashFs, args: &[String]) -> Command {
     let mut command = Command::new(tools::vmdkit().unwrap());
     let at = fs.path().to_str().unwrap();
+    let args = match args {
+        [args @ .., mark, file] if mark == "<" => {
+            command.stdin(File::open(file).unwrap());
+            args
+        }
+        args => args,
+    };
     command.args(args.iter().map(|arg| arg.replace('@', at)));
     command
 }
@@ -130,6 +139,36 @@ pub(super) fn prove(fs: &CrashFs, base: &Tree, writer: &Writer<'_>) -> Result<()
         first.join("\n"),
         all.join("\n")
     ))
+}
+
+/// Kills it after every operation: all that was done is there, and the same again ends well.
+pub(super) fn killed(fs: &CrashFs, base: &Tree, writer: &Writer<'_>) -> Result<(), String> {
+    let name = writer.name;
+    fs.load(base, None);
+    let out = run(fs, &writer.args);
+    assert!(out.status.success(), "{name}: {}", said(&out));
+    let (log, end) = (fs.log(), fs.tree().files());
+    let mut proof = Proof {
+        fs,
+        base,
+        before: base.files(),
+        end,
+        writer,
+        counts: Counts::default(),
+        wrong: Vec::new(),
+    };
+    for n in 0..=log.len() {
+        let behind = log.get(..n).unwrap_or_default();
+        fs.load(&after(base, behind, Survived::All), None);
+        let last = behind.last().map_or("nothing", |e| &e.said);
+        proof.again(&format!("killed after {n}, {last}"));
+    }
+    let again = proof.counts.again;
+    tests::say!("crash: {name}: killed and begun again {again} times");
+    match proof.wrong.is_empty() {
+        true => Ok(()),
+        false => Err(format!("{name}:\n{}\n", proof.wrong.join("\n"))),
+    }
 }
 
 struct Proof<'a> {
