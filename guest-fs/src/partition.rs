@@ -100,9 +100,17 @@ pub struct Table {
     pub dynamic: bool,
     /// Damage and oddities, one sentence each.
     pub remarks: Vec<String>,
+    /// Those of them after which partitions may be missing.
+    pub losses: Vec<String>,
 }
 
 impl Table {
+    /// Adds a remark after which partitions may be missing.
+    fn lose(&mut self, remark: String) {
+        self.losses.push(remark.clone());
+        self.remarks.push(remark);
+    }
+
     fn new(scheme: Scheme, sector_size: u32) -> Self {
         Self {
             scheme,
@@ -111,6 +119,7 @@ impl Table {
             partitions: Vec::new(),
             dynamic: false,
             remarks: Vec::new(),
+            losses: Vec::new(),
         }
     }
 
@@ -182,7 +191,10 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
                 }
                 return Ok(table);
             }
-            gpt::Found::Damaged(remarks) => none.remarks = remarks,
+            gpt::Found::Damaged(remarks) => {
+                none.losses = remarks.clone();
+                none.remarks = remarks;
+            }
             gpt::Found::Nothing => {}
         }
     }
@@ -198,6 +210,7 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
     };
     let mut table = with_sector_size(disk, &mbr);
     table.remarks.splice(0..0, none.remarks.clone());
+    table.losses.splice(0..0, none.losses.clone());
     if let Some(kind) = boot {
         let table_first = !table.partitions.is_empty() && table.recognised(disk) > 0;
         let (said, loser) = if table_first {

@@ -20,6 +20,11 @@ impl Tree {
     pub fn doubts(&self, node: Node) -> Vec<String> {
         match self.guest(node) {
             Ok(Some((fs, id))) => fs.doubts(id),
+            // Of a disk: partitions may be missing.
+            Ok(None) if node == self.root() => {
+                let losses = self.source().map(|s| s.table().losses.clone());
+                losses.unwrap_or_default()
+            }
             _ => Vec::new(),
         }
     }

@@ -229,6 +229,7 @@ impl Source {
                     partitions: Vec::new(),
                     dynamic: false,
                     remarks: vec![format!("the partition table cannot be read: {e}")],
+                    losses: Vec::new(),
                 };
                 let mut sets = assemble(None)?;
                 let name = Name::from("p0");

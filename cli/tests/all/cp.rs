@@ -124,3 +124,28 @@ fn paths_from_a_list() {
     f.run(&["cp", "-0", "disk.vmdk", "/p0/empty", "out"])
         .code(2);
 }
+
+/// A chain of logical partitions that breaks off: what comes behind is not there, and not told to be
+/// complete.
+#[test]
+fn partitions_that_may_be_missing_are_told() {
+    let f = Fixture::new();
+    // The first partition is the fixture's volume, the second is extended, and empty.
+    let volume = f.raw();
+    let (first, second) = (64u32, 64 + (volume.len() / 512) as u32);
+    let mut raw = vec![0; second as usize * 512 + (64 << 10)];
+    raw[64 * 512..64 * 512 + volume.len()].copy_from_slice(&volume);
+    for (slot, kind, start, len) in [(0, 0x0e, first, second - first), (1, 5, second, 64)] {
+        let at = 446 + 16 * slot;
+        raw[at + 4] = kind;
+        raw[at + 8..at + 12].copy_from_slice(&start.to_le_bytes());
+        raw[at + 12..at + 16].copy_from_slice(&len.to_le_bytes());
+    }
+    raw[510..512].copy_from_slice(&[0x55, 0xaa]);
+    fs::write(f.path("cut.img"), raw).unwrap();
+    f.run(&["cp", "-r", "cut.img", "/", "out"])
+        .code(3)
+        .says("breaks off");
+    assert!(f.path("out").exists());
+    f.run(&["ls", "-R", "cut.img", "/"]).says("breaks off");
+}

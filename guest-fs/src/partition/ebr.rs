@@ -29,26 +29,24 @@ impl Extended {
         let mut link = self.start;
         loop {
             if seen.len() >= MAX_LINKS {
-                table.remarks.push(format!(
+                table.lose(format!(
                     "the chain of logical partitions has more than {MAX_LINKS} links; the rest is ignored"
                 ));
                 return;
             }
             if !seen.insert(link) {
-                table.remarks.push(format!(
+                table.lose(format!(
                     "the chain of logical partitions comes back to byte {link}; it ends there"
                 ));
                 return;
             }
             let mut sector = [0; 512];
             if let Err(e) = disk.read_exact_at(&mut sector, link) {
-                table
-                    .remarks
-                    .push(format!("the chain of logical partitions breaks off: {e}"));
+                table.lose(format!("the chain of logical partitions breaks off: {e}"));
                 return;
             }
             let Some(ebr) = mbr::Mbr::parse(&sector).filter(mbr::Mbr::is_sound) else {
-                table.remarks.push(format!(
+                table.lose(format!(
                     "the chain of logical partitions breaks off at byte {link}: no table there"
                 ));
                 return;

@@ -102,7 +102,7 @@ fn read_with(disk: &Arc<dyn Disk>, mbr: Option<&Mbr>, size: u32) -> Found {
                 (None, Ok(Some((header, _)))) => match raw_entries(disk, size, header) {
                     Ok(entries) => {
                         let mut table = build(header, &entries, size);
-                        table.remarks.push(format!(
+                        table.lose(format!(
                             "the entries of the GUID partition table are not what its header vouches for ({why}), and there is no good backup: take them with care"
                         ));
                         table
