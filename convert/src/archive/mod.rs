@@ -4,6 +4,9 @@
 //! says its length before its contents have been read, so one that turns out to be unreadable
 //! is filled with zeros to that length, told as a failure, and listed in a last member of the
 //! archive, [`FAILURES`], so that whoever unpacks it elsewhere knows too.
+//!
+//! No name is given twice: of a link and a directory of one name some programs make the link,
+//! and then put what is in the directory where the link leads.
 
 mod contents;
 mod pax;
@@ -17,6 +20,7 @@ use contents::Contents;
 use disk_io::{Disk, DiskError, Result};
 use guest_fs::{Metadata, Name, NodeKind, fs::attributes};
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     io::{self, Write},
     ops::ControlFlow,
@@ -25,7 +29,8 @@ use std::{
 /// Directories in each other that are followed.
 const DEEPEST: usize = 512;
 
-/// Name of the member that lists what could not be read.
+/// Name of the member that lists what could not be read; where the guest has a file of that
+/// name, it gets a number.
 pub const FAILURES: &str = "vmdkit-failures.txt";
 
 /// Longest stream that becomes an extended attribute, as on Linux.
@@ -108,6 +113,17 @@ fn run<S: Source, A: Archive>(
     (summary, written)
 }
 
+/// Names that members of one directory have, as the archive spells them.
+type Names = HashSet<Vec<u8>>;
+
+/// Two things that would have one name in the archive.
+fn twice() -> DiskError {
+    DiskError::refused("archiving")
+        .expected("names that are not in the archive yet")
+        .found("a second member of that name")
+        .hint("archive one of the two by itself")
+}
+
 fn failed(output: &str, e: &io::Error) -> DiskError {
     DiskError::io("writing the archive", e).file(output)
 }
@@ -127,20 +143,25 @@ struct Run<'a, S: Source, A: Archive> {
 
 impl<S: Source, A: Archive> Run<'_, S, A> {
     fn all(&mut self, items: &[Item<S::Node>]) -> Result<()> {
+        let mut top = Names::new();
         for item in items {
             if !self.options.filter.excludes(&item.path) {
                 for (path, why) in &item.doubts {
                     self.doubt(path.as_bytes(), why);
                     self.summary.doubtful += 1;
                 }
-                self.object(&item.path, &item.name, item.node, None, false)?;
+                self.object(&item.path, &item.name, item.node, None, false, &mut top)?;
             }
         }
         if self.failures.is_empty() {
             return Ok(());
         }
         let text = std::mem::take(&mut self.failures);
-        let written = self.archive.text(FAILURES, &text);
+        let mut numbered = (2..).map(|n| FAILURES.replace('.', &format!("-{n}.")));
+        let free = |name: &String| !top.contains(name.as_bytes());
+        let name = Some(FAILURES.to_owned()).filter(free);
+        let name = name.or_else(|| numbered.find(free)).unwrap_or_default();
+        let written = self.archive.text(&name, &text);
         written.map_err(|e| failed(self.output, &e))
     }
 
@@ -150,6 +171,16 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
         self.observer.event(Event::Failed { path, error });
         let line = format!("{}: {error}\n", Name::from_bytes(path));
         self.failures.extend_from_slice(line.as_bytes());
+    }
+
+    /// Whether `name`, of which the directory is `given`'s, has not been given yet.
+    fn give(&mut self, path: &[u8], name: &[u8], given: &mut Names) -> bool {
+        let last = name.rsplit(|b| *b == b'/').next().unwrap_or(name);
+        let is_new = given.insert(self.archive.spelled(last).into_owned());
+        if !is_new {
+            self.fail(path, &twice());
+        }
+        is_new
     }
 
     /// Tells what is doubtful about something that was archived.
@@ -168,7 +199,7 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
     }
 
     /// One object with everything in it; `known_as` is the directory that it was found in, and
-    /// its name there.
+    /// its name there; `given` has the names of that directory, or of the PATHs.
     fn object(
         &mut self,
         path: &[u8],
@@ -176,6 +207,7 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
         node: S::Node,
         known_as: Option<(S::Node, &Name)>,
         inside: bool,
+        given: &mut Names,
     ) -> Result<()> {
         if self.observer.cancelled() {
             return Err(crate::pipeline::cancelled());
@@ -188,19 +220,35 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
             }
         };
         let wanted = self.options.filter.includes(path, inside);
+        let is_directory = metadata.kind == NodeKind::Directory;
+        // The contents of a directory without it have the names of the level above.
+        if name.is_empty() && is_directory {
+            self.entries(
+                path,
+                name,
+                node,
+                self.options.filter.is_selective() && wanted,
+                given,
+            )?;
+            self.doubts(path, node, known_as);
+            return Ok(());
+        }
+        if (is_directory || wanted) && !self.give(path, name, given) {
+            return Ok(());
+        }
         match metadata.kind {
             NodeKind::Directory => {
-                if wanted && !name.is_empty() {
+                if wanted {
                     self.directory(path, name, &metadata)?;
                 }
                 let inside = self.options.filter.is_selective() && wanted;
-                self.entries(path, name, node, inside)?;
+                self.entries(path, name, node, inside, &mut Names::new())?;
                 self.doubts(path, node, known_as);
                 Ok(())
             }
             _ if !wanted => Ok(()),
             NodeKind::File => {
-                self.file(path, name, node, &metadata)?;
+                self.file(path, name, node, &metadata, given)?;
                 self.doubts(path, node, known_as);
                 Ok(())
             }
@@ -227,7 +275,14 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
         Ok(())
     }
 
-    fn entries(&mut self, path: &[u8], name: &[u8], node: S::Node, inside: bool) -> Result<()> {
+    fn entries(
+        &mut self,
+        path: &[u8],
+        name: &[u8],
+        node: S::Node,
+        inside: bool,
+        given: &mut Names,
+    ) -> Result<()> {
         if self.above.len() >= DEEPEST || !self.above.insert(node) {
             let e = DiskError::corrupt("listing the directory")
                 .found("a directory that contains itself, or more than 512 levels");
@@ -257,13 +312,20 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
                 name => join(name, entry.name.as_bytes()),
             };
             let known_as = Some((node, &entry.name));
-            self.object(&path, &name, entry.node, known_as, inside)?;
+            self.object(&path, &name, entry.node, known_as, inside, given)?;
         }
         self.above.remove(&node);
         Ok(())
     }
 
-    fn file(&mut self, path: &[u8], name: &[u8], node: S::Node, metadata: &Metadata) -> Result<()> {
+    fn file(
+        &mut self,
+        path: &[u8],
+        name: &[u8],
+        node: S::Node,
+        metadata: &Metadata,
+        given: &mut Names,
+    ) -> Result<()> {
         if metadata.links > 1 {
             if let Some(first) = self.links.get(&node).cloned()
                 && let Some(written) = self.archive.hard_link(name, metadata, &first)
@@ -304,6 +366,9 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
         for stream in streams {
             let suffix = [b":", stream.as_bytes()].concat();
             let (path, name) = ([path, &suffix].concat(), [name, &suffix].concat());
+            if !self.give(&path, &name, given) {
+                continue;
+            }
             match self.source.open(node, Some(&stream)) {
                 Ok(disk) => {
                     self.contents(&path, &name, &*disk, metadata, &[])?;
@@ -425,10 +490,7 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
                 Ok(true)
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                let e = DiskError::refused("archiving")
-                    .expected("names that are not in the archive yet")
-                    .found("a second member of that name");
-                self.fail(path, &e);
+                self.fail(path, &twice());
                 Ok(false)
             }
             // The reader stopped because it was asked to.
@@ -454,6 +516,11 @@ trait Archive {
 
     /// Whether extended attributes are kept.
     fn keeps_xattrs(&self) -> bool;
+
+    /// A name as the format keeps it: two that it spells alike are one.
+    fn spelled<'a>(&self, name: &'a [u8]) -> Cow<'a, [u8]> {
+        Cow::Borrowed(name)
+    }
 
     fn directory(&mut self, name: &[u8], metadata: &Metadata) -> io::Result<Given>;
 

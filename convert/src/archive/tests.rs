@@ -1,3 +1,5 @@
+mod twins;
+
 use super::*;
 use crate::{NoProgress, restore::Entry};
 use disk_io::{MemDisk, SparseMemDisk, faults::FailAfter};
