@@ -7,6 +7,7 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::{Duration, Instant},
 };
 use tests::tools;
 
@@ -85,4 +86,87 @@ fn members_of_one_name() {
     assert_eq!(out.status.code(), Some(3), "{}", said(&out));
     assert!(!dir.path().join("victim/planted").exists());
     assert!(!dir.path().join("victim/file").exists());
+}
+
+/// So many directories, each with two names for the next: 2^24 paths lead to the last.
+const LEVELS: usize = 25;
+
+/// An ext4 volume of 8 MiB: the directory `d0` in its root has `file`, and as `x` and as `y` the
+/// next one, and so on.
+fn two_names(dir: &Path) {
+    let image = dir.join("e.img");
+    fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
+    fs::write(dir.join("file"), "contents").unwrap();
+    let img = image.to_str().unwrap();
+    tools::run("mke2fs", ["-q", "-t", "ext4", img]).unwrap();
+    let mut requests = String::new();
+    for n in 0..LEVELS {
+        requests += &format!(
+            "mkdir d{n}\nwrite {} d{n}/file\n",
+            dir.join("file").display()
+        );
+    }
+    for n in 1..LEVELS {
+        let above = n - 1;
+        requests += &format!("ln d{n} d{above}/x\nln d{n} d{above}/y\n");
+    }
+    for n in 1..LEVELS {
+        requests += &format!("unlink d{n}\n");
+    }
+    fs::write(dir.join("requests"), requests).unwrap();
+    let requests = dir.join("requests");
+    tools::run("debugfs", ["-w", "-f", requests.to_str().unwrap(), img]).unwrap();
+}
+
+/// Every directory is entered by one of its names, and the other one is told.
+#[test]
+fn a_directory_under_two_names() {
+    if !tools::have(&["mke2fs", "debugfs", "tar"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    two_names(dir.path());
+    let begun = Instant::now();
+    let walk = |words: &str| {
+        let out = vmdkit(&words.split(' ').collect::<Vec<_>>(), dir.path());
+        assert_eq!(out.status.code(), Some(3), "{words}: {}", said(&out));
+        let told = said(&out).matches("a directory that has one name").count();
+        assert_eq!(told, LEVELS - 1, "{words}: {}", said(&out));
+        assert!(said(&out).contains("/p0/d0/x,"), "{words}: {}", said(&out));
+        out
+    };
+    for words in [
+        "ls -R e.img /p0",
+        "ls -R --json e.img",
+        "find e.img",
+        "find e.img /p0/d0",
+    ] {
+        let out = String::from_utf8(walk(words).stdout).unwrap();
+        let files = out.lines().filter(|l| l.contains("/file")).count();
+        assert_eq!(files, LEVELS, "{words}: {out}");
+    }
+    fs::create_dir(dir.path().join("out")).unwrap();
+    walk("cp -r e.img /p0/d0 out");
+    let restored = tests::guest::read_dir(&dir.path().join("out")).unwrap();
+    let of = |name: &str| {
+        restored
+            .keys()
+            .filter(|p| p.rsplit('/').next() == Some(name))
+            .count()
+    };
+    assert_eq!((of("file"), of("x"), of("y")), (LEVELS, LEVELS - 1, 0));
+    for form in ["tar", "zip"] {
+        let out = walk(&format!("tar --as {form} e.img /p0/d0"));
+        assert!(
+            said(&out).contains(&format!("archived {LEVELS} files")),
+            "{}",
+            said(&out)
+        );
+    }
+    // Debug builds on a busy machine; 2^24 paths take hours.
+    assert!(
+        begun.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        begun.elapsed()
+    );
 }

@@ -18,16 +18,13 @@ mod zip;
 use crate::restore::{Event, Filter, Observer, Source, Streams, Summary};
 use contents::Contents;
 use disk_io::{Disk, DiskError, Result};
-use guest_fs::{Metadata, Name, NodeKind, fs::attributes};
+use guest_fs::{Entered, Metadata, Name, NodeKind, fs::attributes};
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
     io::{self, Write},
     ops::ControlFlow,
 };
-
-/// Directories in each other that are followed.
-const DEEPEST: usize = 512;
 
 /// Name of the member that lists what could not be read; where the guest has a file of that
 /// name, it gets a number.
@@ -103,7 +100,7 @@ fn run<S: Source, A: Archive>(
         archive,
         output: name,
         links: HashMap::new(),
-        above: HashSet::new(),
+        entered: Entered::default(),
         summary: Summary::default(),
         failures: Vec::new(),
     };
@@ -136,7 +133,7 @@ struct Run<'a, S: Source, A: Archive> {
     output: &'a str,
     /// Names in the archive of files that have several.
     links: HashMap<S::Node, Vec<u8>>,
-    above: HashSet<S::Node>,
+    entered: Entered,
     summary: Summary,
     failures: Vec<u8>,
 }
@@ -145,6 +142,8 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
     fn all(&mut self, items: &[Item<S::Node>]) -> Result<()> {
         let mut top = Names::new();
         for item in items {
+            // What is asked for by itself is taken, wherever it was met before.
+            self.entered = Entered::default();
             if !self.options.filter.excludes(&item.path) {
                 for (path, why) in &item.doubts {
                     self.doubt(path.as_bytes(), why);
@@ -221,28 +220,27 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
         };
         let wanted = self.options.filter.includes(path, inside);
         let is_directory = metadata.kind == NodeKind::Directory;
-        // The contents of a directory without it have the names of the level above.
-        if name.is_empty() && is_directory {
-            self.entries(
-                path,
-                name,
-                node,
-                self.options.filter.is_selective() && wanted,
-                given,
-            )?;
-            self.doubts(path, node, known_as);
-            return Ok(());
-        }
-        if (is_directory || wanted) && !self.give(path, name, given) {
+        let is_member = is_directory && !name.is_empty() || !is_directory && wanted;
+        if is_member && !self.give(path, name, given) {
             return Ok(());
         }
         match metadata.kind {
             NodeKind::Directory => {
-                if wanted {
+                if let Err(e) = self.entered.enter(self.source.directory(node), path) {
+                    self.fail(path, &e);
+                    return Ok(());
+                }
+                if wanted && is_member {
                     self.directory(path, name, &metadata)?;
                 }
                 let inside = self.options.filter.is_selective() && wanted;
-                self.entries(path, name, node, inside, &mut Names::new())?;
+                let mut below = Names::new();
+                // What is in a directory that is no member has names of the level above.
+                let given = if is_member { &mut below } else { given };
+                match self.entries(path, name, node, inside, given)? {
+                    true => self.entered.leave(),
+                    false => self.entered.leave_unlisted(),
+                }
                 self.doubts(path, node, known_as);
                 Ok(())
             }
@@ -275,6 +273,7 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
         Ok(())
     }
 
+    /// What is in a directory; whether any of it could be listed.
     fn entries(
         &mut self,
         path: &[u8],
@@ -282,13 +281,7 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
         node: S::Node,
         inside: bool,
         given: &mut Names,
-    ) -> Result<()> {
-        if self.above.len() >= DEEPEST || !self.above.insert(node) {
-            let e = DiskError::corrupt("listing the directory")
-                .found("a directory that contains itself, or more than 512 levels");
-            self.fail(path, &e);
-            return Ok(());
-        }
+    ) -> Result<bool> {
         let mut entries = Vec::new();
         let mut lost = Vec::new();
         let listed = self.source.read_dir(node, &mut |entry| {
@@ -298,6 +291,7 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
             }
             ControlFlow::Continue(())
         });
+        let any = listed.is_ok() || !entries.is_empty();
         for e in lost.into_iter().chain(listed.err()) {
             self.fail(path, &e);
         }
@@ -314,8 +308,7 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
             let known_as = Some((node, &entry.name));
             self.object(&path, &name, entry.node, known_as, inside, given)?;
         }
-        self.above.remove(&node);
-        Ok(())
+        Ok(any)
     }
 
     fn file(

@@ -80,6 +80,10 @@ impl Source for Guest {
         Ok(())
     }
 
+    fn directory(&self, node: u64) -> u64 {
+        node
+    }
+
     fn open(&self, node: u64, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {
         if stream.is_some() {
             return Ok(Arc::new(MemDisk::new(b"of the stream".to_vec())));

@@ -41,6 +41,10 @@ impl Source for Small {
         Ok(())
     }
 
+    fn directory(&self, node: u64) -> u64 {
+        node
+    }
+
     fn open(&self, node: u64, _: Option<&Name>) -> Result<Arc<dyn Disk>> {
         Ok(Arc::new(MemDisk::new(vec![node as u8; 10])))
     }
@@ -158,5 +162,21 @@ fn the_guest_has_a_list_of_failures() {
         assert_eq!(summary.failed, 1);
         assert_eq!(names.len(), 4, "{names:?}");
         assert_eq!(names.last().unwrap(), "vmdkit-failures-3.txt");
+    }
+}
+
+/// Forty directories with two names each for the next: 2^40 paths, and forty directories. What
+/// is asked for by itself is taken all the same.
+#[test]
+fn a_directory_under_two_names_is_archived_once() {
+    let level = |n: u64| vec![(&b"f"[..], 103), (&b"x"[..], n + 1), (&b"y"[..], n + 1)];
+    let mut guest = Small((0..40).map(|n| (n, level(n))).collect());
+    guest.0.insert(40, vec![(b"last", 104)]);
+    let items = [item("/p0", "p0", 0), item("/p0/x", "x", 1)];
+    for format in [Format::Tar, Format::Zip] {
+        let (summary, names) = names(&guest, &items, format);
+        assert_eq!(summary.files, 41 + 40);
+        assert_eq!((summary.failed, summary.directories), (40 + 39, 41 + 40));
+        assert!(names.contains(&"x/x/f".into()) && !names.contains(&"p0/y/".into()));
     }
 }
