@@ -180,6 +180,10 @@ impl convert::restore::Source for Restorable<'_> {
         })
     }
 
+    fn directory(&self, node: Node) -> u64 {
+        self.tree.directory(node)
+    }
+
     fn open(&self, node: Node, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {
         self.tree.open(node, stream)
     }

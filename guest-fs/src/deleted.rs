@@ -339,6 +339,13 @@ impl FileSystem for WithDeleted {
         Ok(())
     }
 
+    fn directory(&self, node: NodeId) -> u64 {
+        match index(node) {
+            Some(_) => node.record,
+            None => self.inner.directory(node),
+        }
+    }
+
     fn doubts(&self, node: NodeId) -> Vec<String> {
         match index(node) {
             Some(_) => Vec::new(),

@@ -29,6 +29,7 @@ use crate::{
         notes::Notes,
         table::FatTable,
     },
+    fs::CLUSTER,
     volume::Recognised,
 };
 use boot::Geometry;
@@ -392,6 +393,17 @@ impl FileSystem for ExFat {
     fn read_dir(&self, dir: NodeId, visit: Visit<'_>) -> Result<()> {
         self.dir(dir)?.visit(visit);
         Ok(())
+    }
+
+    /// By its first cluster, if it has one.
+    fn directory(&self, node: NodeId) -> u64 {
+        let first = match node.record {
+            ROOT => Some(self.geometry.root_cluster),
+            _ => self.set(node).ok().map(|set| set.first_cluster),
+        };
+        first
+            .filter(|first| *first >= 2)
+            .map_or(node.record, |first| CLUSTER | u64::from(first))
     }
 
     fn doubts(&self, node: NodeId) -> Vec<String> {

@@ -34,7 +34,9 @@ pub mod table;
 
 use crate::{
     Extent, FileSystem, Found, FsKind, Metadata, Name, NodeId, NodeKind, OpenOptions, Visit,
-    VolumeInfo, fs::DELETED, volume::Recognised,
+    VolumeInfo,
+    fs::{CLUSTER, DELETED},
+    volume::Recognised,
 };
 use boot::Geometry;
 use chain::{Chain, Wanted};
@@ -345,6 +347,18 @@ impl FileSystem for Fat {
     fn read_dir(&self, dir: NodeId, visit: Visit<'_>) -> Result<()> {
         self.dir(dir)?.visit(visit);
         Ok(())
+    }
+
+    /// By its first cluster, if it has one.
+    fn directory(&self, node: NodeId) -> u64 {
+        let first = match (node.record, self.geometry.kind) {
+            (ROOT, FsKind::Fat32) => Some(self.geometry.root_cluster),
+            (ROOT, _) => None,
+            _ => self.entry(node).ok().map(|e| self.first_cluster(&e)),
+        };
+        first
+            .filter(|first| *first >= 2)
+            .map_or(node.record, |first| CLUSTER | u64::from(first))
     }
 
     fn metadata(&self, node: NodeId) -> Result<Metadata> {

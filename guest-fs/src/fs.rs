@@ -111,6 +111,10 @@ impl fmt::Display for FsKind {
 /// entries of 32 bytes.
 pub(crate) const DELETED: u64 = 1 << 47;
 
+/// Set in the number of a directory that is the number of its first cluster, where nodes are
+/// entries; neither those nor deleted files have it alone.
+pub(crate) const CLUSTER: u64 = 1 << 46;
+
 /// One object of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId {
@@ -299,6 +303,13 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// part is visited as an error and the rest goes on; the call itself fails only if
     /// nothing can be listed at all. File system metafiles are not visited.
     fn read_dir(&self, dir: NodeId, visit: Visit<'_>) -> Result<()>;
+
+    /// A number that a directory has whatever name leads to it, and no other directory of the
+    /// volume; at most 48 bits. Nodes that differ may be one directory: two entries of FAT with
+    /// the same clusters.
+    fn directory(&self, node: NodeId) -> u64 {
+        node.record
+    }
 
     /// What is known of an object. Sizes and times come from the object's own record.
     fn metadata(&self, node: NodeId) -> Result<Metadata>;

@@ -13,11 +13,13 @@
 //! | [`fs`] | the one trait of every file system, and what it speaks in |
 //! | [`codecs`] | decompressors, on their own |
 //! | [`deleted`] | deleted files as a tree beside the others |
+//! | [`entered`] | the directories that a walk has entered: each once |
 //! | [`name`] | guest file names: bytes that survive what UTF-8 cannot hold |
 //! | [`time`] | guest time stamps, with or without a zone |
 
 pub mod codecs;
 pub mod deleted;
+pub mod entered;
 pub mod exfat;
 pub mod ext;
 pub mod fat;
@@ -35,6 +37,7 @@ pub mod vmfs;
 pub mod volume;
 
 pub use disk_io::{DiskError, ErrorKind, Result};
+pub use entered::Entered;
 pub use fs::{Change, Found, Security};
 pub use fs::{
     DirEntry, Extent, FileSystem, FsKind, Link, Metadata, NodeId, NodeKind, OpenOptions, Stream,

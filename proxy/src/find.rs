@@ -9,15 +9,9 @@ use crate::{
     tree::{Node, Place, Tree},
 };
 use disk_io::{DiskError, Result};
-use guest_fs::{FileSystem, Metadata, Name, NodeId, NodeKind};
-use std::{
-    collections::{HashMap, HashSet},
-    ops::ControlFlow,
-    sync::Arc,
-};
+use guest_fs::{Entered, FileSystem, Metadata, Name, NodeId, NodeKind, entered::DEEPEST};
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
 
-/// Levels of directories that are followed.
-const DEEPEST: usize = 512;
 /// Objects that are kept until the paths are known. Where more are wanted the tables are
 /// read twice: memory must not grow with the volume.
 const KEPT: usize = 100_000;
@@ -56,7 +50,7 @@ impl Tree {
             tree: self,
             wanted,
             visit,
-            above: HashSet::new(),
+            entered: Entered::default(),
         };
         finder.below(start, path)
     }
@@ -66,8 +60,7 @@ struct Finder<'a, 'v> {
     tree: &'a Tree,
     wanted: Wanted<'a>,
     visit: VisitBelow<'v>,
-    /// The directories that are being listed.
-    above: HashSet<Node>,
+    entered: Entered,
 }
 
 impl Finder<'_, '_> {
@@ -136,9 +129,7 @@ impl Finder<'_, '_> {
     }
 
     fn walk(&mut self, dir: Node, path: &[u8]) -> ControlFlow<()> {
-        if self.above.len() > DEEPEST || !self.above.insert(dir) {
-            let e = DiskError::corrupt("listing the directory")
-                .found("a directory that contains itself, or more than 512 levels");
+        if let Err(e) = self.entered.enter(self.tree.directory(dir), path) {
             return (self.visit)(Err(at(e, path)));
         }
         let mut entries = Vec::new();
@@ -150,6 +141,7 @@ impl Finder<'_, '_> {
             }
             ControlFlow::Continue(())
         });
+        let unlisted = listed.is_err() && entries.is_empty();
         let doubts = self.tree.doubts_of_listing(dir);
         for e in lost.into_iter().chain(listed.err()).chain(doubts) {
             (self.visit)(Err(at(e, path)))?;
@@ -158,7 +150,10 @@ impl Finder<'_, '_> {
             let path = join(path, &entry.name);
             self.one(path, &entry.name, entry.node, entry.kind)?;
         }
-        self.above.remove(&dir);
+        match unlisted {
+            true => self.entered.leave_unlisted(),
+            false => self.entered.leave(),
+        }
         ControlFlow::Continue(())
     }
 }

@@ -5,7 +5,7 @@
 //! inode's generation, and it is remembered for every node that was given out, since the
 //! kernel asks by number alone.
 
-use crate::tree::Node;
+use crate::tree::{Node, Place, Tree};
 use guest_fs::NodeId;
 use std::{
     collections::HashMap,
@@ -44,6 +44,19 @@ pub fn node(inode: u64) -> Node {
             0 => record.saturating_sub(1),
             _ => record,
         }),
+    }
+}
+
+impl Tree {
+    /// A number that a directory has whatever path leads to it, and no other of the tree. Two
+    /// restore points of a volume are two.
+    pub fn directory(&self, node: Node) -> u64 {
+        match self.place(node) {
+            Ok(Place::Guest(volume, fs, id)) => {
+                u64::from(volume) << 48 | fs.directory(id) & MAX_RECORD
+            }
+            _ => inode(node),
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `oracles` | the crates `ntfs` and `fatfs` as second readers, and their known faults |
 //! | `three_ways` | `ls`, `cp` and the mount give the same tree |
 //! | `hostile` | descriptors that ask for what they may not have are refused at once, with a reason |
+//! | `twice` | two things of one name, one directory under several: told, and each is taken once |
 //! | `find` | one scan of a volume's tables lists what a walk lists |
 //! | `formats` | what is written is read by qemu-img, 7-Zip, libvmdk and libvhdi |
 //! | `lost_names` | restores out of damaged directories of NTFS have every file |
@@ -63,6 +64,7 @@ mod stress;
 mod supply;
 mod three_ways;
 mod tsk;
+mod twice;
 mod used;
 mod vcb;
 mod volumes;

@@ -12,12 +12,10 @@ use crate::{
 };
 use clap::Args;
 use disk_io::{DiskError, Result};
-use guest_fs::{Metadata, Name, NodeKind, Stream};
+use guest_fs::{Entered, Metadata, Name, NodeKind, Stream};
 use proxy::{Entry, Node, Tree, VolumeReport};
 use serde::Serialize;
-use std::{
-    collections::HashSet, ffi::OsString, fmt::Write, ops::ControlFlow, os::unix::ffi::OsStrExt,
-};
+use std::{ffi::OsString, fmt::Write, ops::ControlFlow, os::unix::ffi::OsStrExt};
 
 /// List volumes and directories
 ///
@@ -161,7 +159,7 @@ impl Ls {
             }
             lister.only(&path, found.node, kind)?;
         } else if self.recursive {
-            lister.below(&path, found.node, &mut HashSet::new())?;
+            lister.below(&path, found.node, &mut Entered::default())?;
         } else if let Some(volumes) = tree.volume_level(found.node)? {
             lister.volumes(&path, &volumes)?;
         } else {
@@ -240,10 +238,8 @@ impl Lister<'_> {
     }
 
     /// Everything below a directory, in full paths.
-    fn below(&mut self, path: &[u8], node: Node, above: &mut HashSet<Node>) -> Result<(), Failure> {
-        if above.len() > 512 || !above.insert(node) {
-            let e = DiskError::corrupt("listing the directory")
-                .found("a directory that contains itself, or more than 512 levels");
+    fn below(&mut self, path: &[u8], node: Node, entered: &mut Entered) -> Result<(), Failure> {
+        if let Err(e) = entered.enter(self.tree.directory(node), path) {
             self.tell(path, &e);
             return Ok(());
         }
@@ -256,13 +252,17 @@ impl Lister<'_> {
                     let path = join(path, entry.name.as_bytes());
                     self.one(&path, entry.node, entry.kind, entry.short_name.as_ref())?;
                     if entry.kind == NodeKind::Directory {
-                        self.below(&path, entry.node, above)?;
+                        self.below(&path, entry.node, entered)?;
                     }
                 }
             }
-            Err(e) => self.tell(path, &e),
+            Err(e) => {
+                self.tell(path, &e);
+                entered.leave_unlisted();
+                return Ok(());
+            }
         }
-        above.remove(&node);
+        entered.leave();
         Ok(())
     }
 

@@ -18,6 +18,7 @@ mod machine;
 mod memory;
 mod merge;
 mod mount;
+mod once;
 mod package;
 mod repair;
 mod replicate;

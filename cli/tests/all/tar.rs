@@ -68,3 +68,22 @@ fn what_is_not_there() {
     f.run(&["tar", "disk.vmdk"]).code(2);
     f.run(&["tar", "disk.vmdk", "/p0", "--zstd=99"]).code(2);
 }
+
+/// PATHs that end alike are not one name for two members.
+#[test]
+fn no_name_twice() {
+    let f = Fixture::new();
+    for form in ["tar", "zip"] {
+        let args = ["tar", "--as", form, "disk.vmdk", "/p0/a.txt", "/p0/a.txt"];
+        let ran = f.run(&args).code(3);
+        ran.says("second member of that name")
+            .says("archived 1 file")
+            .says("failed 1");
+    }
+    let ran = f.run(&["tar", "disk.vmdk", "/p0/dir", "/p0/."]).code(3);
+    unpack(&f, &ran.out, &[]);
+    let told = fs::read_to_string(f.path("out/vmdkit-failures.txt")).unwrap();
+    assert!(told.starts_with("/p0/dir: "), "{told}");
+    assert_eq!(names(&f.path("out")).len(), 5);
+    assert_eq!(fs::read(f.path("out/dir/b.txt")).unwrap(), b"there\n");
+}

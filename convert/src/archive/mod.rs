@@ -4,6 +4,9 @@
 //! says its length before its contents have been read, so one that turns out to be unreadable
 //! is filled with zeros to that length, told as a failure, and listed in a last member of the
 //! archive, [`FAILURES`], so that whoever unpacks it elsewhere knows too.
+//!
+//! No name is given twice: of a link and a directory of one name some programs make the link,
+//! and then put what is in the directory where the link leads.
 
 mod contents;
 mod pax;
@@ -15,17 +18,16 @@ mod zip;
 use crate::restore::{Event, Filter, Observer, Source, Streams, Summary};
 use contents::Contents;
 use disk_io::{Disk, DiskError, Result};
-use guest_fs::{Metadata, Name, NodeKind, fs::attributes};
+use guest_fs::{Entered, Metadata, Name, NodeKind, fs::attributes};
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     io::{self, Write},
     ops::ControlFlow,
 };
 
-/// Directories in each other that are followed.
-const DEEPEST: usize = 512;
-
-/// Name of the member that lists what could not be read.
+/// Name of the member that lists what could not be read; where the guest has a file of that
+/// name, it gets a number.
 pub const FAILURES: &str = "vmdkit-failures.txt";
 
 /// Longest stream that becomes an extended attribute, as on Linux.
@@ -98,7 +100,7 @@ fn run<S: Source, A: Archive>(
         archive,
         output: name,
         links: HashMap::new(),
-        above: HashSet::new(),
+        entered: Entered::default(),
         summary: Summary::default(),
         failures: Vec::new(),
     };
@@ -106,6 +108,17 @@ fn run<S: Source, A: Archive>(
     let summary = run.summary;
     let written = done.and_then(|()| run.archive.finish().map_err(|e| failed(name, &e)));
     (summary, written)
+}
+
+/// Names that members of one directory have, as the archive spells them.
+type Names = HashSet<Vec<u8>>;
+
+/// Two things that would have one name in the archive.
+fn twice() -> DiskError {
+    DiskError::refused("archiving")
+        .expected("names that are not in the archive yet")
+        .found("a second member of that name")
+        .hint("archive one of the two by itself")
 }
 
 fn failed(output: &str, e: &io::Error) -> DiskError {
@@ -120,27 +133,34 @@ struct Run<'a, S: Source, A: Archive> {
     output: &'a str,
     /// Names in the archive of files that have several.
     links: HashMap<S::Node, Vec<u8>>,
-    above: HashSet<S::Node>,
+    entered: Entered,
     summary: Summary,
     failures: Vec<u8>,
 }
 
 impl<S: Source, A: Archive> Run<'_, S, A> {
     fn all(&mut self, items: &[Item<S::Node>]) -> Result<()> {
+        let mut top = Names::new();
         for item in items {
+            // What is asked for by itself is taken, wherever it was met before.
+            self.entered = Entered::default();
             if !self.options.filter.excludes(&item.path) {
                 for (path, why) in &item.doubts {
                     self.doubt(path.as_bytes(), why);
                     self.summary.doubtful += 1;
                 }
-                self.object(&item.path, &item.name, item.node, None, false)?;
+                self.object(&item.path, &item.name, item.node, None, false, &mut top)?;
             }
         }
         if self.failures.is_empty() {
             return Ok(());
         }
         let text = std::mem::take(&mut self.failures);
-        let written = self.archive.text(FAILURES, &text);
+        let mut numbered = (2..).map(|n| FAILURES.replace('.', &format!("-{n}.")));
+        let free = |name: &String| !top.contains(name.as_bytes());
+        let name = Some(FAILURES.to_owned()).filter(free);
+        let name = name.or_else(|| numbered.find(free)).unwrap_or_default();
+        let written = self.archive.text(&name, &text);
         written.map_err(|e| failed(self.output, &e))
     }
 
@@ -150,6 +170,16 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
         self.observer.event(Event::Failed { path, error });
         let line = format!("{}: {error}\n", Name::from_bytes(path));
         self.failures.extend_from_slice(line.as_bytes());
+    }
+
+    /// Whether `name`, of which the directory is `given`'s, has not been given yet.
+    fn give(&mut self, path: &[u8], name: &[u8], given: &mut Names) -> bool {
+        let last = name.rsplit(|b| *b == b'/').next().unwrap_or(name);
+        let is_new = given.insert(self.archive.spelled(last).into_owned());
+        if !is_new {
+            self.fail(path, &twice());
+        }
+        is_new
     }
 
     /// Tells what is doubtful about something that was archived.
@@ -168,7 +198,7 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
     }
 
     /// One object with everything in it; `known_as` is the directory that it was found in, and
-    /// its name there.
+    /// its name there; `given` has the names of that directory, or of the PATHs.
     fn object(
         &mut self,
         path: &[u8],
@@ -176,6 +206,7 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
         node: S::Node,
         known_as: Option<(S::Node, &Name)>,
         inside: bool,
+        given: &mut Names,
     ) -> Result<()> {
         if self.observer.cancelled() {
             return Err(crate::pipeline::cancelled());
@@ -188,19 +219,34 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
             }
         };
         let wanted = self.options.filter.includes(path, inside);
+        let is_directory = metadata.kind == NodeKind::Directory;
+        let is_member = is_directory && !name.is_empty() || !is_directory && wanted;
+        if is_member && !self.give(path, name, given) {
+            return Ok(());
+        }
         match metadata.kind {
             NodeKind::Directory => {
-                if wanted && !name.is_empty() {
+                if let Err(e) = self.entered.enter(self.source.directory(node), path) {
+                    self.fail(path, &e);
+                    return Ok(());
+                }
+                if wanted && is_member {
                     self.directory(path, name, &metadata)?;
                 }
                 let inside = self.options.filter.is_selective() && wanted;
-                self.entries(path, name, node, inside)?;
+                let mut below = Names::new();
+                // What is in a directory that is no member has names of the level above.
+                let given = if is_member { &mut below } else { given };
+                match self.entries(path, name, node, inside, given)? {
+                    true => self.entered.leave(),
+                    false => self.entered.leave_unlisted(),
+                }
                 self.doubts(path, node, known_as);
                 Ok(())
             }
             _ if !wanted => Ok(()),
             NodeKind::File => {
-                self.file(path, name, node, &metadata)?;
+                self.file(path, name, node, &metadata, given)?;
                 self.doubts(path, node, known_as);
                 Ok(())
             }
@@ -227,13 +273,15 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
         Ok(())
     }
 
-    fn entries(&mut self, path: &[u8], name: &[u8], node: S::Node, inside: bool) -> Result<()> {
-        if self.above.len() >= DEEPEST || !self.above.insert(node) {
-            let e = DiskError::corrupt("listing the directory")
-                .found("a directory that contains itself, or more than 512 levels");
-            self.fail(path, &e);
-            return Ok(());
-        }
+    /// What is in a directory; whether any of it could be listed.
+    fn entries(
+        &mut self,
+        path: &[u8],
+        name: &[u8],
+        node: S::Node,
+        inside: bool,
+        given: &mut Names,
+    ) -> Result<bool> {
         let mut entries = Vec::new();
         let mut lost = Vec::new();
         let listed = self.source.read_dir(node, &mut |entry| {
@@ -243,6 +291,7 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
             }
             ControlFlow::Continue(())
         });
+        let any = listed.is_ok() || !entries.is_empty();
         for e in lost.into_iter().chain(listed.err()) {
             self.fail(path, &e);
         }
@@ -257,13 +306,19 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
                 name => join(name, entry.name.as_bytes()),
             };
             let known_as = Some((node, &entry.name));
-            self.object(&path, &name, entry.node, known_as, inside)?;
+            self.object(&path, &name, entry.node, known_as, inside, given)?;
         }
-        self.above.remove(&node);
-        Ok(())
+        Ok(any)
     }
 
-    fn file(&mut self, path: &[u8], name: &[u8], node: S::Node, metadata: &Metadata) -> Result<()> {
+    fn file(
+        &mut self,
+        path: &[u8],
+        name: &[u8],
+        node: S::Node,
+        metadata: &Metadata,
+        given: &mut Names,
+    ) -> Result<()> {
         if metadata.links > 1 {
             if let Some(first) = self.links.get(&node).cloned()
                 && let Some(written) = self.archive.hard_link(name, metadata, &first)
@@ -304,6 +359,9 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
         for stream in streams {
             let suffix = [b":", stream.as_bytes()].concat();
             let (path, name) = ([path, &suffix].concat(), [name, &suffix].concat());
+            if !self.give(&path, &name, given) {
+                continue;
+            }
             match self.source.open(node, Some(&stream)) {
                 Ok(disk) => {
                     self.contents(&path, &name, &*disk, metadata, &[])?;
@@ -425,10 +483,7 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
                 Ok(true)
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                let e = DiskError::refused("archiving")
-                    .expected("names that are not in the archive yet")
-                    .found("a second member of that name");
-                self.fail(path, &e);
+                self.fail(path, &twice());
                 Ok(false)
             }
             // The reader stopped because it was asked to.
@@ -454,6 +509,11 @@ trait Archive {
 
     /// Whether extended attributes are kept.
     fn keeps_xattrs(&self) -> bool;
+
+    /// A name as the format keeps it: two that it spells alike are one.
+    fn spelled<'a>(&self, name: &'a [u8]) -> Cow<'a, [u8]> {
+        Cow::Borrowed(name)
+    }
 
     fn directory(&mut self, name: &[u8], metadata: &Metadata) -> io::Result<Given>;
 

@@ -1,3 +1,5 @@
+mod twins;
+
 use super::*;
 use crate::{NoProgress, restore::Entry};
 use disk_io::{MemDisk, SparseMemDisk, faults::FailAfter};
@@ -76,6 +78,10 @@ impl Source for Guest {
             }));
         }
         Ok(())
+    }
+
+    fn directory(&self, node: u64) -> u64 {
+        node
     }
 
     fn open(&self, node: u64, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {

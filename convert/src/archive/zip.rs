@@ -5,7 +5,10 @@
 use super::{Archive, Contents, Given, mode};
 use guest_fs::{Metadata, Name, Timestamp};
 use jiff::tz::TimeZone;
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 use zip::{
     CompressionMethod, DateTime, ZipWriter,
     result::ZipError,
@@ -104,6 +107,14 @@ impl<W: Write> Archive for Zip<W> {
 
     fn keeps_xattrs(&self) -> bool {
         false
+    }
+
+    /// Without the '/' that directories end in: a link of the same name is the same.
+    fn spelled<'a>(&self, name: &'a [u8]) -> Cow<'a, [u8]> {
+        match String::from_utf8_lossy(name) {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        }
     }
 
     fn directory(&mut self, name: &[u8], metadata: &Metadata) -> io::Result<Given> {

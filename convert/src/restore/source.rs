@@ -30,6 +30,9 @@ pub trait Source: Sync {
         visit: &mut dyn FnMut(Result<Entry<Self::Node>>) -> ControlFlow<()>,
     ) -> Result<()>;
 
+    /// A number that a directory has whatever name leads to it, and no other.
+    fn directory(&self, node: Self::Node) -> u64;
+
     /// Contents of the unnamed stream, or of a named one.
     fn open(&self, node: Self::Node, stream: Option<&Name>) -> Result<Arc<dyn Disk>>;
 

@@ -132,6 +132,10 @@ impl Source for Guest {
         Ok(())
     }
 
+    fn directory(&self, node: u64) -> u64 {
+        node
+    }
+
     fn open(&self, node: u64, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {
         let object = &self.nodes[node as usize];
         match stream {
@@ -894,4 +898,29 @@ fn two_names_for_one_place() {
             Path::new("a")
         );
     }
+}
+
+/// Forty directories with two names each for the next: 2^40 paths, and forty directories.
+#[test]
+fn a_directory_under_two_names_is_restored_once() {
+    let mut guest = Guest::new();
+    let mut at = 0;
+    for n in 0..40 {
+        guest.file(at, "file", format!("{n}"));
+        let next = guest.dir(at, "x");
+        guest.name(at, "y", next);
+        at = next;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (summary, log) = run(&guest, dir.path(), &Options::default());
+    assert_eq!((summary.files, summary.directories), (40, 40));
+    assert_eq!(summary.failed, 40);
+    let failed = log.lines("failed");
+    assert!(
+        failed
+            .iter()
+            .any(|l| l.contains("/x/y") && l.contains("/x/x,")),
+        "{failed:?}"
+    );
+    assert!(!dir.path().join("y").exists());
 }

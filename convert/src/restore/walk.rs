@@ -15,7 +15,7 @@ use crate::{
     target::write_error,
 };
 use disk_io::{DiskError, Result};
-use guest_fs::{Name, NodeKind, Security};
+use guest_fs::{Entered, Name, NodeKind, Security};
 use rustix::{
     fs::{AtFlags, fsync, statat, syncfs},
     io::Errno,
@@ -33,10 +33,6 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
 };
-
-/// Deeper trees cannot be opened by path on Linux anyway, and each level holds a
-/// descriptor.
-const MAX_DEPTH: usize = 512;
 
 /// So many directories are synced by themselves; of more all of the file system is.
 const DIRECTORIES: usize = 64;
@@ -226,8 +222,9 @@ impl<S: Source> Run<'_, S> {
                 dir = dir.child(name);
             }
             let inside = filter.is_selective() && filter.includes(&item.path, false);
-            let mut above = HashSet::new();
-            self.directory(&item.path, item.node, &dir, inside, &mut above, sender);
+            // What is asked for by itself is restored, wherever it was met before.
+            let mut entered = Entered::default();
+            self.directory(&item.path, item.node, &dir, inside, &mut entered, sender);
             self.tell_doubts(&item.path, item.node, None);
             return;
         }
@@ -264,15 +261,11 @@ impl<S: Source> Run<'_, S> {
         node: S::Node,
         dir: &Arc<HostDir>,
         inside: bool,
-        above: &mut HashSet<S::Node>,
+        entered: &mut Entered,
         sender: &SyncSender<Job<S::Node>>,
     ) {
-        if above.len() >= MAX_DEPTH || !above.insert(node) {
-            let e = DiskError::refused("entering the directory")
-                .expected(format!(
-                    "a tree of at most {MAX_DEPTH} levels, without loops"
-                ))
-                .found("a deeper one, or a directory that contains itself");
+        let number = guarded(|| Ok(self.source.directory(node)));
+        if let Err(e) = number.and_then(|number| entered.enter(number, path)) {
             return self.failed(path, &e);
         }
         let wanted = !self.options.filter.is_selective() || inside;
@@ -291,12 +284,15 @@ impl<S: Source> Run<'_, S> {
                         self.failed(&path, &twice(&dir.shown().join(&name)));
                         continue;
                     }
-                    self.entry(path, node, entry, name, dir, inside, above, sender);
+                    self.entry(path, node, entry, name, dir, inside, entered, sender);
                 }
             }
-            Err(e) => self.failed(path, &e),
+            Err(e) => {
+                self.failed(path, &e);
+                return entered.leave_unlisted();
+            }
         }
-        above.remove(&node);
+        entered.leave();
     }
 
     /// Makes the directory (at once if `wanted`, else with the first file that goes into
@@ -394,7 +390,7 @@ impl<S: Source> Run<'_, S> {
         name: OsString,
         dir: &Arc<HostDir>,
         inside: bool,
-        above: &mut HashSet<S::Node>,
+        entered: &mut Entered,
         sender: &SyncSender<Job<S::Node>>,
     ) {
         let path = join(path, entry.name.as_bytes());
@@ -405,7 +401,7 @@ impl<S: Source> Run<'_, S> {
         if entry.kind == NodeKind::Directory {
             let inside = filter.is_selective() && filter.includes(&path, inside);
             let dir = dir.child(&name);
-            self.directory(&path, entry.node, &dir, inside, above, sender);
+            self.directory(&path, entry.node, &dir, inside, entered, sender);
             return self.tell_doubts(&path, entry.node, Some((parent, &entry.name)));
         }
         if filter.includes(&path, inside) {

@@ -275,6 +275,11 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     ),
     (
         "fat",
+        "that has one name",
+        "two names lead to one directory: what is in it is restored once, and that is told",
+    ),
+    (
+        "fat",
         "is doubtful",
         "the copies of the allocation table differ about a file: it is restored, and that is told",
     ),
