@@ -196,14 +196,7 @@ impl Check<'_> {
                     break;
                 }
             };
-            let bad = match self.sums {
-                Some(sums) => sums.group(number, &group),
-                None if self.sb().ro_compat & RoCompatFeatures::GDT_CSUM != 0 => {
-                    sums::group_crc16(self.sb(), number, &group)
-                }
-                None => None,
-            };
-            if let Some(bad) = bad {
+            if let Some(bad) = sums::group(self.sb(), number, &group) {
                 let what = format!("the descriptor of block group {number}");
                 let e = wrong(what, group.place, bad);
                 self.tell(Finding::damage("ext-group-damaged", e));
@@ -393,6 +386,7 @@ impl Check<'_> {
                     nodes.push((block, bad));
                 }
                 Seen::Unwritten(blocks) => join(&mut unwritten, blocks),
+                Seen::Beyond => {}
             },
         );
         for blocks in unwritten {
