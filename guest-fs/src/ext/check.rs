@@ -9,6 +9,7 @@ use super::{
     inode::Inode,
     layout::{BlockNumber, CompatFeatures, InodeFlags, InodeNumber, ROOT, RoCompatFeatures},
     mapping::{self, Seen},
+    open::SUPERBLOCK_SUM,
     sums::{self, Sums, Wrong},
     superblock::{Group, SUPERBLOCK_OFFSET, Superblock},
 };
@@ -65,6 +66,7 @@ impl Ext {
             visit,
         };
         check.superblock()?;
+        check.journal();
         if self.sb.groups() > MAX_GROUPS {
             let e = DiskError::refused("checking an ext volume")
                 .expected(format!("at most {MAX_GROUPS} block groups"))
@@ -144,6 +146,14 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What is in the journal, and not in what is read.
+    fn journal(&mut self) {
+        for why in self.fs.doubts.iter().filter(|why| *why != SUPERBLOCK_SUM) {
+            let e = DiskError::corrupt("replaying the ext journal").found(why);
+            self.tell(Finding::damage("ext-journal-lost", e));
+        }
     }
 
     /// A copy of the superblock; what the system counts there is as old as the volume.

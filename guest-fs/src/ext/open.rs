@@ -15,6 +15,9 @@ use crate::OpenOptions;
 use disk_io::{Disk, DiskError, Result};
 use std::sync::Arc;
 
+/// The doubt that is not about the journal.
+pub(super) const SUPERBLOCK_SUM: &str = "the checksum of the superblock is wrong";
+
 impl Ext {
     /// Opens the file system on `disk`, which begins with it. A journal that holds committed
     /// transactions is replayed in memory.
@@ -81,8 +84,7 @@ impl Ext {
         let mut bytes = vec![0; 1024];
         self.volume.read_exact_at(&mut bytes, SUPERBLOCK_OFFSET)?;
         if Sums::superblock(&bytes).is_some() {
-            self.doubts
-                .push("the checksum of the superblock is wrong".into());
+            self.doubts.push(SUPERBLOCK_SUM.into());
         }
         Ok(())
     }
