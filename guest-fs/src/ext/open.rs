@@ -97,9 +97,9 @@ impl Ext {
         }
         let journal = self.journal().and_then(|j| JournalSuperblock::read(&j));
         match journal {
-            Err(e) => self
-                .remarks
-                .push(format!("its journal is damaged, and not needed: {e}")),
+            Err(e) => self.remarks.push(format!(
+                "its journal cannot be read, and is not needed: {e}"
+            )),
             // Copies of the superblock are written once, and do not say what the journal holds.
             Ok(journal) if journal.start != 0 && is_copy => {
                 if let Err(e) = self.replay() {
