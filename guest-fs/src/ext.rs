@@ -2,7 +2,9 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | `open` | opening: which superblock, and the journal |
 //! | `superblock` | geometry, features, group descriptors |
+//! | `groups` | where inode tables are, by descriptors that are right or by their copies |
 //! | `inode` | one inode |
 //! | `mapping` | extent trees and block maps, as runs |
 //! | `file` | runs as a disk |
@@ -22,24 +24,25 @@ mod check;
 mod directory;
 mod doubts;
 mod file;
+mod groups;
 mod inode;
 mod journal;
 mod layout;
 mod mapping;
+mod open;
 mod sums;
 mod superblock;
 mod xattr;
 
 use crate::{
-    DirEntry, Extent, FileSystem, Link, Metadata, Name, NodeId, NodeKind, OpenOptions, Visit,
-    VolumeInfo,
+    DirEntry, Extent, FileSystem, Link, Metadata, Name, NodeId, NodeKind, Visit, VolumeInfo,
 };
 use disk_io::{Disk, DiskError, MemDisk, Result, RunKind};
 use file::FileDisk;
 use inode::Inode;
-use layout::{IncompatFeatures, InodeFlags, InodeNumber, ROOT};
+use layout::{InodeFlags, InodeNumber, ROOT};
 use std::{ops::ControlFlow, sync::Arc};
-use superblock::{SUPERBLOCK_OFFSET, Superblock};
+use superblock::Superblock;
 use xattr::Value;
 
 /// No directory is larger than this (feature largedir allows 2 GiB and more in theory).
@@ -53,95 +56,12 @@ pub struct Ext {
     sb: Superblock,
     volume: Arc<dyn Disk>,
     remarks: Vec<String>,
+    /// Why nothing of the volume may be as the guest left it.
+    doubts: Vec<String>,
     replayed: Option<u32>,
 }
 
 impl Ext {
-    /// Opens the file system on `disk`, which begins with it. A journal that holds committed
-    /// transactions is replayed in memory.
-    pub fn open(disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<Self> {
-        let _ = options;
-        let mut remarks = Vec::new();
-        let sb = match Superblock::read(&disk, SUPERBLOCK_OFFSET) {
-            Ok(sb) => sb,
-            Err(first) => Self::backup_superblock(&disk, &first, &mut remarks)?,
-        };
-        if sb.size() > disk.len() {
-            remarks.push(format!(
-                "the file system says {} bytes and the volume has {}",
-                sb.size(),
-                disk.len()
-            ));
-        }
-        let mut fs = Self {
-            sb,
-            volume: disk,
-            remarks,
-            replayed: None,
-        };
-        if fs.sb.incompat & IncompatFeatures::RECOVER != 0 {
-            fs.replay()?;
-        }
-        Ok(fs)
-    }
-
-    /// Copies of the superblock stand in block groups 1, 3, 5, 7 …; the block size is not
-    /// known yet, so the usual places for each size are tried.
-    fn backup_superblock(
-        disk: &dyn Disk,
-        first: &DiskError,
-        remarks: &mut Vec<String>,
-    ) -> Result<Superblock> {
-        for block_size in [1024u64, 4096, 2048, 65_536] {
-            let group = block_size.saturating_mul(8).saturating_mul(block_size);
-            let offset = group.saturating_add(if block_size == 1024 { 1024 } else { 0 });
-            if let Ok(sb) = Superblock::read(disk, offset)
-                && u64::from(sb.block_size) == block_size
-            {
-                remarks.push(format!(
-                    "the superblock is damaged ({first}); the copy at {offset} is used"
-                ));
-                return Ok(sb);
-            }
-        }
-        Err(first.clone())
-    }
-
-    fn replay(&mut self) -> Result<()> {
-        if self.sb.journal_inode.0 == 0 {
-            self.remarks.push(
-                "not closed cleanly, and its journal is on another device: what was only \
-                 in the journal is missing"
-                    .into(),
-            );
-            return Ok(());
-        }
-        let inode = Inode::read(&self.sb, &self.volume, self.sb.journal_inode)?;
-        let runs = mapping::runs(&self.sb, &self.volume, &inode)?;
-        let journal = FileDisk::new(
-            self.volume.clone(),
-            &self.sb,
-            runs,
-            inode.size,
-            "the journal".into(),
-        );
-        let outcome = journal::replay(self.volume.clone(), journal, self.sb.block_size)
-            .map_err(|e| e.context("replaying the ext journal"))?;
-        self.remarks.push(format!(
-            "not closed cleanly: {} committed transactions ({} blocks) are read from the journal",
-            outcome.transactions,
-            outcome.disk.blocks()
-        ));
-        self.remarks.extend(outcome.remarks);
-        self.replayed = Some(outcome.transactions);
-        self.volume = Arc::new(outcome.disk);
-        // The superblock and the descriptors may have been in the journal too.
-        if let Ok(sb) = Superblock::read(&self.volume, SUPERBLOCK_OFFSET) {
-            self.sb = sb;
-        }
-        Ok(())
-    }
-
     fn inode(&self, node: NodeId) -> Result<Inode> {
         let number = u32::try_from(node.record)
             .map_err(|_| DiskError::corrupt("finding an inode").found(node.record.to_string()))?;
@@ -240,11 +160,20 @@ impl Ext {
         }
         if inode.has(InodeFlags::INLINE_DATA) {
             let data = self.inline_data(&inode)?;
+            if (data.len() as u64) < inode.size {
+                let e = DiskError::corrupt("listing a directory kept in its inode")
+                    .file(format!("directory inode {}", inode.number.0))
+                    .offset(inode.place)
+                    .expected(format!("{} bytes", inode.size))
+                    .found(data.len().to_string());
+                if visit(Err(e)).is_break() {
+                    return Ok(());
+                }
+            }
             // The parent's number stands first; then entries in the inode, then the rest.
             let parts = [data.get(4..60), data.get(60..)];
             for part in parts.into_iter().flatten().filter(|p| !p.is_empty()) {
-                let listed =
-                    directory::entries(part, inode.place, self.sb.incompat, &mut |e| visit(Ok(e)));
+                let listed = directory::entries(part, inode.place, self.sb.incompat, visit);
                 if listed.unwrap_or_else(|e| visit(Err(e))).is_break() {
                     return Ok(());
                 }
@@ -257,12 +186,28 @@ impl Ext {
                 .expected(format!("at most {MAX_DIRECTORY} bytes"))
                 .found(inode.size.to_string()));
         }
+        let named = |e: DiskError| e.file(format!("directory inode {}", inode.number.0));
+        if inode.size == 0 {
+            let e = DiskError::corrupt("listing a directory")
+                .offset(inode.place)
+                .expected("a block at least, with '.' and '..'")
+                .found("a size of 0");
+            let _ = visit(Err(named(e)));
+            return Ok(());
+        }
         let contents = self.contents(&inode)?;
         let mut block = vec![0; self.sb.block_size as usize];
         let mut at = 0;
         while at < contents.len() {
             let run = contents.run_at(at)?;
             if run.kind != RunKind::Data {
+                let e = DiskError::corrupt("listing a directory")
+                    .offset(at)
+                    .expected("blocks of entries up to its size")
+                    .found(format!("a hole of {} bytes", run.len));
+                if visit(Err(named(e))).is_break() {
+                    return Ok(());
+                }
                 at = at.saturating_add(run.len);
                 continue;
             }
@@ -270,10 +215,17 @@ impl Ext {
             let Some(buf) = block.get_mut(..n as usize) else {
                 break;
             };
-            let listed = contents
-                .read_exact_at(buf, at)
-                .and_then(|()| directory::entries(buf, at, self.sb.incompat, &mut |e| visit(Ok(e))))
-                .map_err(|e| e.file(format!("directory inode {}", inode.number.0)));
+            let mut told = |entry: Result<directory::Entry>| visit(entry.map_err(named));
+            let listed = contents.read_exact_at(buf, at).and_then(|()| {
+                if at == 0
+                    && let Err(e) = directory::begins(buf, inode.number)
+                    && told(Err(e)).is_break()
+                {
+                    return Ok(ControlFlow::Break(()));
+                }
+                directory::entries(buf, at, self.sb.incompat, &mut told)
+            });
+            let listed = listed.map_err(named);
             if listed.unwrap_or_else(|e| visit(Err(e))).is_break() {
                 return Ok(());
             }
@@ -371,7 +323,7 @@ impl FileSystem for Ext {
             used: Some(used.saturating_mul(self.sb.block_size.into())),
             cluster_size: self.sb.block_size,
             dirty: Some(self.replayed.is_some() || self.sb.state & 1 == 0),
-            remarks: self.remarks.clone(),
+            remarks: [&self.remarks[..], &self.doubts].concat(),
         }
     }
 

@@ -59,6 +59,14 @@ fn read(fs: &Ext, node: NodeId) -> Vec<u8> {
     bytes
 }
 
+/// Nothing speaks against anything on a sound volume.
+fn assert_sound(fs: &Ext, which: &str) {
+    let root = (PathBuf::from("/"), fs.root());
+    for (path, node) in walk(fs).into_iter().chain([root]) {
+        assert_eq!(fs.doubts(node), [""; 0], "{path:?} of {which}");
+    }
+}
+
 fn make_tree(dir: &Path) {
     fs::create_dir_all(dir.join("deep/er/still")).unwrap();
     fs::write(dir.join("empty"), b"").unwrap();
@@ -119,6 +127,7 @@ fn what_mke2fs_put_in_comes_out() {
         let info = fs.info();
         assert_eq!(info.label, Some(Name::from("volume")));
         assert_eq!(info.dirty, Some(false), "{options:?}");
+        assert_sound(&fs, &format!("{options:?}"));
         let found = walk(&fs);
         let mut checked = 0;
         for (path, node) in &found {
@@ -183,6 +192,7 @@ fn attributes_in_the_inode_and_in_a_block() {
     fs::write(&script, commands).unwrap();
     run("debugfs", &["-w", "-f", script.to_str().unwrap()]);
     let fs = open(&image);
+    assert_sound(&fs, "one with attributes");
     let node = fs.lookup(fs.root(), &Name::from("f")).unwrap().unwrap();
     let mut found = fs.xattrs(node).unwrap();
     found.sort();
@@ -234,6 +244,7 @@ fn the_journal_is_replayed_as_e2fsck_does() {
 
     let ours = open(&copy);
     assert_eq!(ours.info().dirty, Some(true), "the copy needs no replay");
+    assert_sound(&ours, "the copy");
     let replayed = tmp.path().join("replayed");
     fs::copy(&copy, &replayed).unwrap();
     let _ = Command::new("e2fsck").arg("-y").arg(&replayed).output();
@@ -276,6 +287,7 @@ fn real_volumes_read_to_the_end() {
                 }
             };
             volumes += 1;
+            assert_sound(&fs, &path.display().to_string());
             let mut here = 0;
             for node in walk(&fs).values() {
                 let meta = fs.metadata(*node).unwrap();

@@ -527,6 +527,27 @@ fn doubts_of_ext4() {
     assert!(said.contains("checksum of its inode"), "{said}");
     assert_eq!(code, Some(3));
 
+    // A letter of the label: all of the superblock may be wrong, and that is told once.
+    let mut bytes = sound.clone();
+    bytes[1024 + 0x78] ^= 1;
+    fs::write(&image, &bytes).unwrap();
+    let to = dir.path().join("all");
+    for words in [
+        &["cat", img, "/p0/file", "/p0/file"][..],
+        &["cp", img, "/p0/file", "/p0/file", to.to_str().unwrap()],
+        &["cp", "-r", img, "/p0/.", to.to_str().unwrap()],
+        &["tar", img, "/p0/file", "/p0/lost+found"],
+        &["ls", img, "/p0"],
+    ] {
+        if words[0] == "cp" {
+            let _ = fs::remove_dir_all(&to);
+            fs::create_dir(&to).unwrap();
+        }
+        let (code, said, _) = run(words);
+        let times = said.matches("the checksum of the superblock").count();
+        assert_eq!((times, code), (1, Some(3)), "{words:?}: {said}");
+    }
+
     // No links, and a mode that says it is a file.
     for (n, (at, value)) in [(0x1a, [0, 0]), (0, [0xa4, 0x81])].into_iter().enumerate() {
         let mut bytes = sound.clone();

@@ -53,6 +53,7 @@ pub const ALL: &[Explanation] = table! {
 "ext-group-damaged" "a block group's descriptor is damaged: its files may not be found" "let e2fsck repair the volume in a copy";
 "ext-inode-called-free" "a file's inode is called free: the guest would give it to another file" "let e2fsck repair the volume before the guest writes to it";
 "ext-inode-damaged" "a file's inode, or the list of its blocks, is damaged" "restore the file from another copy";
+"ext-journal-lost" "changes in the journal of the volume are not in its files: they are damaged, or not read here" "let the guest or e2fsck replay the journal in a copy";
 "ext-links-wrong" "a file has other names than its inode counts" "let e2fsck repair the volume in a copy";
 "ext-name-lost" "a file has no name: no path leads to it" "let e2fsck repair the volume in a copy, and look in lost+found";
 "ext-parent-wrong" "a directory says that it is in another one than it is" "let e2fsck repair the volume in a copy";

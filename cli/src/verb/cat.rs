@@ -14,6 +14,7 @@ use disk_io::{Disk, DiskError, Slice};
 use guest_fs::{Name, NodeKind};
 use proxy::resolve::{Resolved, link_words};
 use std::{
+    collections::HashSet,
     ffi::{OsStr, OsString},
     io,
     os::unix::ffi::OsStrExt,
@@ -57,14 +58,16 @@ impl Cat {
         let tree = open_tree(&self.source, global, self.guest)?;
         guard::check_stdout_tree(&tree)?;
         let several = self.paths.len() > 1;
-        let mut missing = false;
+        let (mut missing, mut told) = (false, HashSet::new());
         for path in &self.paths {
             let copied = match self.open(&tree, path) {
                 Ok((disk, found)) => copy(&disk).map(|()| found),
                 Err(e) => Err(e),
             };
             match copied {
-                Ok(found) => {
+                Ok(mut found) => {
+                    // What several PATHs lead through is told once.
+                    found.doubts.retain(|d| told.insert(d.clone()));
                     missing |= crate::exit::tell_doubts(&found);
                     for why in tree.doubts(found.node) {
                         crate::exit::tell_doubt(found.path.as_bytes(), &why);

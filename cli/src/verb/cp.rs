@@ -23,6 +23,7 @@ use guest_fs::Name;
 use proxy::{Node, Tree};
 use serde::Serialize;
 use std::{
+    collections::HashSet,
     ffi::{OsStr, OsString},
     io::{self, Read, Write},
     os::unix::ffi::{OsStrExt, OsStringExt},
@@ -434,6 +435,7 @@ impl Cp {
     ) -> Result<(Vec<(Vec<u8>, Node, bool)>, u64, u64), Failure> {
         let mut wanted = Vec::new();
         let (mut lost, mut doubtful) = (0, 0);
+        let mut told = HashSet::new();
         for path in &self.paths {
             let found = match tree.resolve(path.as_bytes()) {
                 Ok(found) => found,
@@ -450,7 +452,11 @@ impl Cp {
             for remark in &found.remarks {
                 crate::output::warn(remark);
             }
+            // What several PATHs lead through is told once.
             for (path, why) in &found.doubts {
+                if !told.insert((path.clone(), why.clone())) {
+                    continue;
+                }
                 let path = path.as_bytes();
                 teller.event(Event::Doubtful { path, why });
                 doubtful += 1;

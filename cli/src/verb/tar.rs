@@ -22,6 +22,7 @@ use disk_io::{DiskError, ErrorKind};
 use guest_fs::Name;
 use proxy::{Node, Tree};
 use std::{
+    collections::HashSet,
     ffi::OsString,
     io::{self, BufWriter, IsTerminal, Write},
     os::unix::ffi::OsStrExt,
@@ -226,6 +227,7 @@ impl Tar {
     fn items(&self, tree: &Tree) -> Result<(Vec<Item<Node>>, u64), Failure> {
         let mut items = Vec::new();
         let mut lost = 0;
+        let mut told = HashSet::new();
         for path in &self.paths {
             let found = match tree.resolve(path.as_bytes()) {
                 Ok(found) => found,
@@ -263,7 +265,12 @@ impl Tar {
                 path: whole,
                 name,
                 node: found.node,
-                doubts: found.doubts,
+                // What several PATHs lead through is told once.
+                doubts: found
+                    .doubts
+                    .into_iter()
+                    .filter(|d| told.insert(d.clone()))
+                    .collect(),
             });
         }
         Ok((items, lost))

@@ -9,6 +9,7 @@ use super::{
     inode::Inode,
     layout::{BlockNumber, CompatFeatures, InodeFlags, InodeNumber, ROOT, RoCompatFeatures},
     mapping::{self, Seen},
+    open::SUPERBLOCK_SUM,
     sums::{self, Sums, Wrong},
     superblock::{Group, SUPERBLOCK_OFFSET, Superblock},
 };
@@ -65,6 +66,7 @@ impl Ext {
             visit,
         };
         check.superblock()?;
+        check.journal();
         if self.sb.groups() > MAX_GROUPS {
             let e = DiskError::refused("checking an ext volume")
                 .expected(format!("at most {MAX_GROUPS} block groups"))
@@ -146,6 +148,14 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// What is in the journal, and not in what is read.
+    fn journal(&mut self) {
+        for why in self.fs.doubts.iter().filter(|why| *why != SUPERBLOCK_SUM) {
+            let e = DiskError::corrupt("replaying the ext journal").found(why);
+            self.tell(Finding::damage("ext-journal-lost", e));
+        }
+    }
+
     /// A copy of the superblock; what the system counts there is as old as the volume.
     fn superblock_copy(&mut self, group: u64) -> Result<()> {
         let place = self
@@ -196,14 +206,7 @@ impl Check<'_> {
                     break;
                 }
             };
-            let bad = match self.sums {
-                Some(sums) => sums.group(number, &group),
-                None if self.sb().ro_compat & RoCompatFeatures::GDT_CSUM != 0 => {
-                    sums::group_crc16(self.sb(), number, &group)
-                }
-                None => None,
-            };
-            if let Some(bad) = bad {
+            if let Some(bad) = sums::group(self.sb(), number, &group) {
                 let what = format!("the descriptor of block group {number}");
                 let e = wrong(what, group.place, bad);
                 self.tell(Finding::damage("ext-group-damaged", e));
@@ -393,6 +396,7 @@ impl Check<'_> {
                     nodes.push((block, bad));
                 }
                 Seen::Unwritten(blocks) => join(&mut unwritten, blocks),
+                Seen::Beyond => {}
             },
         );
         for blocks in unwritten {

@@ -16,12 +16,12 @@ pub(super) struct Entry {
 }
 
 /// Visits the entries of one block (or of the inline part of a directory), `.` and `..`
-/// left out.
+/// left out. One without a name is visited as an error, and the rest goes on.
 pub(super) fn entries(
     block: &[u8],
     place: u64,
     incompat: u32,
-    visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    visit: &mut dyn FnMut(Result<Entry>) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>> {
     let f = Fields::new(block, place, "directory block");
     let with_type = incompat & IncompatFeatures::FILETYPE != 0;
@@ -56,20 +56,44 @@ pub(super) fn entries(
                 .expected("a length inside the block")
                 .found(format!("{len} bytes with a name of {name_len}")));
         }
-        if inode != 0 && name_len != 0 {
+        if inode != 0 {
             let name = f.bytes(at.saturating_add(8), name_len)?;
-            if !matches!(name, b"." | b"..") {
-                let entry = Entry {
+            let entry = match name {
+                b"." | b".." => None,
+                b"" => Some(Err(f
+                    .corrupt(at, "an entry")
+                    .expected("a name")
+                    .found(format!("inode {inode} without one")))),
+                name => Some(Ok(Entry {
                     inode: InodeNumber(inode),
                     name: Name::from_bytes(name),
                     kind,
-                };
-                if visit(entry).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
+                })),
+            };
+            if entry.is_some_and(|entry| visit(entry).is_break()) {
+                return Ok(ControlFlow::Break(()));
             }
         }
         at = end;
     }
     Ok(ControlFlow::Continue(()))
+}
+
+/// Whether the first block of a directory is one: it begins with `.`, which is itself, and `..`.
+pub(super) fn begins(block: &[u8], own: InodeNumber) -> Result<()> {
+    let f = Fields::new(block, 0, "directory block");
+    let entry = |at: usize, name: &[u8]| -> Result<bool> {
+        let here = at.saturating_add(8);
+        // The length of a name has 16 bits where the other eight are no kind.
+        let len = usize::from(f.u8(at.saturating_add(6))?);
+        Ok(len == name.len() && f.bytes(here, len)? == name)
+    };
+    let dot = f.u32_le(0)? == own.0 && f.u16_le(4)? == 12 && entry(0, b".")?;
+    if dot && f.u32_le(12)? != 0 && entry(12, b"..")? {
+        return Ok(());
+    }
+    Err(f
+        .corrupt(0, "the beginning of a directory")
+        .expected(format!("'.' of inode {} and '..'", own.0))
+        .found("other entries"))
 }

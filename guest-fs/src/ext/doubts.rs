@@ -1,24 +1,32 @@
-//! What checksums say against an inode whose contents are given out all the same.
+//! What checksums and counts say against an inode whose contents are given out all the same.
 //!
 //! A sum tells that something was changed, not what: the times of a file may be all that is
 //! wrong. So nothing is refused, and what is restored is called doubtful.
 
+mod map;
+
 use super::{
     Ext, MAX_DIRECTORY,
     inode::Inode,
-    layout::{InodeFlags, InodeNumber},
-    mapping::{self, Seen},
+    layout::{InodeFlags, InodeNumber, ROOT},
     sums::{InodeSums, Sums},
 };
 use crate::{NodeId, NodeKind};
 use disk_io::{Disk, Result, RunKind};
+use map::Map;
 
-/// One sentence for each kind of sum that is wrong.
+/// One sentence for each kind of sum that is wrong, and for each count that contradicts another.
+/// What is doubtful about the whole volume is told with its root, which every path leads through:
+/// once, and not with each file.
 pub(super) fn doubts(fs: &Ext, node: NodeId) -> Vec<String> {
     let mut doubts = Vec::new();
     let Ok(number) = u32::try_from(node.record) else {
         return doubts;
     };
+    if number == ROOT.0 {
+        let all = fs.doubts.iter();
+        doubts.extend(all.map(|why| format!("all of the volume: {why}")));
+    }
     if let Err(e) = look(fs, InodeNumber(number), &mut doubts) {
         doubts.push(format!("its checksums were not looked at: {e}"));
     }
@@ -27,17 +35,20 @@ pub(super) fn doubts(fs: &Ext, node: NodeId) -> Vec<String> {
 
 fn look(fs: &Ext, number: InodeNumber, doubts: &mut Vec<String>) -> Result<()> {
     let place = fs.sb.inode_offset(&*fs.volume, number)?;
+    if fs.sb.is_table_doubtful(&*fs.volume, number)? {
+        doubts.push(format!(
+            "the descriptor that says where its inode ({}) is, is damaged and has no good copy",
+            number.0
+        ));
+    }
     let mut bytes = vec![0; fs.sb.inode_size.into()];
     fs.volume.read_exact_at(&mut bytes, place)?;
     let inode = Inode::parse(&fs.sb, &bytes, place, number)?;
     if inode.is_odd_root() {
         doubts.push("the root's inode says that it is no directory, or was freed".into());
     }
-    let Some(sums) = Sums::of(&fs.sb) else {
-        return Ok(());
-    };
-    let sums = sums.of_inode(number, &bytes);
-    if sums.inode(&bytes).is_some() {
+    let sums = Sums::of(&fs.sb).map(|sums| sums.of_inode(number, &bytes));
+    if sums.is_some_and(|sums| sums.inode(&bytes).is_some()) {
         doubts.push(format!("the checksum of its inode ({}) is wrong", number.0));
     }
     let directory = match inode.kind() {
@@ -45,16 +56,18 @@ fn look(fs: &Ext, number: InodeNumber, doubts: &mut Vec<String>) -> Result<()> {
         Some(NodeKind::File) => false,
         _ => return Ok(()),
     };
-    if inode.has(InodeFlags::INLINE_DATA) {
+    if inode.has(InodeFlags::INLINE_DATA | InodeFlags::COMPRESSED) {
         return Ok(());
     }
-    let wrong = wrong_extent_blocks(fs, &inode, sums)?;
-    if wrong > 0 {
+    let map = Map::read(fs, &inode, sums)?;
+    if map.wrong > 0 {
         doubts.push(format!(
-            "checksums of blocks that say where its contents are, are wrong: {wrong} of them"
+            "checksums of blocks that say where its contents are, are wrong: {} of them",
+            map.wrong
         ));
     }
-    if directory {
+    map.against(fs, &inode, doubts);
+    if directory && let Some(sums) = sums {
         let wrong = wrong_directory_blocks(fs, &inode, sums)?;
         if wrong > 0 {
             doubts.push(format!(
@@ -63,19 +76,6 @@ fn look(fs: &Ext, number: InodeNumber, doubts: &mut Vec<String>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn wrong_extent_blocks(fs: &Ext, inode: &Inode, sums: InodeSums) -> Result<u64> {
-    let mut wrong = 0u64;
-    let mut left = mapping::most_nodes(&fs.sb);
-    mapping::runs_and_nodes(&fs.sb, &*fs.volume, inode, &mut left, &mut |seen| {
-        if let Seen::Node(_, bytes, true) = seen
-            && sums.extent_block(bytes).is_some()
-        {
-            wrong = wrong.saturating_add(1);
-        }
-    })?;
-    Ok(wrong)
 }
 
 fn wrong_directory_blocks(fs: &Ext, inode: &Inode, sums: InodeSums) -> Result<u64> {

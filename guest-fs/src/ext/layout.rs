@@ -38,6 +38,8 @@ impl RoCompatFeatures {
     pub(super) const METADATA_CSUM: u32 = 0x400;
     /// Files share blocks.
     pub(super) const SHARED_BLOCKS: u32 = 0x4000;
+    /// Inodes are in the file of orphans.
+    pub(super) const ORPHAN_PRESENT: u32 = 0x1_0000;
     /// What ext3 may have: sparse_super, large_file, btree_dir.
     pub(super) const EXT3: u32 = 0x7;
 }
@@ -96,6 +98,8 @@ impl InodeFlags {
     /// Holds an extended attribute of another inode.
     pub(super) const EA_INODE: u32 = 0x20_0000;
     pub(super) const ENCRYPTED: u32 = 0x800;
+    /// Has more blocks than its size says: fs-verity's sums, or room that was asked for.
+    pub(super) const BEYOND_SIZE: u32 = 0x10_0000 | 0x40_0000;
     pub(super) const HUGE_FILE: u32 = 0x4_0000;
     pub(super) const EXTENTS: u32 = 0x8_0000;
     pub(super) const INLINE_DATA: u32 = 0x1000_0000;

@@ -45,6 +45,8 @@ pub(super) enum Seen<'a> {
     Node(BlockNumber, &'a [u8], bool),
     /// Blocks that are allocated and were never written.
     Unwritten(Range<u64>),
+    /// A pointer of a block map that lies behind the size of the file; not followed.
+    Beyond,
 }
 
 /// The same; `node` is shown what else the tree has. At most `left` nodes are visited, and taken from it.
@@ -193,6 +195,9 @@ impl Walk<'_> {
 
     fn indirect(&mut self, pointer: u32, level: u32, next: &mut u64, place: u64) -> Result<()> {
         if *next >= self.blocks {
+            if pointer != 0 {
+                (self.node)(Seen::Beyond);
+            }
             return Ok(());
         }
         let per_block = u64::from(self.sb.block_size / 4);

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// CRC-32C as ext4 has it: begun with any state, and without a last inversion.
-fn crc(state: u32, bytes: &[u8]) -> u32 {
+pub(super) fn crc(state: u32, bytes: &[u8]) -> u32 {
     !crc32c::crc32c_append(!state, bytes)
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Wrong {
     pub(super) sum: u32,
 }
 
-fn compare(stored: u32, sum: u32) -> Option<Wrong> {
+pub(super) fn compare(stored: u32, sum: u32) -> Option<Wrong> {
     (stored != sum).then_some(Wrong { stored, sum })
 }
 
@@ -49,8 +49,17 @@ fn crc16(state: u16, bytes: &[u8]) -> u16 {
     })
 }
 
+/// A group's descriptor, by the sum that the volume has; nothing is wrong where it has none.
+pub(super) fn group(sb: &Superblock, number: u64, group: &Group) -> Option<Wrong> {
+    match Sums::of(sb) {
+        Some(sums) => sums.group(number, group),
+        None if sb.ro_compat & RoCompatFeatures::GDT_CSUM != 0 => group_crc16(sb, number, group),
+        None => None,
+    }
+}
+
 /// A group's descriptor, by its CRC-16.
-pub(super) fn group_crc16(sb: &Superblock, number: u64, group: &Group) -> Option<Wrong> {
+fn group_crc16(sb: &Superblock, number: u64, group: &Group) -> Option<Wrong> {
     let number = u32::try_from(number).unwrap_or(u32::MAX);
     let mut state = crc16(!0, &sb.uuid);
     state = crc16(state, &number.to_le_bytes());
@@ -75,7 +84,7 @@ impl Sums {
     }
 
     /// A group's descriptor.
-    pub(super) fn group(self, number: u64, group: &Group) -> Option<Wrong> {
+    fn group(self, number: u64, group: &Group) -> Option<Wrong> {
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         let mut state = crc(self.seed, &number.to_le_bytes());
         state = crc(state, group.bytes.get(..0x1e).unwrap_or_default());

@@ -1,5 +1,6 @@
 //! The superblock and the group descriptors: where the inode tables are.
 
+use super::groups::Tables;
 use super::layout::{BlockNumber, CompatFeatures, IncompatFeatures, InodeNumber, RoCompatFeatures};
 use crate::{FsKind, Name};
 use disk_io::{Disk, DiskError, Fields, Result};
@@ -36,6 +37,11 @@ pub(super) struct Superblock {
     pub(super) nameless: [InodeNumber; 2],
     /// What every checksum of the volume begins with, if it is stored.
     pub(super) checksum_seed: Option<u32>,
+    /// Whether inodes are being deleted or cut: they may have blocks behind their size.
+    pub(super) has_orphans: bool,
+    /// The groups that have copies of the superblock, where they are two (sparse_super2).
+    pub(super) two_copies: [u32; 2],
+    pub(super) tables: Tables,
 }
 
 /// A block group's descriptor.
@@ -117,6 +123,10 @@ impl Superblock {
                 0 => None,
                 _ => Some(f.u32_le(0x270)?),
             },
+            has_orphans: f.u32_le(0xe8)? != 0
+                || f.u32_le(0x64)? & RoCompatFeatures::ORPHAN_PRESENT != 0,
+            two_copies: [f.u32_le(0x24c)?, f.u32_le(0x250)?],
+            tables: Tables::default(),
         };
         sb.validate(&f)?;
         Ok(sb)
@@ -197,38 +207,6 @@ impl Superblock {
             .div_ceil(self.blocks_per_group.into())
     }
 
-    /// Byte offset of the descriptor of a group.
-    fn descriptor_offset(&self, group: u64) -> u64 {
-        let size = u64::from(self.desc_size);
-        let block = u64::from(self.block_size);
-        let per_block = block.checked_div(size).unwrap_or(1).max(1);
-        // The table follows the superblock, which stands in block 1 if blocks are of 1 KiB,
-        // even where the first group begins at block 0 (bigalloc).
-        let table = if self.block_size == 1024 { 2u64 } else { 1 };
-        let (chunk, inside) = (
-            group.checked_div(per_block).unwrap_or(0),
-            group.checked_rem(per_block).unwrap_or(0),
-        );
-        let meta = self.incompat & IncompatFeatures::META_BG != 0
-            && chunk >= u64::from(self.first_meta_bg);
-        let at_block = if meta {
-            // Each meta group keeps its own descriptors, behind its superblock copy if any.
-            let first = chunk.saturating_mul(per_block);
-            let start = first
-                .saturating_mul(self.blocks_per_group.into())
-                .saturating_add(self.first_data_block.into());
-            let behind = u64::from(self.has_superblock(first));
-            start
-                .saturating_add(behind)
-                .max(if first == 0 { table } else { 0 })
-        } else {
-            table.saturating_add(chunk)
-        };
-        at_block
-            .saturating_mul(block)
-            .saturating_add(inside.saturating_mul(size))
-    }
-
     /// First block of a group.
     pub(super) fn first_block(&self, group: u64) -> u64 {
         group
@@ -238,7 +216,11 @@ impl Superblock {
 
     /// The descriptor of a group.
     pub(super) fn group(&self, disk: &dyn Disk, group: u64) -> Result<Group> {
-        let place = self.descriptor_offset(group);
+        self.group_at(disk, group, self.descriptor_offset(group))
+    }
+
+    /// The descriptor of a group that is at `place`: it, or a copy.
+    pub(super) fn group_at(&self, disk: &dyn Disk, group: u64, place: u64) -> Result<Group> {
         let mut bytes = vec![0; self.desc_size.into()];
         disk.read_exact_at(&mut bytes, place)
             .map_err(|e| e.context(format!("reading the descriptor of block group {group}")))?;
@@ -388,19 +370,16 @@ impl Superblock {
         if group >= self.groups() {
             return Err(fail());
         }
-        let at = self.descriptor_offset(group);
-        let mut bytes = vec![0; self.desc_size.into()];
-        disk.read_exact_at(&mut bytes, at)
-            .map_err(|e| e.context(format!("reading the descriptor of block group {group}")))?;
-        let f = Fields::new(&bytes, at, "block group descriptor");
-        let high = if self.desc_size >= 64 {
-            f.u32_le(0x28)?
-        } else {
-            0
-        };
-        let table = BlockNumber(u64::from(f.u32_le(8)?) | u64::from(high) << 32);
+        let table = self.inode_table(disk, group)?;
         Ok(self
-            .offset(table)?
+            .offset(table.first)?
             .saturating_add(inside.saturating_mul(self.inode_size.into())))
+    }
+
+    /// Whether nothing vouches for the place of the table that an inode is in.
+    pub(super) fn is_table_doubtful(&self, disk: &dyn Disk, inode: InodeNumber) -> Result<bool> {
+        let index = inode.0.saturating_sub(1);
+        let group = u64::from(index.checked_div(self.inodes_per_group).unwrap_or(0));
+        Ok(self.inode_table(disk, group)?.doubtful)
     }
 }
