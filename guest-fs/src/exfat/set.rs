@@ -73,6 +73,23 @@ pub fn len(first: &[u8]) -> usize {
     usize::from(more).saturating_add(1).saturating_mul(32)
 }
 
+/// Whether secondary entries of this type are those of files.
+pub fn is_of_file(kind: u8) -> bool {
+    matches!(kind, STREAM | NAME)
+}
+
+/// The name in the entries of a set that need not be whole.
+pub fn name_in(entries: &[u8]) -> Vec<u16> {
+    let names = entries
+        .chunks_exact(32)
+        .filter(|e| e.first() == Some(&NAME));
+    let bytes = names.flat_map(|e| e.get(2..).unwrap_or_default().chunks_exact(2));
+    bytes
+        .filter_map(|u| Some(u16::from_le_bytes(u.try_into().ok()?)))
+        .take_while(|u| *u != 0)
+        .collect()
+}
+
 /// The sum over a set, all but the two bytes that hold it.
 fn checksum(bytes: &[u8]) -> u16 {
     bytes
