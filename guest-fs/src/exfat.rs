@@ -5,6 +5,7 @@
 //! | [`boot`] | the boot region, its checksum and its backup |
 //! | [`set`] | a file's entry set: checksum, sizes, times, name |
 //! | [`dir`] | a directory as entry sets, and the root's special entries |
+//! | `bitmap` | the map of clusters in use, paged |
 //! | `check` | structures held against each other |
 //! | [`upcase`] | the volume's own table of upper-case letters |
 
@@ -13,6 +14,7 @@
     deny(clippy::arithmetic_side_effects, clippy::indexing_slicing)
 )]
 
+mod bitmap;
 pub mod boot;
 mod check;
 pub mod dir;
@@ -32,6 +34,7 @@ use crate::{
     fs::CLUSTER,
     volume::Recognised,
 };
+use bitmap::Bitmap;
 use boot::Geometry;
 use dir::Dir;
 use disk_io::{Disk, DiskError, ErrorKind, Result};
@@ -85,6 +88,7 @@ pub struct ExFat {
     notes: Arc<Notes>,
     upcase: OnceLock<UpCase>,
     used: OnceLock<Option<u64>>,
+    in_use: OnceLock<Option<Bitmap>>,
 }
 
 impl ExFat {
@@ -118,6 +122,7 @@ impl ExFat {
             notes,
             upcase: OnceLock::new(),
             used: OnceLock::new(),
+            in_use: OnceLock::new(),
         }
     }
 
@@ -249,7 +254,7 @@ impl ExFat {
             return Ok(found);
         }
         let (chain, damage) = self.dir_chain(node)?;
-        let mut dir = Dir::read(&self.area, &chain)?;
+        let mut dir = Dir::read(&self.area, &chain, node.record == ROOT)?;
         // What is in a directory has checksums of its own, so it is listed even where the
         // directory's own set is damaged; but some of it may be missing.
         if let Some(e) = damage {
@@ -299,6 +304,41 @@ impl ExFat {
         let mut bits = vec![0; usize::try_from(need).ok()?];
         self.special(entry).read_exact_at(&mut bits, 0).ok()?;
         Some(bits)
+    }
+
+    /// The same by pages, for a few clusters.
+    fn in_use(&self) -> Option<&Bitmap> {
+        let read = || {
+            let root = self.dir(NodeId::plain(ROOT)).ok()?;
+            let entry = root.bitmap(self.geometry.active)?;
+            let need = u64::from(self.geometry.clusters).div_ceil(8);
+            (entry.len >= need).then(|| Bitmap::new(self.special(entry)))
+        };
+        self.in_use.get_or_init(read).as_ref()
+    }
+
+    /// Why the clusters that the table gives may not be those of the file. A set without a chain
+    /// has a sum over all that says where it is.
+    fn chain_doubts(&self, chain: &Chain) -> Vec<String> {
+        let mut doubts = chain.doubts(!self.geometry.dirty);
+        if let Some(cluster) = self.in_use().and_then(|map| map.free_of(chain)) {
+            doubts.push(format!(
+                "its chain leads to cluster {cluster}, which the allocation bitmap calls free"
+            ));
+        }
+        doubts
+    }
+
+    /// What is doubtful about an entry set itself.
+    fn set_doubts(&self, set: &Set) -> Vec<String> {
+        let mut doubts = set.remarks.clone();
+        if set.is_dir() {
+            doubts.extend(set.damage.as_ref().map(ToString::to_string));
+        }
+        if set.damage.is_none() && !set.name_hash_fits(self.upcase()) {
+            doubts.push("the hash of its name does not fit its name".into());
+        }
+        doubts
     }
 
     fn count_used(&self) -> Option<u64> {
@@ -407,19 +447,18 @@ impl FileSystem for ExFat {
     }
 
     fn doubts(&self, node: NodeId) -> Vec<String> {
-        let set = match node.record {
-            ROOT => None,
-            _ => self.set(node).ok(),
-        };
-        let Some(set) = set else {
+        if node.record == ROOT {
+            let chain = self.dir_chain(node).ok();
+            return chain.map_or_else(Vec::new, |(chain, _)| self.chain_doubts(&chain));
+        }
+        let Ok(set) = self.set(node) else {
             return Vec::new();
         };
-        let mut doubts = set.remarks.clone();
-        if set.is_dir() {
-            doubts.extend(set.damage.as_ref().map(ToString::to_string));
-        }
-        if set.damage.is_none() && !set.name_hash_fits(self.upcase()) {
-            doubts.push("the hash of its name does not fit its name".into());
+        let mut doubts = self.set_doubts(&set);
+        // A damaged file is not given out at all.
+        if !set.contiguous && set.len > 0 && (set.is_dir() || set.damage.is_none()) {
+            let chain = self.chain(set.first_cluster, set.len, false);
+            doubts.extend(self.chain_doubts(&chain));
         }
         doubts
     }
@@ -456,7 +495,7 @@ impl FileSystem for ExFat {
         meta.accessed = set.accessed.moment(zone);
         meta.attributes = Some(u32::from(set.attributes & 0x37));
         meta.refusal = set.damage.clone().filter(|_| !set.is_dir());
-        meta.remarks = self.doubts(node);
+        meta.remarks = self.set_doubts(&set);
         let key = (
             u64::from(set.first_cluster),
             Wanted::Exactly(self.clusters_of(set.len)).key(),

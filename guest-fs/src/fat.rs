@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`boot`] | the boot sector: geometry, and which of the three it is |
+//! | `evidence` | whether the volume bears the boot sector out |
 //! | [`table`] | the allocation table, paged |
 //! | [`chain`] | a chain of clusters as runs, computed once per file |
 //! | [`contents`] | a file's bytes |
@@ -11,6 +12,7 @@
 //! | [`oem`] | code pages of 8.3 names |
 //! | [`names`] | names that a Unix tree cannot carry, and folding |
 //! | [`dir`] | a directory, read and indexed |
+//! | `behind` | entries behind a directory's end |
 //! | `check` | structures held against each other |
 //! | [`deleted`] | entries marked as deleted |
 
@@ -19,6 +21,7 @@
     deny(clippy::arithmetic_side_effects, clippy::indexing_slicing)
 )]
 
+mod behind;
 pub mod boot;
 pub mod chain;
 pub(crate) mod check;
@@ -26,6 +29,7 @@ pub mod contents;
 pub mod deleted;
 pub mod dir;
 pub mod entry;
+mod evidence;
 pub mod long;
 pub mod names;
 pub mod notes;
@@ -41,7 +45,7 @@ use crate::{
 use boot::Geometry;
 use chain::{Chain, Wanted};
 use contents::{Area, Contents};
-use dir::Dir;
+use dir::{Dir, Volume};
 use disk_io::{Disk, DiskError, ErrorKind, Result};
 use entry::Entry;
 use notes::Notes;
@@ -174,7 +178,7 @@ impl Fat {
             .read_exact_at(&mut raw, position)
             .map_err(|e| e.context("reading a FAT directory entry"))?;
         let entry = Entry::parse(&raw, position)?;
-        if entry.is_free() || entry.is_long() || entry.is_label() {
+        if entry.is_free() || entry.is_long() {
             return Err(missing());
         }
         Ok(entry)
@@ -202,12 +206,8 @@ impl Fat {
         )))
     }
 
-    /// FAT12 and FAT16 have 16 bits; what lies in the upper half there is something else.
     fn first_cluster(&self, entry: &Entry) -> u32 {
-        match self.geometry.kind {
-            FsKind::Fat32 => entry.first_cluster & 0x0fff_ffff,
-            _ => entry.first_cluster & 0xffff,
-        }
+        self.geometry.first_cluster(entry)
     }
 
     fn dir(&self, dir: NodeId) -> Result<Arc<Dir>> {
@@ -217,10 +217,14 @@ impl Fat {
         let chain = self.dir_chain(dir)?;
         let read = Arc::new(Dir::read(
             &self.area,
-            &self.geometry,
             chain.as_deref(),
-            self.options.oem_code_page,
-            &self.notes,
+            &Volume {
+                geometry: &self.geometry,
+                is_root: dir.record == ROOT,
+                code_page: self.options.oem_code_page,
+                used: &|cluster| self.table.is_free(cluster).is_ok_and(|free| !free),
+                notes: &self.notes,
+            },
         )?);
         if !read.device_failed() {
             self.dirs.insert(dir.record, read.clone());
@@ -258,6 +262,10 @@ impl Fat {
             size,
             size,
         ))
+    }
+
+    fn dirty(&self) -> bool {
+        self.geometry.dirty || self.table.dirty().unwrap_or(false)
     }
 
     fn count_used(&self) -> Option<u64> {
@@ -311,6 +319,7 @@ impl FileSystem for Fat {
     fn info(&self) -> VolumeInfo {
         let label = self.label();
         let mut remarks = self.notes.all();
+        remarks.extend(self.geometry.doubts.iter().cloned());
         if let Some(boot) = &self.geometry.label {
             let boot = Name::from(oem::decode(self.options.oem_code_page, boot).as_str());
             if label.as_ref() != Some(&boot) {
@@ -331,7 +340,7 @@ impl FileSystem for Fat {
             size: self.geometry.size,
             used: *self.used.get_or_init(|| self.count_used()),
             cluster_size: self.geometry.cluster,
-            dirty: Some(self.geometry.dirty || self.table.dirty().unwrap_or(false)),
+            dirty: Some(self.dirty()),
             remarks,
         }
     }
@@ -399,6 +408,7 @@ impl FileSystem for Fat {
             Some(chain) if !entry.is_dir() => chain.remarks(),
             _ => Vec::new(),
         };
+        remarks.extend(label_too(&entry));
         if asked.record & DELETED != 0 && size > cluster {
             remarks.push(
                 "only its first cluster is known: the rest is taken from the free clusters after it"
@@ -432,11 +442,27 @@ impl FileSystem for Fat {
                 .metadata(node)
                 .map_or_else(|_| Vec::new(), |m| m.remarks);
         }
-        let chain = match self.dir_chain(node) {
-            Ok(chain) => chain,
-            Err(_) => self.entry(node).ok().map(|e| self.file_chain(&e)),
+        let mut doubts = Vec::new();
+        let entry = match node.record {
+            ROOT => {
+                doubts.extend(self.geometry.doubts.iter().cloned());
+                None
+            }
+            _ => self.entry(node).ok(),
         };
-        chain.map_or_else(Vec::new, |chain| chain.doubts())
+        doubts.extend(entry.as_ref().and_then(label_too));
+        let chain = match self.dir_chain(node) {
+            Ok(chain) => {
+                // What cannot be listed at all is an error where it is listed.
+                if let Ok(dir) = self.dir(node) {
+                    doubts.extend(dir.doubts.iter().chain(&dir.shared).cloned());
+                }
+                chain
+            }
+            Err(_) => entry.map(|e| self.file_chain(&e)),
+        };
+        doubts.extend(chain.map_or_else(Vec::new, |chain| chain.doubts(!self.dirty())));
+        doubts
     }
 
     fn open(&self, node: NodeId, stream: Option<&Name>) -> Result<Arc<dyn Disk>> {
@@ -476,6 +502,13 @@ impl FileSystem for Fat {
             .dir_chain(node)?
             .map_or_else(Vec::new, |chain| self.area.extents(&chain)))
     }
+}
+
+/// What to say of an entry that is shown although its attributes call it the volume's label.
+fn label_too(entry: &Entry) -> Option<String> {
+    entry.is_label().then(|| {
+        "its attributes call it the volume label, which it is not: one bit of them is wrong".into()
+    })
 }
 
 /// FAT and exFAT have no named streams.

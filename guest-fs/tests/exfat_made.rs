@@ -422,3 +422,103 @@ fn a_boot_region_alone_is_damage_and_no_panic() {
     let (found, errors) = walk(&fs);
     assert!(found.is_empty() && !errors.is_empty());
 }
+
+/// Everything that is said of any node, what cannot be listed, and how much was found.
+fn said(bytes: &[u8]) -> (usize, String) {
+    let fs = open(bytes.to_vec());
+    let (found, mut said) = walk(&fs);
+    said.extend(fs.doubts(fs.root()));
+    for f in &found {
+        said.extend(fs.doubts(f.node));
+    }
+    (found.len(), said.join("\n"))
+}
+
+#[test]
+fn entries_without_their_first_one_are_told() {
+    let Some(made) = small() else { return };
+    let (count, sound) = said(&made.bytes);
+    assert_eq!(sound, "");
+    let fs = open(made.bytes.clone());
+    for (path, below) in [("small.txt", 0), ("deep/Er", 1), ("many", 300)] {
+        let at = node(&fs, path).record as usize * 32;
+        assert_eq!(made.bytes[at], 0x85);
+        for kind in [0x05, 0x81, 0x83, 0x84, 0x87, 0x8d, 0x95, 0xa5, 0xc5] {
+            let mut bytes = made.bytes.clone();
+            bytes[at] = kind;
+            let (found, told) = said(&bytes);
+            assert_eq!(found, count - 1 - below, "{path} {kind:#x}");
+            let name = path.rsplit('/').next().unwrap();
+            assert!(
+                told.contains(&format!("of \"{name}\"")),
+                "{kind:#x}: {told}"
+            );
+            assert_eq!(open(bytes).info().label, Some(Name::from("Bänd")));
+        }
+    }
+}
+
+#[test]
+fn sets_behind_a_wrong_end_are_listed_and_told() {
+    let Some(made) = small() else { return };
+    let (count, _) = said(&made.bytes);
+    let fs = open(made.bytes.clone());
+    let at = |path: &str| node(&fs, path).record as usize * 32;
+    // A deleted file amid others, one of whose entries is taken for the end.
+    let set = at("many/file number 100 with a name of some length");
+    let entries = usize::from(made.bytes[set + 1]) + 1;
+    for wrong in 0..entries {
+        let mut bytes = made.bytes.clone();
+        for n in 0..entries {
+            bytes[set + n * 32] &= 0x7f;
+        }
+        bytes[set + wrong * 32] = 0;
+        let (found, told) = said(&bytes);
+        assert_eq!(found, count - 1, "{wrong}");
+        assert!(told.contains("behind the end"), "{wrong}: {told}");
+        let fs = open(bytes);
+        let last = "many/file number 299 with a name of some length";
+        assert!(read(&fs, node(&fs, last)).unwrap() == made.files[&format!("/{last}")]);
+    }
+    // Behind an end there may be what is no set.
+    let mut bytes = made.bytes.clone();
+    let deep = fs.structure(node(&fs, "deep")).unwrap()[0].place.unwrap() as usize;
+    let small = at("small.txt");
+    bytes.copy_within(small..small + 96, deep + 512);
+    bytes[deep + 512 + 80] ^= 1;
+    assert_eq!(said(&bytes), (count, String::new()));
+}
+
+#[test]
+fn a_chain_that_is_odd_or_free_is_told() {
+    let Some(made) = small() else { return };
+    let word = |b: &[u8], at: usize| u32::from_le_bytes(b[at..at + 4].try_into().unwrap()) as usize;
+    let fat = word(&made.bytes, 80) * 512;
+    let heap = word(&made.bytes, 88) * 512;
+    let fs = open(made.bytes.clone());
+    let a = node(&fs, "a.bin");
+    let chain: Vec<usize> = fs
+        .extents(a, None)
+        .unwrap()
+        .iter()
+        .flat_map(|e| {
+            let first = (e.place.unwrap() as usize - heap) / 4096 + 2;
+            first..first + e.len.div_ceil(4096) as usize
+        })
+        .collect();
+    let set = |cluster: usize, to: usize| {
+        let mut bytes = made.bytes.clone();
+        bytes[fat + cluster * 4..fat + cluster * 4 + 4].copy_from_slice(&(to as u32).to_le_bytes());
+        open(bytes).doubts(a).join("\n")
+    };
+    let last = chain[chain.len() - 1];
+    assert!(set(last, chain[0]).contains("goes on"));
+    assert!(set(last, 0).contains("marked as free"));
+    let free = word(&made.bytes, 92);
+    assert!(set(chain[chain.len() - 2], free).contains("bitmap calls free"));
+    // The size of a file that was growing is written last.
+    let mut bytes = made.bytes.clone();
+    bytes[106] |= 2;
+    bytes[fat + last * 4..fat + last * 4 + 4].copy_from_slice(&(chain[0] as u32).to_le_bytes());
+    assert_eq!(open(bytes).doubts(a), Vec::<String>::new());
+}

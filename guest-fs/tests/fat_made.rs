@@ -546,3 +546,239 @@ fn mtools_and_we_list_the_same_directory() {
     let ours = ours.iter().filter(|f| f.kind == NodeKind::File);
     assert_eq!(theirs, ours.map(|f| f.path.clone()).collect());
 }
+
+fn doubts(image: &[u8], path: &str) -> String {
+    let fs = open(Arc::new(MemDisk::new(image.to_vec())));
+    fs.doubts(node(&fs, path)).join("\n")
+}
+
+/// Everything that is said of any node, and what cannot be listed.
+fn said(image: &[u8]) -> String {
+    let fs = open(Arc::new(MemDisk::new(image.to_vec())));
+    let (found, mut said) = walk(&fs);
+    said.extend(fs.doubts(fs.root()));
+    for f in found {
+        said.extend(fs.doubts(f.node));
+    }
+    said.join("\n")
+}
+
+/// Where the short entry with this name lies.
+fn at(image: &[u8], name: &[u8; 11]) -> usize {
+    (0..image.len())
+        .step_by(32)
+        .find(|at| image[*at..].starts_with(name) && image[at + 11] & 0x0f != 0x0f)
+        .unwrap()
+}
+
+fn patched(image: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut image = image.to_vec();
+    image[at..at + bytes.len()].copy_from_slice(bytes);
+    image
+}
+
+#[test]
+fn one_wrong_bit_of_the_boot_sector_is_told_or_made_good() {
+    if !ready() {
+        return;
+    }
+    for (bits, per, kib) in [
+        ("12", "1", "1440"),
+        ("16", "4", "20000"),
+        ("32", "1", "40000"),
+    ] {
+        let made = make(bits, "512", per, kib);
+        let sound = made.bytes();
+        assert_eq!(said(&sound), "", "FAT{bits}");
+        let mut wrong = vec![
+            (13, 1),
+            (13, 2),
+            (13, 4),
+            (14, 1),
+            (14, 2),
+            (14, 4),
+            (16, 1),
+            (16, 3),
+        ];
+        match bits {
+            "32" => wrong.extend([(36, 1), (36, 2), (44, 1)]),
+            _ => wrong.extend([(17, 0x10), (18, 1), (18, 2), (22, 1), (22, 2)]),
+        }
+        for (place, bit) in wrong {
+            let bad = patched(&sound, place, &[sound[place] ^ bit]);
+            let Ok(fs) = Fat::open(Arc::new(MemDisk::new(bad)), &OpenOptions::default()) else {
+                continue;
+            };
+            if fs.doubts(fs.root()).is_empty() {
+                assert_eq!(bits, "32", "FAT{bits} {place} {bit} is not told");
+                let remarks = fs.info().remarks.join("\n");
+                assert!(remarks.contains("its backup is used"), "{place}: {remarks}");
+                let (found, errors) = walk(&fs);
+                assert_eq!(errors, Vec::<String>::new());
+                let same = found.iter().filter(|f| f.kind == NodeKind::File);
+                let same: BTreeMap<_, _> = same
+                    .map(|f| (f.path.clone(), f.bytes.clone().unwrap()))
+                    .collect();
+                assert!(same == made.files, "{place} {bit}");
+            }
+        }
+        // A volume without its backup, too.
+        if bits == "32" {
+            let mut bad = patched(&sound, 14, &[sound[14] ^ 1]);
+            bad[6 * 512..7 * 512].fill(0);
+            let fs = open(Arc::new(MemDisk::new(bad)));
+            let doubts = fs.doubts(fs.root()).join("\n");
+            assert!(doubts.contains("allocation table 0"), "{doubts}");
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_does_not_begin_with_dot_is_told() {
+    let Some(made) = small() else { return };
+    let image = made.bytes();
+    let fs = open(Arc::new(MemDisk::new(image.clone())));
+    let deep = at(&image, b"DEEP       ");
+    let other = at(&image, b"MANYFI~1   ");
+    // Another directory's first cluster.
+    let bad = patched(&image, deep + 26, &image[other + 26..other + 28]);
+    let found = said(&bad);
+    assert!(found.contains("the same first cluster"), "{found}");
+    // A file's.
+    let file = at(&image, b"SHORT   TXT");
+    let bad = patched(&image, deep + 26, &image[file + 26..file + 28]);
+    let found = said(&bad);
+    assert!(found.contains("`.` with its cluster"), "{found}");
+    let dot = fs.structure(node(&fs, "deep")).unwrap()[0].place.unwrap() as usize;
+    for (place, byte) in [
+        (dot, b'/'),
+        (dot + 26, 0x7f),
+        (dot + 32, b'X'),
+        (dot + 11, 0),
+    ] {
+        let bad = patched(&image, place, &[byte]);
+        let (found, errors) = walk(&open(Arc::new(MemDisk::new(bad))));
+        assert_eq!(errors.len(), 1, "{place} {errors:?}");
+        assert!(found.iter().any(|f| f.path == "/deep/er/down.bin"));
+    }
+}
+
+#[test]
+fn what_is_called_a_label_and_is_none_is_shown_and_told() {
+    let Some(made) = small() else { return };
+    let image = made.bytes();
+    for (short, path) in [
+        (b"SHORT   TXT", "SHORT.TXT"),
+        (b"DOWN    BIN", "deep/er/down.bin"),
+        (b"ER         ", "deep/er"),
+        (b"EMPTY      ", "EMPTY"),
+    ] {
+        let place = at(&image, short) + 11;
+        let bad = patched(&image, place, &[image[place] | 8]);
+        let told = doubts(&bad, path);
+        assert!(told.contains("volume label"), "{path}: {told}");
+        let fs = open(Arc::new(MemDisk::new(bad)));
+        assert_eq!(fs.info().label, Some(Name::from("LABEL")));
+        let (found, errors) = walk(&fs);
+        assert_eq!(errors, Vec::<String>::new());
+        let files = found.iter().filter(|f| f.kind == NodeKind::File);
+        assert_eq!(files.count(), made.files.len());
+    }
+}
+
+#[test]
+fn entries_behind_a_wrong_end_are_listed_and_told() {
+    let Some(made) = small() else { return };
+    let image = made.bytes();
+    let dir = "Many files with long names";
+    let fs = open(Arc::new(MemDisk::new(image.clone())));
+    let many = fs.structure(node(&fs, dir)).unwrap();
+    let many = many[0].place.unwrap() as usize;
+    // The second part of the first long name that is left, in two entries before the short one.
+    let first = (many..)
+        .step_by(32)
+        .skip(2)
+        .find(|at| image[*at] == 0x42)
+        .unwrap();
+    assert_eq!(image[first + 32], 1);
+    let bad = patched(&image, first + 32, &[0]);
+    let (found, errors) = walk(&open(Arc::new(MemDisk::new(bad))));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("behind the end"), "{errors:?}");
+    let files = found.iter().filter(|f| f.kind == NodeKind::File);
+    assert_eq!(files.count(), made.files.len());
+    assert!(
+        found
+            .iter()
+            .any(|f| f.path == format!("/{dir}/file number 059.data"))
+    );
+
+    // What drivers leave there is no damage: no name, no date, no cluster in use.
+    let left: Vec<u8> = (0..64u32).map(|n| (n * 37 % 251) as u8).collect();
+    let mut bad = image.clone();
+    let deep = fs.structure(node(&fs, "deep")).unwrap()[0].place.unwrap() as usize;
+    bad[deep + 4 * 32..deep + 6 * 32].copy_from_slice(&left);
+    let mut gone = entry(b"GONE    TXT", 0);
+    (gone[24], gone[26], gone[27], gone[28]) = (0x21, 0xf0, 0x0a, 9);
+    bad[deep + 7 * 32..deep + 8 * 32].copy_from_slice(&gone);
+    assert_eq!(said(&bad), "");
+    // With a cluster in use, it is one.
+    let used = at(&image, b"SHORT   TXT");
+    bad[deep + 7 * 32 + 26..deep + 7 * 32 + 28].copy_from_slice(&image[used + 26..used + 28]);
+    assert!(said(&bad).contains("behind the end"));
+}
+
+#[test]
+fn a_long_name_that_is_lost_is_told_of_its_directory() {
+    let Some(made) = small() else { return };
+    let image = made.bytes();
+    let dir = "Many files with long names";
+    let fs = open(Arc::new(MemDisk::new(image.clone())));
+    let many = fs.structure(node(&fs, dir)).unwrap()[0].place.unwrap() as usize;
+    let last = (many..)
+        .step_by(32)
+        .skip(2)
+        .find(|at| image[*at] == 0x42)
+        .unwrap();
+    let part = last + 32;
+    for (what, place, byte) in [
+        ("ordinal", part, 3),
+        ("ordinal of the last", last, 0x02),
+        ("checksum", part + 13, image[part + 13] ^ 4),
+        ("attribute", part + 11, 0x0b),
+        ("attribute", part + 11, 0x2f),
+        ("attribute", last + 11, 0x07),
+        ("deleted part", part, 0xe5),
+        ("deleted entry", part + 32, 0xe5),
+    ] {
+        let bad = patched(&image, place, &[byte]);
+        let told = doubts(&bad, dir);
+        assert!(told.contains("long name"), "{what}: {told}");
+        let (found, errors) = walk(&open(Arc::new(MemDisk::new(bad))));
+        assert_eq!(errors, Vec::<String>::new(), "{what}");
+        let files = found.iter().filter(|f| f.kind == NodeKind::File).count();
+        let gone = usize::from(what == "deleted entry");
+        assert_eq!(files, made.files.len() - gone, "{what}");
+    }
+}
+
+#[test]
+fn a_chain_that_is_odd_for_its_size_is_told_unless_the_volume_was_in_use() {
+    let Some(made) = small() else { return };
+    let image = made.bytes();
+    let big = at(&image, b"DOWN    BIN");
+    for size in [0u32, 1, 20_000] {
+        let bad = patched(&image, big + 28, &size.to_le_bytes());
+        let told = doubts(&bad, "deep/er/down.bin");
+        let odd = told.contains("goes on") || told.contains("an empty file has");
+        assert!(odd, "{size}: {told}");
+        // A boot sector that says so.
+        let dirty = patched(&bad, 37, &[bad[37] | 1]);
+        assert_eq!(doubts(&dirty, "deep/er/down.bin"), "", "{size}");
+    }
+    // Two files that begin in the same cluster are told always.
+    let (a, b) = (at(&image, b"SHORT   TXT"), at(&image, b"FRAGME~1BIN"));
+    let mut bad = patched(&image, a + 26, &image[b + 26..b + 28]);
+    bad[37] |= 1;
+    assert!(doubts(&bad, "").contains("the same first cluster"));
+}

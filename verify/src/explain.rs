@@ -67,6 +67,7 @@ pub const ALL: &[Explanation] = table! {
 "extents-overlap" "two extents have the same bytes of a file: the descriptor lists one twice, or was pasted together" "compare the descriptor with one of the same product; do not trust what lies behind the first";
 "extents-short-of-geometry" "the extents are shorter than the disk whose geometry the descriptor has: a line of it may be lost or wrong" "compare the lengths of the extents with those of their files, and correct the descriptor";
 "fat-boot-copy-differs" "the boot sector or its backup is damaged; the sound one is used" "let chkdsk repair the volume in a copy";
+"fat-boot-doubtful" "the volume does not bear its boot sector out: tables or directories are not where it says" "what is read of this volume may be wrong: take it from another copy";
 "fat-chain-broken" "a file's chain of clusters breaks off" "restore the file from another copy";
 "fat-chain-odd" "a file's chain does not fit its size, or a copy of the table had to serve" "compare the file with another copy";
 "fat-clusters-lost" "clusters are in use that no file has" "harmless: fsck.fat gives them back";

@@ -41,6 +41,33 @@ pub struct Dir {
     index: OnceLock<Index>,
 }
 
+/// How far behind its end a directory is looked at.
+const BEHIND: u64 = 1 << 20;
+
+/// The most that a set can have, in bytes.
+const RUN: usize = 256 * 32;
+
+/// More complaints than these about one directory say nothing new.
+const ERRORS: usize = 1000;
+
+/// What is remembered from entry to entry.
+#[derive(Debug, Default)]
+struct Reader {
+    is_root: bool,
+    /// The entries of a set so far, and where it begins.
+    open: Option<(Vec<u8>, u64)>,
+    /// Entries that belong to no set.
+    run: Option<(Vec<u8>, u64)>,
+    /// Secondary entries that come are the rest of a set that was told.
+    rest: bool,
+    /// The end was met.
+    ended: bool,
+    /// Bytes read behind it.
+    behind: u64,
+    /// That something is there was said.
+    told: bool,
+}
+
 #[derive(Debug, Default)]
 struct Index {
     exact: HashMap<Name, u64>,
@@ -53,11 +80,13 @@ impl Dir {
         self.errors.iter().any(|(_, e)| e.kind() == ErrorKind::Io)
     }
 
-    /// Reads the directory in `chain`.
-    pub fn read(area: &Area, chain: &Chain) -> Result<Self> {
+    /// Reads the directory in `chain`; only the root has special entries.
+    pub fn read(area: &Area, chain: &Chain, is_root: bool) -> Result<Self> {
         let mut dir = Self::default();
-        let mut open: Option<(Vec<u8>, u64)> = None;
-        let mut ended = false;
+        let mut reader = Reader {
+            is_root,
+            ..Reader::default()
+        };
         let mut bytes = vec![0; usize::try_from(area.cluster).unwrap_or(0)];
         'clusters: for cluster in chain.iter() {
             let Some(at) = area.position(cluster) else {
@@ -66,27 +95,40 @@ impl Dir {
             // Clusters have up to 32 MiB, of which a directory may use a sector.
             let mut done = 0u64;
             while done < area.cluster {
+                if reader.behind >= BEHIND {
+                    break 'clusters;
+                }
                 let n = area.cluster.saturating_sub(done).min(64 << 10);
                 let from = at.saturating_add(done);
                 done = done.saturating_add(n);
                 let Some(block) = usize::try_from(n).ok().and_then(|n| bytes.get_mut(..n)) else {
                     break 'clusters;
                 };
+                if reader.ended {
+                    reader.behind = reader.behind.saturating_add(n);
+                }
                 if let Err(e) = area.disk.read_exact_at(block, from) {
-                    open = None;
-                    dir.lost(e.offset(from));
+                    dir.close_run(&mut reader);
+                    reader.open = None;
+                    // Behind the end nothing is missed.
+                    if !reader.ended {
+                        dir.lost(e.offset(from));
+                    }
                     continue;
                 }
                 for (raw, position) in block.chunks_exact(32).zip((from..).step_by(32)) {
-                    if dir.entry(raw, position, &mut open) {
-                        ended = true;
-                        break 'clusters;
+                    match reader.ended {
+                        true => dir.behind(raw, position, &mut reader),
+                        false => dir.entry(raw, position, &mut reader),
                     }
                 }
             }
         }
-        dir.close(open.take());
-        if let Some(e) = chain.broken().filter(|_| !ended) {
+        if !reader.ended {
+            dir.close(reader.open.take());
+            dir.close_run(&mut reader);
+        }
+        if let Some(e) = chain.broken().filter(|_| !reader.ended) {
             if chain.clusters() == 0 {
                 return Err(e.clone().context("listing a directory"));
             }
@@ -105,36 +147,108 @@ impl Dir {
         self.errors.push((at, e.context("listing a directory")));
     }
 
-    /// Takes one entry; whether it is the end of the directory.
-    fn entry(&mut self, raw: &[u8], position: u64, open: &mut Option<(Vec<u8>, u64)>) -> bool {
+    /// Takes one entry.
+    fn entry(&mut self, raw: &[u8], position: u64, reader: &mut Reader) {
         let kind = raw.first().copied().unwrap_or_default();
         let secondary = kind & 0xc0 == 0xc0;
-        if let Some((bytes, _)) = open {
+        if let Some((bytes, _)) = &mut reader.open {
             if secondary {
                 bytes.extend_from_slice(raw);
                 if bytes.len() >= set::len(bytes) {
-                    self.close(open.take());
+                    self.close(reader.open.take());
                 }
-                return false;
+                return;
             }
-            // The set ends before it should.
-            self.close(open.take());
+            // The set ends before it should. What is left of it is told with it.
+            self.close(reader.open.take());
+            reader.rest = true;
         }
+        if secondary {
+            match &mut reader.run {
+                Some((bytes, _)) if bytes.len() < RUN => bytes.extend_from_slice(raw),
+                Some(_) => {}
+                None if reader.rest || !set::is_of_file(kind) => {}
+                None => reader.run = Some((raw.to_vec(), position)),
+            }
+            return;
+        }
+        self.close_run(reader);
+        reader.rest &= kind & 0x80 == 0;
         match kind {
-            0 => return true,
+            0 => reader.ended = true,
             set::FILE => {
                 if set::len(raw) > 32 {
-                    *open = Some((raw.to_vec(), position));
+                    reader.open = Some((raw.to_vec(), position));
                 } else {
                     self.close(Some((raw.to_vec(), position)));
                 }
             }
-            0x81..=0x83 => {
+            0x81..=0x83 if reader.is_root => {
                 let _ = self.special(kind, raw, position);
             }
+            // In use, and nobody may pass it over who does not know it.
+            0x80..=0x9f => reader.run = Some((raw.to_vec(), position)),
             _ => {}
         }
-        false
+    }
+
+    /// All behind the end is free, and zeros. A set with a right sum is what a damaged entry, taken
+    /// for the end, would hide.
+    fn behind(&mut self, raw: &[u8], position: u64, reader: &mut Reader) {
+        let kind = raw.first().copied().unwrap_or_default();
+        match (&mut reader.open, kind & 0xc0 == 0xc0) {
+            (Some((bytes, _)), true) => bytes.extend_from_slice(raw),
+            _ if kind == set::FILE => reader.open = Some((raw.to_vec(), position)),
+            _ => reader.open = None,
+        }
+        let whole = |(bytes, _): &(Vec<u8>, u64)| bytes.len() >= set::len(bytes);
+        let Some((bytes, at)) = reader.open.take_if(|open| whole(open)) else {
+            return;
+        };
+        let Ok(set) = Set::parse(&bytes, at) else {
+            return;
+        };
+        if set.damage.is_some() || set.name.is_empty() {
+            return;
+        }
+        // One end hides them all.
+        if !std::mem::replace(&mut reader.told, true) {
+            self.lost(
+                DiskError::corrupt("reading a directory")
+                    .offset(at)
+                    .expected("nothing in use behind the end of the directory")
+                    .found(
+                        "a file's entries with a right sum: they, and any after them, are listed",
+                    ),
+            );
+        }
+        self.sets.push(Arc::new(set));
+    }
+
+    /// Entries of a file whose first one is none, or of a kind that is not known.
+    fn close_run(&mut self, reader: &mut Reader) {
+        let Some((bytes, position)) = reader.run.take() else {
+            return;
+        };
+        // What is no directory at all would fill memory with complaints.
+        if self.errors.len() >= ERRORS {
+            return;
+        }
+        let first = bytes.first().copied().unwrap_or_default();
+        let name = set::name_in(&bytes);
+        let whose = match name.is_empty() {
+            true => String::new(),
+            false => format!(" of \"{}\"", names::safe(name)),
+        };
+        self.lost(
+            DiskError::corrupt("reading an exFAT entry set")
+                .offset(position)
+                .expected("a file entry, 0x85")
+                .found(match set::is_of_file(first) {
+                    true => format!("the entries{whose} that should follow one"),
+                    false => format!("an entry of type {first:#04x}{whose}"),
+                }),
+        );
     }
 
     fn special(&mut self, kind: u8, raw: &[u8], position: u64) -> Result<()> {
@@ -151,10 +265,12 @@ impl Dir {
             0x83 => {
                 let units = usize::from(f.u8(1)?).min(11);
                 let text = f.bytes(2, units.saturating_mul(2))?;
-                self.label =
-                    Some(Name::from_utf16(text.chunks_exact(2).filter_map(|u| {
-                        Some(u16::from_le_bytes(u.try_into().ok()?))
-                    })));
+                let units = text.chunks_exact(2);
+                let label = Name::from_utf16(
+                    units.filter_map(|u| Some(u16::from_le_bytes(u.try_into().ok()?))),
+                );
+                // A file's entry with one wrong bit would be another.
+                self.label.get_or_insert(label);
             }
             _ => {}
         }

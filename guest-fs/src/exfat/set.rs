@@ -1,7 +1,7 @@
 //! A file's entry set: the file entry, the stream entry and its name, under one checksum.
 
 use super::upcase::UpCase;
-use crate::{NodeKind, Timestamp, fat::entry::calendar};
+use crate::{NodeKind, Timestamp, fat::entry::moment};
 use disk_io::{DiskError, Fields, Result};
 
 /// Type of the first entry of a set.
@@ -26,16 +26,7 @@ impl Stamp {
             let quarters = i32::from((self.offset << 1).cast_signed() >> 1);
             quarters.saturating_mul(900)
         });
-        let (d, t) = (self.date, self.time);
-        let mut at = calendar(
-            i64::from(d >> 9).saturating_add(1980),
-            (d >> 5 & 15).into(),
-            (d & 31).into(),
-            (t >> 11).into(),
-            (t >> 5 & 63).into(),
-            i64::from(t & 31) << 1,
-            stored.or(zone),
-        )?;
+        let mut at = moment(self.date, self.time, stored.or(zone))?;
         if self.hundredths < 200 {
             let h = u32::from(self.hundredths);
             at.seconds = at.seconds.saturating_add(i64::from(h / 100));
@@ -80,6 +71,23 @@ pub struct Set {
 pub fn len(first: &[u8]) -> usize {
     let more = first.get(1).copied().unwrap_or_default();
     usize::from(more).saturating_add(1).saturating_mul(32)
+}
+
+/// Whether secondary entries of this type are those of files.
+pub fn is_of_file(kind: u8) -> bool {
+    matches!(kind, STREAM | NAME)
+}
+
+/// The name in the entries of a set that need not be whole.
+pub fn name_in(entries: &[u8]) -> Vec<u16> {
+    let names = entries
+        .chunks_exact(32)
+        .filter(|e| e.first() == Some(&NAME));
+    let bytes = names.flat_map(|e| e.get(2..).unwrap_or_default().chunks_exact(2));
+    bytes
+        .filter_map(|u| Some(u16::from_le_bytes(u.try_into().ok()?)))
+        .take_while(|u| *u != 0)
+        .collect()
 }
 
 /// The sum over a set, all but the two bytes that hold it.

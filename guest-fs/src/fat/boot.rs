@@ -1,5 +1,6 @@
 //! The boot sector and its BIOS parameter block.
 
+use super::{entry::Entry, evidence};
 use crate::FsKind;
 use disk_io::{Disk, DiskError, Fields, Result};
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub struct Geometry {
     pub fs_info: Option<u64>,
     /// What is wrong with the boot sector or its backup, where one of the two is.
     pub copy_differs: Option<String>,
+    /// Why it may be that of another volume, or of none.
+    pub doubts: Vec<String>,
     /// Damage and oddities.
     pub remarks: Vec<String>,
 }
@@ -54,6 +57,14 @@ const BACKUP_SECTOR: u64 = 6;
 
 /// Reads the boot sector, or its backup if it is bad.
 pub fn read(disk: &Arc<dyn Disk>) -> Result<Geometry> {
+    let mut geometry = settle(disk)?;
+    geometry
+        .doubts
+        .extend(evidence::of(disk, &geometry).against);
+    Ok(geometry)
+}
+
+fn settle(disk: &Arc<dyn Disk>) -> Result<Geometry> {
     let mut sector = [0; 512];
     let first = disk
         .read_exact_at(&mut sector, 0)
@@ -112,6 +123,31 @@ fn compare_backup(disk: &Arc<dyn Disk>, first: &[u8; 512], geometry: &mut Geomet
         let remark = "the backup boot sector differs from the boot sector, which is used";
         geometry.copy_differs = Some(remark.into());
         geometry.remarks.push(remark.into());
+        if let Ok(other) = Geometry::parse(&copy, at)
+            && other.kind == FsKind::Fat32
+            && copy.get(510..) == Some(&[0x55, 0xaa])
+            && other.places() != geometry.places()
+        {
+            decide(disk, geometry, other);
+        }
+    }
+}
+
+/// Both parse and place things differently: the volume itself must say which is right.
+fn decide(disk: &Arc<dyn Disk>, own: &mut Geometry, mut other: Geometry) {
+    let (mine, theirs) = (evidence::of(disk, own), evidence::of(disk, &other));
+    match mine.against.first() {
+        Some(why) if theirs.against.is_empty() => {
+            let remark = format!("the boot sector is bad ({why}); its backup is used");
+            other.copy_differs = Some(remark.clone());
+            other.remarks.push(remark);
+            *own = other;
+        }
+        None if !mine.proven && theirs.against.is_empty() => own.doubts.push(
+            "the boot sector and its backup give other places, and nothing tells which are right"
+                .into(),
+        ),
+        _ => {}
     }
 }
 
@@ -279,6 +315,7 @@ impl Geometry {
             dirty: ext.u8(1)? & 1 != 0,
             fs_info: (info != 0 && info < reserved).then(|| info.saturating_mul(unit)),
             copy_differs: None,
+            doubts: Vec::new(),
             remarks,
         })
     }
@@ -294,6 +331,39 @@ impl Geometry {
             disk.read_exact_at(&mut first, self.fat_start).is_ok() && first == [self.media, 0xff]
         };
         named || signed && jump || first()
+    }
+
+    /// FAT12 and FAT16 have 16 bits; what lies in the upper half there is something else.
+    pub fn first_cluster(&self, entry: &Entry) -> u32 {
+        match self.kind {
+            FsKind::Fat32 => entry.first_cluster & 0x0fff_ffff,
+            _ => entry.first_cluster & 0xffff,
+        }
+    }
+
+    /// Whether the volume has a cluster of this number.
+    pub fn has_cluster(&self, cluster: u32) -> bool {
+        cluster >= 2 && cluster <= self.clusters.saturating_add(1)
+    }
+
+    /// Where a cluster begins.
+    pub fn position(&self, cluster: u32) -> Option<u64> {
+        u64::from(cluster.checked_sub(2)?)
+            .checked_mul(self.cluster.into())?
+            .checked_add(self.data_start)
+    }
+
+    /// Everything that decides which bytes a file has.
+    fn places(&self) -> [u64; 7] {
+        [
+            self.cluster.into(),
+            self.fat_start,
+            self.fat_len,
+            self.copies.into(),
+            self.active.map_or(u64::MAX, u64::from),
+            self.root_cluster.into(),
+            self.data_start,
+        ]
     }
 
     /// Serial number as `blkid` prints it.

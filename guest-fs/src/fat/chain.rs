@@ -249,10 +249,11 @@ impl Chain {
             .collect()
     }
 
-    /// Why its clusters may not be those of the file: not that it has more than the size needs,
-    /// as a file that was growing has.
-    pub fn doubts(&self) -> Vec<String> {
-        [&self.remark, &self.differs]
+    /// Why its clusters may not be those of the file. On a volume that was not closed, not that
+    /// it has more than the size needs: the size of a file that grows is written last.
+    pub fn doubts(&self, closed: bool) -> Vec<String> {
+        let odd = self.odd.as_ref().filter(|_| closed);
+        [odd, self.remark.as_ref(), self.differs.as_ref()]
             .into_iter()
             .flatten()
             .cloned()

@@ -69,6 +69,10 @@ impl Fat {
                 .found(remark);
             visit(Finding::warning("fat-boot-copy-differs", e));
         }
+        for why in &self.geometry.doubts {
+            let e = DiskError::corrupt("holding the boot sector against the volume").found(why);
+            visit(Finding::damage("fat-boot-doubtful", e));
+        }
         self.check_copies(visit)?;
         let mut taken = Taken::new(self.geometry.clusters);
         let mut told = Told::default();
@@ -99,6 +103,14 @@ impl Fat {
                     continue;
                 }
                 Ok(()) => {}
+            }
+            // Clusters that two entries have are told below.
+            for why in self.dir(dir).iter().flat_map(|d| d.doubts.clone()) {
+                let e = DiskError::corrupt("reading a directory")
+                    .file(&path)
+                    .found(why);
+                let finding = Finding::warning("fat-directory-damaged", e);
+                told.tell(finding.about(dir.record), visit);
             }
             for entry in entries {
                 let entry = match entry {

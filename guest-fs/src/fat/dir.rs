@@ -1,6 +1,7 @@
 //! A directory, read whole and indexed by name. It has at most some megabytes.
 
 use super::{
+    behind,
     boot::Geometry,
     chain::Chain,
     contents::Area,
@@ -12,7 +13,10 @@ use super::{
 use crate::{DirEntry, Name, NodeId, NodeKind, Visit};
 use disk_io::{Disk, DiskError, ErrorKind, Result};
 use std::{
-    collections::HashMap,
+    collections::{
+        HashMap,
+        hash_map::Entry::{Occupied, Vacant},
+    },
     sync::{Arc, OnceLock},
 };
 
@@ -26,6 +30,23 @@ struct Item {
     is_dir: bool,
 }
 
+/// A directory with more doubts than these is told by the first of them.
+const DOUBTS: usize = 100;
+
+/// What a directory is read with.
+pub struct Volume<'a> {
+    /// The boot sector's.
+    pub geometry: &'a Geometry,
+    /// Only the root directory has the label, and no `.`.
+    pub is_root: bool,
+    /// Code page of 8.3 names.
+    pub code_page: Option<u16>,
+    /// Whether the table calls a cluster used.
+    pub used: &'a dyn Fn(u32) -> bool,
+    /// What is said of the volume.
+    pub notes: &'a Notes,
+}
+
 /// A directory in memory.
 #[derive(Debug, Default)]
 pub struct Dir {
@@ -33,6 +54,10 @@ pub struct Dir {
     /// Parts that cannot be read, by the item they come before.
     errors: Vec<(usize, DiskError)>,
     index: OnceLock<Index>,
+    /// Why some names may not be what they should be.
+    pub doubts: Vec<String>,
+    /// Entries that begin in the same cluster.
+    pub shared: Vec<String>,
     /// The volume label, which is an entry of the root directory.
     pub label: Option<Name>,
 }
@@ -51,21 +76,19 @@ impl Dir {
     }
 
     /// Reads the directory in `chain`, or the fixed root directory.
-    pub fn read(
-        area: &Area,
-        geometry: &Geometry,
-        chain: Option<&Chain>,
-        code_page: Option<u16>,
-        notes: &Notes,
-    ) -> Result<Self> {
+    pub fn read(area: &Area, chain: Option<&Chain>, volume: &Volume<'_>) -> Result<Self> {
         let mut dir = Self::default();
         let mut reader = Reader {
             long: Long::default(),
-            code_page,
-            notes,
+            starts: HashMap::new(),
+            dots: None,
+            ended: false,
+            told: false,
+            volume,
         };
         match chain {
             None => {
+                let geometry = volume.geometry;
                 dir.region(
                     &area.disk,
                     geometry.root_start,
@@ -74,17 +97,13 @@ impl Dir {
                 );
             }
             Some(chain) => {
-                let mut ended = false;
-                for cluster in chain.iter() {
-                    let Some(at) = area.position(cluster) else {
-                        break;
-                    };
-                    if dir.region(&area.disk, at, area.cluster, &mut reader) {
-                        ended = true;
-                        break;
-                    }
+                if !volume.is_root {
+                    reader.dots = dir.dots(area, chain, volume);
                 }
-                if let Some(e) = chain.broken().filter(|_| !ended) {
+                for at in chain.iter().map_while(|cluster| area.position(cluster)) {
+                    dir.region(&area.disk, at, area.cluster, &mut reader);
+                }
+                if let Some(e) = chain.broken().filter(|_| !reader.ended) {
                     if chain.clusters() == 0 {
                         return Err(e.clone().context("listing a directory"));
                     }
@@ -92,7 +111,38 @@ impl Dir {
                 }
             }
         }
+        dir.orphans(&mut reader, None);
         Ok(dir)
+    }
+
+    /// A directory begins with `.`, which has its own first cluster, and `..`: if not, this may be
+    /// another one, or none. Where they should be.
+    fn dots(&mut self, area: &Area, chain: &Chain, volume: &Volume<'_>) -> Option<u64> {
+        let (first, _) = chain.place(0)?;
+        let at = area.position(first)?;
+        let mut head = [0; 64];
+        // What cannot be read is told with the rest.
+        area.disk.read_exact_at(&mut head, at).ok()?;
+        let (own, above) = head.split_at(32);
+        let dot = |raw: &[u8], name: &[u8; 11]| {
+            let entry = Entry::parse(raw.first_chunk()?, at).ok()?;
+            (entry.short == *name && entry.is_dir()).then_some(entry)
+        };
+        let own = dot(own, b".          ").map(|e| volume.geometry.first_cluster(&e));
+        if own == Some(first) && dot(above, b"..         ").is_some() {
+            return None;
+        }
+        let e = DiskError::corrupt("reading a directory")
+            .offset(at)
+            .expected(format!("`.` with its cluster, {first}, and `..`"))
+            .found(match own {
+                Some(own) if own != first => format!("`.` with the cluster {own}"),
+                Some(_) => "no `..`".into(),
+                None => "no `.`".into(),
+            })
+            .hint("this may be another directory, or none: its entry, or the boot sector, may be damaged");
+        self.lost(e);
+        Some(at)
     }
 
     fn lost(&mut self, e: DiskError) {
@@ -100,8 +150,14 @@ impl Dir {
         self.errors.push((at, e.context("listing a directory")));
     }
 
-    /// Reads entries that lie together; whether the last one was met.
-    fn region(&mut self, disk: &Arc<dyn Disk>, at: u64, len: u64, reader: &mut Reader<'_>) -> bool {
+    fn doubt(&mut self, why: String) {
+        if self.doubts.len() < DOUBTS {
+            self.doubts.push(why);
+        }
+    }
+
+    /// Reads entries that lie together.
+    fn region(&mut self, disk: &Arc<dyn Disk>, at: u64, len: u64, reader: &mut Reader<'_>) {
         /// Read at once; after a failure, one sector.
         const BLOCK: u64 = 64 << 10;
         let mut done = 0;
@@ -110,16 +166,15 @@ impl Dir {
             let mut bytes = vec![0; usize::try_from(n).unwrap_or(0)];
             let from = at.saturating_add(done);
             if disk.read_exact_at(&mut bytes, from).is_ok() {
-                if self.entries(&bytes, from, reader) {
-                    return true;
-                }
+                self.entries(&bytes, from, reader);
             } else {
                 for skip in (0..n).step_by(512) {
                     let mut sector = [0; 512];
                     let from = from.saturating_add(skip);
                     match disk.read_exact_at(&mut sector, from) {
-                        Ok(()) if self.entries(&sector, from, reader) => return true,
-                        Ok(()) => {}
+                        Ok(()) => self.entries(&sector, from, reader),
+                        // Behind the end nothing is missed.
+                        Err(_) if reader.ended => {}
                         Err(e) => {
                             reader.long.drop_parts();
                             self.lost(e.offset(from));
@@ -129,10 +184,9 @@ impl Dir {
             }
             done = done.saturating_add(n.max(1));
         }
-        false
     }
 
-    fn entries(&mut self, bytes: &[u8], at: u64, reader: &mut Reader<'_>) -> bool {
+    fn entries(&mut self, bytes: &[u8], at: u64, reader: &mut Reader<'_>) {
         for (raw, position) in bytes.chunks_exact(32).zip((at..).step_by(32)) {
             let Some(raw) = raw.first_chunk::<32>() else {
                 continue;
@@ -140,26 +194,125 @@ impl Dir {
             let Ok(entry) = Entry::parse(raw, position) else {
                 continue;
             };
-            if entry.is_free() {
-                return true;
-            }
-            if entry.is_deleted() {
-                reader.long.drop_parts();
-            } else if entry.is_long() {
-                reader.long.push(raw);
-            } else if entry.is_label() {
-                reader.orphan(&entry);
-                if self.label.is_none() && !entry.is_dir() {
-                    self.label = Some(entry.label(reader.code_page));
-                }
-            } else if entry.is_dot() {
-                reader.long.drop_parts();
+            if reader.ended {
+                self.behind(raw, &entry, reader);
+            } else if entry.is_free() {
+                self.orphans(reader, Some(&entry));
+                reader.ended = true;
             } else {
-                let item = reader.item(&entry);
-                self.items.push(item);
+                self.entry(raw, &entry, reader);
             }
         }
-        false
+    }
+
+    fn entry(&mut self, raw: &[u8; 32], entry: &Entry, reader: &mut Reader<'_>) {
+        let volume = reader.volume;
+        if entry.is_deleted() {
+            self.orphans(reader, Some(entry));
+        } else if entry.is_long() {
+            if reader.long.push(raw) {
+                self.orphan(entry, volume);
+            }
+        } else if behind::looks_long(raw, entry) {
+            reader.long.spoil();
+            self.doubt(format!(
+                "the directory entry at byte {} is a part of a long name but for its attributes \
+                 {:#04x}; ignored",
+                entry.position, entry.attributes
+            ));
+        } else if entry.is_dot() {
+            self.orphans(reader, Some(entry));
+        } else if entry.is_label() && self.label.is_none() && volume.may_label(entry) {
+            self.orphans(reader, Some(entry));
+            self.label = Some(entry.label(volume.code_page));
+        } else {
+            self.item(entry, reader);
+        }
+    }
+
+    /// Nothing should be in use behind the end. What is, is what a damaged entry, taken for the
+    /// end, would hide.
+    fn behind(&mut self, raw: &[u8; 32], entry: &Entry, reader: &mut Reader<'_>) {
+        let volume = reader.volume;
+        if entry.is_free() || entry.is_deleted() {
+            reader.long.drop_parts();
+        } else if entry.is_long() {
+            reader.long.push(raw);
+        } else if behind::in_use(entry, volume.geometry, volume.used) {
+            // One end hides them all.
+            if !std::mem::replace(&mut reader.told, true) {
+                self.lost(
+                    DiskError::corrupt("reading a directory")
+                        .offset(entry.position)
+                        .expected("nothing in use behind the end of the directory")
+                        .found("an entry that looks in use: it, and any after it, are listed"),
+                );
+            }
+            self.item(entry, reader);
+        } else {
+            reader.long.drop_parts();
+        }
+    }
+
+    fn item(&mut self, entry: &Entry, reader: &mut Reader<'_>) {
+        let volume = reader.volume;
+        let short = entry.short_name(volume.code_page);
+        let (name, short) = match reader.long.take(entry.checksum()) {
+            Outcome::Name(units) => (names::safe(units), Some(short)),
+            Outcome::None => (short, None),
+            Outcome::Orphan => {
+                self.orphan(entry, volume);
+                (short, None)
+            }
+        };
+        let first = volume.geometry.first_cluster(entry);
+        if reader.dots.is_some_and(|at| entry.is_damaged_dot(at)) {
+            // It is told already, and would lead around.
+            return;
+        }
+        if first != 0 {
+            match reader.starts.entry(first) {
+                Vacant(free) => {
+                    free.insert(name.clone());
+                }
+                Occupied(other) => {
+                    let other = other.get();
+                    let why = format!(
+                        "\"{other}\" and \"{name}\" have the same first cluster, {first}: at most \
+                         one of them is right"
+                    );
+                    if self.shared.len() < DOUBTS {
+                        self.shared.push(why);
+                    }
+                }
+            }
+        }
+        self.items.push(Item {
+            name,
+            short,
+            record: entry.position / 32,
+            is_dir: entry.is_dir(),
+        });
+    }
+
+    /// Parts of a long name wait, and what comes, if anything, is no entry for them.
+    fn orphans(&mut self, reader: &mut Reader<'_>, entry: Option<&Entry>) {
+        if !reader.long.drop_parts() || reader.ended {
+            return;
+        }
+        match entry {
+            Some(entry) => self.orphan(entry, reader.volume),
+            None => self.doubt("the directory ends with a part of a long name".into()),
+        }
+    }
+
+    fn orphan(&mut self, entry: &Entry, volume: &Volume<'_>) {
+        let why = format!(
+            "the long name before the directory entry at byte {} is not that entry's; ignored",
+            entry.position
+        );
+        volume.notes.add(why.clone());
+        self.doubt(why);
     }
 
     /// Shows every entry and every loss in order.
@@ -242,41 +395,24 @@ impl Item {
     }
 }
 
+/// What is remembered from entry to entry.
 struct Reader<'a> {
     long: Long,
-    code_page: Option<u16>,
-    notes: &'a Notes,
+    /// Where `.` and `..` should be, if they are not both there.
+    dots: Option<u64>,
+    /// Who has which first cluster.
+    starts: HashMap<u32, Name>,
+    /// The end was met.
+    ended: bool,
+    /// That something is behind it was said.
+    told: bool,
+    volume: &'a Volume<'a>,
 }
 
-impl Reader<'_> {
-    fn item(&mut self, entry: &Entry) -> Item {
-        let short = entry.short_name(self.code_page);
-        let (name, short) = match self.long.take(entry.checksum()) {
-            Outcome::Name(units) => (names::safe(units), Some(short)),
-            Outcome::None => (short, None),
-            Outcome::Orphan => {
-                self.note(entry);
-                (short, None)
-            }
-        };
-        Item {
-            name,
-            short,
-            record: entry.position / 32,
-            is_dir: entry.is_dir(),
-        }
-    }
-
-    fn orphan(&mut self, entry: &Entry) {
-        if self.long.drop_parts() {
-            self.note(entry);
-        }
-    }
-
-    fn note(&self, entry: &Entry) {
-        self.notes.add(format!(
-            "the long name before the directory entry at byte {} is not that entry's; ignored",
-            entry.position
-        ));
+impl Volume<'_> {
+    /// The label is in the root directory, and has no contents.
+    fn may_label(&self, entry: &Entry) -> bool {
+        let empty = entry.size == 0 && self.geometry.first_cluster(entry) == 0;
+        self.is_root && empty && !entry.is_dir()
     }
 }

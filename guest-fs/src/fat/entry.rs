@@ -84,6 +84,19 @@ impl Entry {
         &self.short == b".          " || &self.short == b"..         "
     }
 
+    /// Whether it is `.` or `..` but for one byte of its name, in a directory that begins at `at`.
+    pub fn is_damaged_dot(&self, at: u64) -> bool {
+        let near = |name: &[u8; 11]| {
+            let same = self.short.iter().zip(name).filter(|(a, b)| a == b);
+            same.count() >= 10
+        };
+        match self.position.checked_sub(at) {
+            Some(0) => near(b".          "),
+            Some(32) => near(b"..         "),
+            _ => false,
+        }
+    }
+
     /// File or directory.
     pub fn kind(&self) -> NodeKind {
         if self.is_dir() {
@@ -142,6 +155,18 @@ impl Entry {
         Name::from(oem::decode(code_page, raw.trim_ascii_end()).as_str())
     }
 
+    /// Whether its times are some that a calendar has; those of creation and reading may be
+    /// missing.
+    pub fn times_are_valid(&self) -> bool {
+        let (date, time, hundredths) = self.created;
+        let (modified, at) = self.modified;
+        let or_none = |date, time| (date, time) == (0, 0) || exact(date, time, None).is_some();
+        exact(modified, at, None).is_some()
+            && or_none(date, time)
+            && or_none(self.accessed, 0)
+            && hundredths < 200
+    }
+
     /// When it was created, to 10 ms.
     pub fn created(&self, zone: Option<i32>) -> Option<Timestamp> {
         let (date, time, hundredths) = self.created;
@@ -165,8 +190,21 @@ impl Entry {
     }
 }
 
-/// A moment from FAT's date and time; `None` for zero and for what no calendar has.
-fn moment(date: u16, time: u16, zone: Option<i32>) -> Option<Timestamp> {
+/// A moment from FAT's date and time; `None` for zero. What no calendar has gives the nearest
+/// moment before: without one, a file would be restored as of today.
+pub(crate) fn moment(date: u16, time: u16, zone: Option<i32>) -> Option<Timestamp> {
+    if date == 0 {
+        return None;
+    }
+    let (month, day) = ((date >> 5 & 15).clamp(1, 12), (date & 31).max(1));
+    let (hour, minute, second) = (time >> 11, time >> 5 & 63, time & 31);
+    let time = hour.min(23) << 11 | minute.min(59) << 5 | second.min(29);
+    (1..=day)
+        .rev()
+        .find_map(|day| exact(date & 0xfe00 | month << 5 | day, time, zone))
+}
+
+fn exact(date: u16, time: u16, zone: Option<i32>) -> Option<Timestamp> {
     let year = i64::from(date >> 9).saturating_add(1980);
     let (month, day) = (date >> 5 & 15, date & 31);
     let (hour, minute, second) = (time >> 11, time >> 5 & 63, (time & 31) << 1);
@@ -239,12 +277,16 @@ mod tests {
     use super::{calendar, moment};
 
     #[test]
-    fn zero_and_impossible_dates_are_none() {
-        assert_eq!(moment(0, 0, None), None);
-        assert_eq!(moment(0x0021, 0xffff, None), None, "hour 31");
-        assert_eq!(moment(2 << 5 | 30, 0, None), None, "30 February");
-        for date in 0..=u16::MAX {
-            let _ = moment(date, date, Some(-43_200));
+    fn zero_is_no_date_and_an_impossible_one_is_the_nearest_before() {
+        let at = |date, time| moment(date, time, None).map(|t| t.seconds);
+        let day = |y, m, d| calendar(y, m, d, 0, 0, 0, None).unwrap().seconds;
+        assert_eq!(at(0, 0), None);
+        assert_eq!(at(0x0021, 0xffff), Some(day(1980, 1, 2) - 2), "hour 31");
+        assert_eq!(at(2 << 5 | 30, 0), Some(day(1980, 2, 29)), "30 February");
+        assert_eq!(at(15 << 5 | 3, 0), Some(day(1980, 12, 3)), "month 15");
+        assert_eq!(at(1 << 9, 0), Some(day(1981, 1, 1)), "month 0, day 0");
+        for date in 1..=u16::MAX {
+            assert!(moment(date, date, Some(-43_200)).is_some(), "{date}");
         }
     }
 

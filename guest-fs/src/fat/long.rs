@@ -25,33 +25,37 @@ pub enum Outcome {
 }
 
 impl Long {
-    /// Adds a part, the raw entry.
-    pub fn push(&mut self, raw: &[u8; 32]) {
+    /// Adds a part, the raw entry; whether parts of another name were waiting, whose short entry
+    /// did not come.
+    pub fn push(&mut self, raw: &[u8; 32]) -> bool {
         let (Some(&order), Some(&checksum)) = (raw.first(), raw.get(13)) else {
-            return;
+            return false;
         };
         let part = order & 0x3f;
+        let mut left = false;
         if order & 0x40 != 0 {
-            let orphan = self.begun;
+            left = self.begun;
             *self = Self {
                 next: part,
                 checksum,
                 begun: true,
-                broken: orphan || !(1..=20).contains(&part),
+                broken: !(1..=20).contains(&part),
                 units: Vec::new(),
             };
-            // A new name begins; that an earlier one had no short entry is told once, with it.
-            if (1..=20).contains(&part) {
-                self.broken = false;
-            }
         }
         self.begun = true;
         if self.broken || part == 0 || part != self.next || checksum != self.checksum {
             self.broken = true;
-            return;
+            return left;
         }
         self.units.insert(0, units(raw));
         self.next = self.next.saturating_sub(1);
+        left
+    }
+
+    /// A part came that cannot be read as one: the name is not whole.
+    pub fn spoil(&mut self) {
+        (self.begun, self.broken) = (true, true);
     }
 
     /// Takes the name for a short entry with this checksum, and begins anew.
