@@ -6,7 +6,6 @@
 use disk_io::{Disk, HostDir, host_dir::Allowed};
 use std::{
     fs,
-    ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::Command,
@@ -16,6 +15,9 @@ use tests::tools;
 /// Length of the disks: small, since each is read for every bit.
 const LEN: usize = 256 << 10;
 
+/// Bytes of the damaged file: from, to.
+type Bits = &'static [(u64, u64)];
+
 /// What reads otherwise without a word, and why nothing can be said of it.
 type Known = fn(bit: u64) -> Option<&'static str>;
 
@@ -24,7 +26,7 @@ struct Image {
     /// The file that is opened, and the one that is damaged.
     top: PathBuf,
     damaged: PathBuf,
-    bits: Vec<Range<u64>>,
+    bits: Bits,
     known: Known,
 }
 
@@ -91,37 +93,36 @@ fn images(dir: &Path) -> Vec<Image> {
         _ => None,
     };
     let mut all = Vec::new();
-    let mut add = |what, top: &str, damaged: &str, bits: &[Range<u64>], known: Known| {
+    let mut add = |what, top: &str, damaged: &str, bits: Bits, known: Known| {
         all.push(Image {
             what,
             top: at(top),
             damaged: at(damaged),
-            bits: bits.to_vec(),
+            bits,
             known,
         });
     };
     let convert = |to: &str, more: &[&str], name: &str| {
         let (from, to_file) = (text("base.raw"), text(name));
         let words = ["convert", "-q", "--format", "raw", "--to", to];
-        run(&vmdkit, &[&words[..], more, &[&from, &to_file]].concat());
+        run(vmdkit, &[&words[..], more, &[&from, &to_file]].concat());
     };
     for (format, name) in [("vdi", "d.vdi"), ("vhdx", "d.vhdx"), ("vhd", "d.vhd")] {
         convert(format, &[], name);
     }
-    add("VDI", "d.vdi", "d.vdi", &[64..520], vdi);
-    add("VHD", "d.vhd", "d.vhd", &[0..1600], none);
+    add("VDI", "d.vdi", "d.vdi", &[(64, 520)], vdi);
+    add("VHD", "d.vhd", "d.vhd", &[(0, 1600)], none);
     // Headers; region table; metadata table and items; the first entries of the BAT.
-    let mib = 1 << 20;
     add(
         "VHDX",
         "d.vhdx",
         "d.vhdx",
         &[
-            64 << 10..(64 << 10) + 80,
-            192 << 10..(192 << 10) + 80,
-            2 * mib..2 * mib + 192,
-            2 * mib + (64 << 10)..2 * mib + (64 << 10) + 64,
-            3 * mib..3 * mib + 16,
+            (64 << 10, (64 << 10) + 80),
+            (192 << 10, (192 << 10) + 80),
+            (2 << 20, (2 << 20) + 192),
+            ((2 << 20) + (64 << 10), (2 << 20) + (64 << 10) + 64),
+            (3 << 20, (3 << 20) + 16),
         ],
         vhdx,
     );
@@ -131,7 +132,7 @@ fn images(dir: &Path) -> Vec<Image> {
         "text of a flat disk",
         "flat.vmdk",
         "flat.vmdk",
-        &[0..300],
+        &[(0, 300)],
         none,
     );
     for (what, subformat, file) in [
@@ -145,14 +146,14 @@ fn images(dir: &Path) -> Vec<Image> {
         let full = text("child.vmdk");
         if !at("child.vmdk").exists() {
             run(
-                &vmdkit,
+                vmdkit,
                 &[
                     "convert", "-q", "--format", "raw", "--to", "vmdk", &from, &full,
                 ],
             );
         }
         run(
-            &vmdkit,
+            vmdkit,
             &[
                 "-q",
                 "rebase",
@@ -165,7 +166,7 @@ fn images(dir: &Path) -> Vec<Image> {
             ],
         );
         let damaged = format!("{subformat}{file}");
-        add(what, &name, &damaged, &[0..208], none);
+        add(what, &name, &damaged, &[(0, 208)], none);
     }
     all
 }
@@ -183,7 +184,7 @@ fn every_bit_of_every_head() {
             .open(&image.damaged)
             .unwrap();
         let (mut same, mut refused, mut said) = (0, 0, 0);
-        for place in image.bits.iter().cloned().flatten() {
+        for place in image.bits.iter().flat_map(|(from, to)| *from..*to) {
             let Some(old) = good.get(place as usize).copied() else {
                 continue;
             };

@@ -322,7 +322,7 @@ mod tests {
             detach: nobody(),
         };
         let thread = thread::spawn(move || {
-            let told = enter(&sandbox, None);
+            let told = enter(Readable::look_up(&sandbox), None);
             // Only what the system does not have may be left out, and then nothing can be shown.
             assert!(told.iter().all(|t| t.contains(ABSENT)), "{told:?}");
             if told.is_empty() {
