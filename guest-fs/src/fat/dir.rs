@@ -120,13 +120,12 @@ impl Dir {
     fn dots(&mut self, area: &Area, chain: &Chain, volume: &Volume<'_>) -> Option<u64> {
         let (first, _) = chain.place(0)?;
         let at = area.position(first)?;
-        let mut head = [0; 64];
+        let mut head = [0; 128];
         // What cannot be read is told with the rest.
         area.disk.read_exact_at(&mut head, at).ok()?;
-        let (own, above) = head.split_at(32);
-        let dot = |raw: &[u8], name: &[u8; 11]| {
-            let entry = Entry::parse(raw.first_chunk()?, at).ok()?;
-            (entry.short == *name && entry.is_dir()).then_some(entry)
+        let [own, above] = Entry::first_two(&head, at);
+        let dot = |entry: Option<Entry>, name: &[u8; 11]| {
+            entry.filter(|entry| entry.short == *name && entry.is_dir())
         };
         let own = dot(own, b".          ").map(|e| volume.geometry.first_cluster(&e));
         if own == Some(first) && dot(above, b"..         ").is_some() {
@@ -221,7 +220,8 @@ impl Dir {
                 entry.position, entry.attributes
             ));
         } else if entry.is_dot() {
-            self.orphans(reader, Some(entry));
+            // A long name of theirs says nothing.
+            reader.long.drop_parts();
         } else if entry.is_label() && self.label.is_none() && volume.may_label(entry) {
             self.orphans(reader, Some(entry));
             self.label = Some(entry.label(volume.code_page));

@@ -84,6 +84,16 @@ impl Entry {
         &self.short == b".          " || &self.short == b"..         "
     }
 
+    /// The first two entries of a directory that begins with `head`, but for parts of long names:
+    /// some writers give `.` and `..` such.
+    pub fn first_two(head: &[u8], at: u64) -> [Option<Self>; 2] {
+        let entries = head.chunks_exact(32).zip((at..).step_by(32));
+        let mut short = entries
+            .filter_map(|(raw, position)| Self::parse(raw.first_chunk()?, position).ok())
+            .filter(|entry| !entry.is_long());
+        [short.next(), short.next()]
+    }
+
     /// Whether it is `.` or `..` but for one byte of its name, in a directory that begins at `at`.
     pub fn is_damaged_dot(&self, at: u64) -> bool {
         let near = |name: &[u8; 11]| {

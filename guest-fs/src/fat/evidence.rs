@@ -109,7 +109,7 @@ fn directories(
         if !named || entry.attributes & 0xd8 != 0x10 || !geometry.has_cluster(first) {
             continue;
         }
-        let mut head = [0; 64];
+        let mut head = [0; 128];
         let read = geometry
             .position(first)
             .map(|at| disk.read_exact_at(&mut head, at));
@@ -117,12 +117,10 @@ fn directories(
             continue;
         }
         seen = seen.saturating_add(1);
-        let own = head
-            .first_chunk()
-            .and_then(|raw| Entry::parse(raw, position).ok());
-        let begins = head.starts_with(b".          ")
-            && own.is_some_and(|own| geometry.first_cluster(&own) == first)
-            && head.get(32..43) == Some(b"..         ".as_slice());
+        let [own, above] = Entry::first_two(&head, position);
+        let begins = own.is_some_and(|own| {
+            &own.short == b".          " && geometry.first_cluster(&own) == first
+        }) && above.is_some_and(|above| &above.short == b"..         ");
         fit = fit.saturating_add(usize::from(begins));
     }
     found.proven = fit > 0;
