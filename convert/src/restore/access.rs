@@ -80,11 +80,21 @@ pub(crate) fn keep_xattrs(file: BorrowedFd<'_>, xattrs: &[(Name, Vec<u8>)]) -> R
         let not_ours = name.as_bytes().starts_with(b"security.selinux");
         let not_allowed = matches!(e, Errno::PERM | Errno::ACCESS) && !root;
         if !not_ours && !not_allowed {
-            let e = DiskError::io(format!("setting the extended attribute {name}"), &e.into());
-            first.get_or_insert(e);
+            first.get_or_insert(unset(&format!("setting the extended attribute {name}"), e));
         }
     }
     first.map_or(Ok(()), Err)
+}
+
+/// Why an attribute was not set. One that is too large for the host's file system fails like a disk
+/// that is full, and is none: what else is restored has its room.
+fn unset(doing: &str, e: Errno) -> DiskError {
+    match e {
+        Errno::NOSPC | Errno::DQUOT => DiskError::refused(doing)
+            .expected("room for it in the file's own attributes")
+            .found("less: the destination's file system keeps no attribute of this length"),
+        e => DiskError::io(doing, &e.into()),
+    }
 }
 
 fn set(file: BorrowedFd<'_>, name: &str, value: &[u8]) -> std::result::Result<(), Errno> {
@@ -93,7 +103,7 @@ fn set(file: BorrowedFd<'_>, name: &str, value: &[u8]) -> std::result::Result<()
 
 fn ntfs(file: BorrowedFd<'_>, name: &str, value: &[u8]) -> Result<()> {
     set(file, name, value).map_err(|e| {
-        DiskError::io(format!("setting {name}"), &e.into())
+        unset(&format!("setting {name}"), e)
             .expected("a destination that ntfs-3g mounted, and the right to set it")
             .hint("--acl sddl writes access control to a file instead")
     })
@@ -107,4 +117,21 @@ fn text(time: Timestamp) -> Option<String> {
         true => text,
         false => text.trim_end_matches('Z').to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::restore::walk::is_fatal;
+
+    /// One attribute that does not fit ends nothing.
+    #[test]
+    fn an_attribute_without_room_is_no_full_disk() {
+        for e in [Errno::NOSPC, Errno::DQUOT] {
+            let e = unset("setting the extended attribute user.large", e);
+            assert!(!is_fatal(&e), "{e}");
+            assert!(e.to_string().contains("user.large"), "{e}");
+        }
+        assert!(is_fatal(&unset("setting it", Errno::ROFS)));
+    }
 }
