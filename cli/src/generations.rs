@@ -175,7 +175,12 @@ fn doubt_bases(dest: &Path, how: (usize, &Global)) {
         let Ok(Some(next)) = Manifest::read(&base) else {
             return;
         };
-        if !met.insert(since.directory) || prove(&base, how).is_ok() {
+        // One that could not be read, or not to its end, is not damaged for that.
+        let is_bad = |found: &Result<bool, Failure>| match found {
+            Err(Failure::Disk(e)) => e.kind() == ErrorKind::Corrupt,
+            _ => false,
+        };
+        if !met.insert(since.directory) || !is_bad(&prove(&base, how)) {
             return;
         }
         let done = base.join(DONE);

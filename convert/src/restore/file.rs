@@ -128,11 +128,11 @@ impl<S: Source> Run<'_, S> {
         if let Some(refusal) = &metadata.refusal {
             return Err(refusal.clone());
         }
+        let known_as = job.known_as.as_ref().map(|(dir, name)| (*dir, name));
         match metadata.kind {
             NodeKind::File => {}
             NodeKind::Symlink => {
                 self.restore_link(job, &metadata)?;
-                let known_as = job.known_as.as_ref().map(|(dir, name)| (*dir, name));
                 self.tell_doubts(&job.path, job.node, known_as);
                 return Ok(());
             }
@@ -147,7 +147,6 @@ impl<S: Source> Run<'_, S> {
             }
         }
         let linked = metadata.links > 1 && !self.options.dry_run;
-        let known_as = job.known_as.as_ref().map(|(dir, name)| (*dir, name));
         if linked && !self.is_first_link(job) {
             self.tell_doubts(&job.path, job.node, known_as);
             return Ok(());

@@ -37,8 +37,10 @@ pub(super) struct Qcow2Map {
     pub(super) compression: Compression,
     pub(super) len: u64,
     pub(super) l1_table_offset: u64,
-    /// What no cluster may lie over: header, L1 table, refcount table.
-    reserved: [Range<u64>; 3],
+    /// What no cluster may lie over: header and L1 table.
+    reserved: [Range<u64>; 2],
+    /// Not needed for reading: where it is wrong, clusters are read all the same.
+    refcount_table: Range<u64>,
 }
 
 impl Qcow2Map {
@@ -64,8 +66,8 @@ impl Qcow2Map {
             reserved: [
                 0..1 << header.cluster_bits,
                 l1.0..l1.0.saturating_add(u64::from(l1.1).saturating_mul(8)),
-                header.refcount_table.clone(),
             ],
+            refcount_table: header.refcount_table.clone(),
         };
         let needed = len.div_ceil(1 << map.group_bits());
         let fail = || DiskError::corrupt("reading the L1 table").offset(40);
@@ -278,7 +280,7 @@ impl Qcow2Map {
                 .code("block-in-metadata")
                 .file(self.path.display())
                 .offset(at)
-                .expected("a cluster beside header, L1 table and refcount table")
+                .expected("a cluster behind header and L1 table")
                 .found(format!("one at {cluster}"));
             let place = Place::Bad(e);
             return emit(Mapping { len, place });
@@ -343,7 +345,7 @@ impl BlockMap for Qcow2Map {
             emit(FileIndex(0), place);
             Ok(())
         };
-        let [header, l1, counts] = self.reserved.clone();
+        let [header, l1] = self.reserved.clone();
         let groups = self.len.div_ceil(1 << self.group_bits());
         pointers(
             l1.start
@@ -352,7 +354,7 @@ impl BlockMap for Qcow2Map {
                     .min(l1.end),
         )?;
         // Reference counts are not needed for reading, and may be damaged.
-        let _ = pointers(counts);
+        let _ = pointers(self.refcount_table.clone());
         emit(FileIndex(0), header);
         Ok(())
     }

@@ -234,3 +234,43 @@ proptest! {
         let _ = survive(bad, &good);
     }
 }
+
+/// What one wrong bit would make a disk of zeros, or of ciphertext.
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let refused = |f: Vec<u8>| {
+        let e = match alone(f) {
+            Ok(opened) => opened.disk.read_exact_at(&mut [0; 16], 0).unwrap_err(),
+            Err(e) => e,
+        };
+        assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
+    };
+    let sound = image(&[Cluster::Data(1)], 512, None);
+    // An L1 and an L2 entry that are in use and have no place.
+    for at in [CLUSTER, 2 * CLUSTER] {
+        let mut f = sound.clone();
+        f[at..at + 8].copy_from_slice(&(1u64 << 63).to_be_bytes());
+        refused(f);
+    }
+    // The format of a backing file, and no backing file.
+    let mut f = image(&[Cluster::Below], 512, Some(("base", "raw")));
+    f[8..16].fill(0);
+    refused(f);
+    // The header of an encryption, and no method.
+    let mut f = sound.clone();
+    f[104..108].copy_from_slice(&0x0537_be77_u32.to_be_bytes());
+    refused(f);
+    // A refcount table in the place of data: reading does without it.
+    let mut f = sound;
+    let data = f.len() as u64 - 512;
+    f[48..56].copy_from_slice(&data.to_be_bytes());
+    f[56..60].copy_from_slice(&1u32.to_be_bytes());
+    let opened = alone(f).unwrap();
+    conformance::check(&*opened.disk, &[1; 512]);
+    let mut tables = Vec::new();
+    let layered = opened.layered.unwrap();
+    layered.layers()[0]
+        .tables(&mut |_, range| tables.push(range))
+        .unwrap();
+    assert!(tables.contains(&(data..data + 512)), "{tables:?}");
+}

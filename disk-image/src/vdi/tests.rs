@@ -127,3 +127,46 @@ proptest! {
         let _ = survive(bad, &good);
     }
 }
+
+/// What is said of itself by a header that one wrong bit made another.
+#[test]
+fn a_header_that_contradicts_itself_is_told() {
+    let sound = image(&[Block::Data(1), Block::Data(2)], 8192, (1, 7), None, 0);
+    let opened = alone(sound.clone()).unwrap();
+    assert!(opened.doubts.is_empty(), "{:?}", opened.doubts);
+    let with = |at: usize, byte: u8| {
+        let mut bytes = sound.clone();
+        bytes[at] = byte;
+        alone(bytes)
+    };
+    // A map off its sector; a child that says to have no parent.
+    assert_eq!(with(340, 4).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(with(424, 1).unwrap_err().kind(), ErrorKind::Corrupt);
+    // A length of one block where the map has two; more blocks than are in the file; bytes before
+    // each block.
+    for (at, byte) in [(369, 0x10), (388, 3), (380, 1)] {
+        let opened = with(at, byte).unwrap();
+        assert_eq!(opened.doubts.len(), 1, "{at}: {:?}", opened.doubts);
+        assert_eq!(opened.doubts, opened.warnings);
+    }
+}
+
+#[test]
+fn a_parent_of_another_length_is_told() {
+    for (len, what) in [(8192, "longer"), (12288, "")] {
+        let blocks = vec![Block::Free; len / BLOCK];
+        let files = Files::new(&[
+            (
+                "top.vdi",
+                image(&[Block::Free; 3], 12288, (2, 2), Some((1, 7)), 0),
+            ),
+            ("base.vdi", image(&blocks, len as u64, (1, 7), None, 0)),
+        ]);
+        let opened = files.image("top.vdi", &OpenOptions::default()).unwrap();
+        let told = opened
+            .doubts
+            .iter()
+            .any(|d| d.contains("longer than its parent"));
+        assert_eq!(told, !what.is_empty(), "{:?}", opened.doubts);
+    }
+}

@@ -213,3 +213,42 @@ proptest! {
         let _ = survive(bad, &good);
     }
 }
+
+/// A block that lies a sector off begins in the bitmap of the next; one more sector, and the last
+/// reaches over the footer.
+#[test]
+fn bitmaps_and_footer_are_told_as_tables() {
+    let image = alone(sparse(&[Some(1); 16], 4096, None, 1)).unwrap();
+    let layered = image.layered.unwrap();
+    let mut tables = Vec::new();
+    layered.layers()[0]
+        .tables(&mut |_, range| tables.push(range))
+        .unwrap();
+    // The copy of the footer, header and table; two blocks behind bitmaps; the footer.
+    let blocks: Vec<u64> = [0, 1].iter().map(|n| 2560 + n * (512 + 4096)).collect();
+    let end = 2560 + 2 * (512 + 4096);
+    for range in [
+        0..512,
+        blocks[0]..blocks[0] + 512,
+        blocks[1]..blocks[1] + 512,
+        end..end + 512,
+    ] {
+        assert!(tables.contains(&range), "{range:?} in {tables:?}");
+    }
+    let mut bytes = sparse(&[Some(1); 16], 4096, None, 1);
+    let last = 1536 + 4;
+    bytes[last + 3] += 1;
+    let disk = alone(bytes).unwrap().disk;
+    let e = disk.read_exact_at(&mut [0; 16], 4096).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
+}
+
+/// A length of half the file, in a footer whose sum is right.
+#[test]
+fn more_data_than_the_footer_says_is_told() {
+    let mut bytes = vec![5; 8192];
+    bytes.extend(footer(2, 4096, 1));
+    let opened = alone(bytes).unwrap();
+    assert_eq!(opened.doubts.len(), 1, "{:?}", opened.doubts);
+    assert!(alone(fixed(&[5; 8192])).unwrap().doubts.is_empty());
+}

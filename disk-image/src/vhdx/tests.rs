@@ -390,3 +390,59 @@ proptest! {
         let _ = survive(bad, &good);
     }
 }
+
+/// The header that announces the log is damaged, the older one knows nothing of it.
+#[test]
+fn a_log_that_only_a_damaged_header_announces_is_told() {
+    let at = 4 * MIB as u64;
+    let mut f = with_log(&[write(at, &[2; 4096], 5)]);
+    put(&mut f, 64 * KIB, &header(1, &spec(MIB)));
+    assert!(alone(f.clone()).unwrap().doubts.is_empty());
+    f[128 * KIB + 100] ^= 1;
+    let opened = alone(f).unwrap();
+    assert_eq!(opened.doubts.len(), 1, "{:?}", opened.doubts);
+    // Without a log it may be, and is said.
+    let mut f = image(&spec(MIB), &[filled(1)], &[]);
+    f[128 * KIB + 100] ^= 1;
+    let opened = alone(f).unwrap();
+    assert!(opened.doubts.is_empty() && opened.warnings.len() == 1);
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let sound = image(&spec(2 * MIB), &[filled(1), filled(2)], &[]);
+    let corrupt = |f: Vec<u8>| {
+        let e = match alone(f) {
+            Ok(opened) => opened.disk.read_exact_at(&mut [0; 16], 0).unwrap_err(),
+            Err(e) => e,
+        };
+        assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
+    };
+    // A block of zeros that has a place.
+    let mut f = sound.clone();
+    f[2 * MIB] = 2;
+    corrupt(f);
+    // The size is read from where the parameters are.
+    let mut f = sound.clone();
+    f[3 * MIB + 32 + 32 + 16] = 0;
+    corrupt(f);
+    // A parent is named, and the mark of a child is lost.
+    let top = Spec {
+        parent: Some(1),
+        ..spec(MIB)
+    };
+    let mut f = image(&top, &[NO_BLOCK], &[]);
+    f[3 * MIB + 64 * KIB + 4] = 0;
+    corrupt(f);
+    // Bits of sectors where the log is.
+    let mut f = image(&top, &[(7, vec![1])], &[1]);
+    let entry = (MIB as u64 | 6).to_le_bytes();
+    put(&mut f, 2 * MIB + 8 * 4096, &entry);
+    let files = Files::new(&[
+        ("top", f),
+        ("base.vhdx", image(&spec(MIB), &[filled(1)], &[])),
+    ]);
+    let opened = files.image("top", &OpenOptions::default()).unwrap();
+    let e = opened.disk.read_exact_at(&mut [0; 16], 0).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
+}

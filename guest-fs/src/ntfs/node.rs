@@ -5,7 +5,7 @@ use super::{
     file::{Content, File},
     index::{self, FileName, namespace, own_of},
     misnamed::misnamed,
-    record::{Attribute, Form, kind},
+    record::{Attribute, Form, flags, kind},
     reparse::{self, Meaning, Reparse, tag},
     runs::Where,
     security, stream, usn,
@@ -20,6 +20,8 @@ use crate::{
 use disk_io::{Disk, DiskError, Fields, Result};
 use std::{borrow::Cow, collections::HashMap, ops::ControlFlow, sync::Arc};
 
+/// Record of $BadClus.
+const BAD_CLUSTERS: u64 = 8;
 /// DOS attribute: the contents are elsewhere.
 const OFFLINE: u32 = 0x1000;
 /// DOS attribute: the contents are fetched when they are read.
@@ -112,6 +114,11 @@ impl FileSystem for Ntfs {
             },
         };
         match content {
+            // As long as the volume, and nowhere but in bad clusters; no flag says so.
+            Some(Content::Clusters(mut clusters)) if node.record == BAD_CLUSTERS => {
+                clusters.flags |= flags::SPARSE;
+                stream::open(&self.volume, Content::Clusters(clusters), what)
+            }
             Some(content) if node.record & DELETED != 0 => {
                 let content = self.volume.spare_reused(content)?;
                 stream::open(&self.volume, content, what)
