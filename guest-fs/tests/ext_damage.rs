@@ -2,24 +2,14 @@
 //! and maps against what their inodes count.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod volume_common;
+
 use disk_io::{Disk, MemDisk};
 use guest_fs::{FileSystem, Name, NodeId, OpenOptions, ext::Ext};
 use std::{collections::BTreeMap, fs, ops::ControlFlow, path::Path, process::Command, sync::Arc};
+use volume_common::have_ext_tools;
 
 const BLOCK: usize = 1024;
-
-/// Whether the tools are there; missing ones are a visible skip, or a failure where required.
-fn have_tools() -> bool {
-    let found = ["mke2fs", "debugfs"]
-        .iter()
-        .all(|tool| Command::new(tool).arg("-V").output().is_ok());
-    if !found {
-        let required = std::env::var("VMDKIT_REQUIRE").is_ok_and(|r| r.contains("peers"));
-        assert!(!required, "mke2fs and debugfs are required");
-        eprintln!("skipped: mke2fs and debugfs are not installed");
-    }
-    found
-}
 
 /// A volume made of a tree, and where things are in it.
 struct Volume {
@@ -138,7 +128,7 @@ fn many_are_right(fs: &Ext) -> bool {
 
 #[test]
 fn a_wrong_group_descriptor_is_replaced_by_its_copy() {
-    if !have_tools() {
+    if !have_ext_tools() {
         return;
     }
     for features in [
@@ -186,7 +176,7 @@ fn directory(tree: &Path) {
 
 #[test]
 fn directories_that_lost_something_are_told() {
-    if !have_tools() {
+    if !have_ext_tools() {
         return;
     }
     for options in [
@@ -229,7 +219,7 @@ fn directories_that_lost_something_are_told() {
 
 #[test]
 fn an_inline_directory_without_its_rest_is_told() {
-    if !have_tools() {
+    if !have_ext_tools() {
         return;
     }
     let options = ["-t", "ext4", "-I", "256", "-O", "inline_data"];
@@ -256,7 +246,7 @@ fn files(tree: &Path) {
 
 #[test]
 fn maps_that_contradict_their_inode_are_told() {
-    if !have_tools() {
+    if !have_ext_tools() {
         return;
     }
     for options in [&["-t", "ext3"][..], &["-t", "ext4", "-O", "^metadata_csum"]] {

@@ -1,24 +1,14 @@
 //! Journals of ext4 written by `debugfs`, sound and damaged.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod volume_common;
+
 use disk_io::{Disk, MemDisk};
 use guest_fs::{FileSystem, Name, OpenOptions, ext::Ext};
 use std::{fs, path::Path, process::Command, sync::Arc};
+use volume_common::have_ext_tools;
 
 const BLOCK: usize = 1024;
-
-/// Whether the tools are there; missing ones are a visible skip, or a failure where required.
-fn have_tools() -> bool {
-    let found = ["mke2fs", "debugfs"]
-        .iter()
-        .all(|tool| Command::new(tool).arg("-V").output().is_ok());
-    if !found {
-        let required = std::env::var("VMDKIT_REQUIRE").is_ok_and(|r| r.contains("peers"));
-        assert!(!required, "mke2fs and debugfs are required");
-        eprintln!("skipped: mke2fs and debugfs are not installed");
-    }
-    found
-}
 
 fn run(tool: &str, args: &[&str], image: &Path) -> String {
     let out = Command::new(tool).args(args).arg(image).output().unwrap();
@@ -92,7 +82,7 @@ const KINDS: [(&str, &str); 5] = [
 
 #[test]
 fn journals_with_checksums_of_each_kind_are_replayed() {
-    if !have_tools() {
+    if !have_ext_tools() {
         return;
     }
     for (features, journal) in KINDS {
@@ -105,7 +95,7 @@ fn journals_with_checksums_of_each_kind_are_replayed() {
 
 #[test]
 fn wrong_checksums_in_the_journal_are_told() {
-    if !have_tools() {
+    if !have_ext_tools() {
         return;
     }
     for (features, journal) in &KINDS[..3] {
@@ -138,7 +128,7 @@ fn wrong_checksums_in_the_journal_are_told() {
 
 #[test]
 fn superblocks_that_hide_the_journal_are_told() {
-    if !have_tools() {
+    if !have_ext_tools() {
         return;
     }
     for features in ["^metadata_csum", "metadata_csum"] {

@@ -210,3 +210,67 @@ fn damaged_physical_volumes_are_survived() {
         "a text with a bad checksum is not believed"
     );
 }
+
+/// What a snapshot holds that is being merged belongs to the origin, whose own extents are older.
+#[test]
+fn an_origin_that_is_being_merged_into_is_refused() {
+    for (key, refused) in [("merging_store", true), ("cow_store", false)] {
+        let snapshot = format!(
+            "logical_volumes {{\nsnapshot0 {{\n id = \"S\"\n status = [\"READ\"]\n segment_count = 1\n \
+             segment1 {{ start_extent = 0\n extent_count = 6\n type = \"snapshot\"\n chunk_size = 8\n \
+             origin = \"new\"\n {key} = \"snap\" }}\n}}\n"
+        );
+        let text = text(7, "new").replacen("logical_volumes {\n", &snapshot, 1);
+        let disks: [Arc<dyn Disk>; 2] = [
+            Arc::new(MemDisk::new(pv(A, &text, 8))),
+            Arc::new(MemDisk::new(pv(B, &text, 8))),
+        ];
+        let groups = lvm2::scan(&disks).unwrap();
+        let origin = groups[0].volumes.iter().find(|v| v.name == "new").unwrap();
+        match origin.open() {
+            Ok(_) => assert!(!refused),
+            Err(e) => assert!(refused && e.to_string().contains("being merged"), "{e}"),
+        }
+    }
+}
+
+/// A member of an array begins like a file system that is longer than it.
+#[test]
+fn a_member_of_an_array_is_no_file_system() {
+    let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/bases/ext-4.zst");
+    let whole = zstd::decode_all(std::fs::File::open(base).unwrap()).unwrap();
+    let kind = |bytes: Vec<u8>| {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new(bytes));
+        volume::recognise(&disk).unwrap().unwrap().kind
+    };
+    let half = whole.len() / 2;
+    // Version, where it is, the field of the level.
+    let places: [(u32, fn(usize) -> usize, usize); 2] = [
+        (1, |len| (len - 8192) & !4095, 72),
+        (0, |len| (len & !0xffff) - 0x1_0000, 28),
+    ];
+    for (version, place, field) in places {
+        let member = |len: usize, level: u32| {
+            let mut bytes = whole[..len].to_vec();
+            bytes.resize(len + (128 << 10), 0);
+            let at = place(bytes.len());
+            for (at, n) in [(at, 0xa92b_4efc), (at + 4, version), (at + field, level)] {
+                bytes[at..at + 4].copy_from_slice(&n.to_le_bytes());
+            }
+            bytes
+        };
+        for (level, found) in [
+            (0, guest_fs::FsKind::LinuxRaid),
+            (5, guest_fs::FsKind::LinuxRaid),
+            (1, guest_fs::FsKind::Ext4),
+        ] {
+            assert_eq!(
+                kind(member(half, level)),
+                found,
+                "version {version}, level {level}"
+            );
+            // All of it is there: what is left of an earlier life says nothing.
+            assert_eq!(kind(member(whole.len(), level)), guest_fs::FsKind::Ext4);
+        }
+    }
+}

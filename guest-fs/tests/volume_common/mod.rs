@@ -53,6 +53,11 @@ pub fn have(tool: &str) -> bool {
     found
 }
 
+/// Whether ext volumes can be made and taken apart.
+pub fn have_ext_tools() -> bool {
+    ["mke2fs", "debugfs"].into_iter().all(have)
+}
+
 /// Runs a tool and gives its output; a failure is a panic with what it said.
 pub fn run(command: &mut Command) -> Vec<u8> {
     let out = command.output().unwrap();

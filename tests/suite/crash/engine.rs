@@ -96,25 +96,7 @@ pub(super) fn said(out: &Output) -> String {
 /// Runs it whole, with faults, and through losses of power. `base` is what is there before.
 pub(super) fn prove(fs: &CrashFs, base: &Tree, writer: &Writer<'_>) -> Result<(), String> {
     let name = writer.name;
-    fs.load(base, None);
-    let out = run(fs, &writer.args);
-    assert!(out.status.success(), "{name}: {}", said(&out));
-    let (log, end) = (fs.log(), fs.tree().files());
-    if let Err(e) = (writer.right)(fs.path()) {
-        panic!("{name}: {e}");
-    }
-    let mut proof = Proof {
-        fs,
-        base,
-        before: base.files(),
-        end,
-        writer,
-        counts: Counts {
-            operations: log.len(),
-            ..Counts::default()
-        },
-        wrong: Vec::new(),
-    };
+    let (mut proof, log) = Proof::begin(fs, base, writer);
     proof.crashes(&log);
     proof.faults(&log);
     let counts = proof.counts;
@@ -144,19 +126,7 @@ pub(super) fn prove(fs: &CrashFs, base: &Tree, writer: &Writer<'_>) -> Result<()
 /// Kills it after every operation: all that was done is there, and the same again ends well.
 pub(super) fn killed(fs: &CrashFs, base: &Tree, writer: &Writer<'_>) -> Result<(), String> {
     let name = writer.name;
-    fs.load(base, None);
-    let out = run(fs, &writer.args);
-    assert!(out.status.success(), "{name}: {}", said(&out));
-    let (log, end) = (fs.log(), fs.tree().files());
-    let mut proof = Proof {
-        fs,
-        base,
-        before: base.files(),
-        end,
-        writer,
-        counts: Counts::default(),
-        wrong: Vec::new(),
-    };
+    let (mut proof, log) = Proof::begin(fs, base, writer);
     for n in 0..=log.len() {
         let behind = log.get(..n).unwrap_or_default();
         fs.load(&after(base, behind, Survived::All), None);
@@ -179,6 +149,33 @@ struct Proof<'a> {
     writer: &'a Writer<'a>,
     counts: Counts,
     wrong: Vec<String>,
+}
+
+impl<'a> Proof<'a> {
+    /// Runs it whole, and keeps what it did.
+    fn begin(fs: &'a CrashFs, base: &'a Tree, writer: &'a Writer<'a>) -> (Self, Vec<Entry>) {
+        let name = writer.name;
+        fs.load(base, None);
+        let out = run(fs, &writer.args);
+        assert!(out.status.success(), "{name}: {}", said(&out));
+        let (log, end) = (fs.log(), fs.tree().files());
+        if let Err(e) = (writer.right)(fs.path()) {
+            panic!("{name}: {e}");
+        }
+        let proof = Self {
+            fs,
+            base,
+            before: base.files(),
+            end,
+            writer,
+            counts: Counts {
+                operations: log.len(),
+                ..Counts::default()
+            },
+            wrong: Vec::new(),
+        };
+        (proof, log)
+    }
 }
 
 impl Proof<'_> {
