@@ -720,3 +720,39 @@ fn places_that_share_their_bytes() {
     let shared = |w: &Value| w.as_str().unwrap().contains("in the same place");
     assert!(warnings.iter().any(shared), "{json}");
 }
+
+/// A link whose inode has a wrong checksum leads where nobody said.
+#[test]
+fn a_link_in_a_damaged_inode_is_told() {
+    if !tools::have(&["mke2fs"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    fs::create_dir(at("tree")).unwrap();
+    std::os::unix::fs::symlink("target-one", at("tree") + "/link").unwrap();
+    let image = at("e.img");
+    fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
+    let made = Command::new("mke2fs")
+        .args(["-q", "-F", "-t", "ext4", "-O", "metadata_csum", "-d"])
+        .args([&at("tree"), &image])
+        .status();
+    assert!(made.unwrap().success());
+    let cp = |to: &str| {
+        let out = Command::new(tools::vmdkit().unwrap())
+            .args(["cp", "-r", &image, "/p0/link", to])
+            .output()
+            .unwrap();
+        (out.status.code(), String::from_utf8(out.stderr).unwrap())
+    };
+    assert_eq!(cp(&at("one")).0, Some(0));
+    let mut bytes = fs::read(&image).unwrap();
+    let place = bytes.windows(10).position(|w| w == b"target-one").unwrap();
+    bytes[place] = b'T';
+    fs::write(&image, bytes).unwrap();
+    let (code, said) = cp(&at("two"));
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("/p0/link is doubtful"), "{said}");
+    let link = fs::read_link(at("two")).unwrap();
+    assert_eq!(link.to_str(), Some("Target-one"));
+}

@@ -50,8 +50,13 @@ impl Lock {
         let path = dest.with_file_name(LOCK);
         // A link that somebody put there is not followed.
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o644))
-            .map_err(|e| write_error("opening the lock", &path, &e.into()))?;
+        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o644)).map_err(|e| {
+            let error = write_error("opening the lock", &path, &e.into());
+            match e {
+                Errno::NOENT => error.hint("make the directory that holds the backups first"),
+                _ => error,
+            }
+        })?;
         match flock(&file, how) {
             Err(Errno::WOULDBLOCK) => Err(DiskError::refused("keeping generations of backups")
                 .file(path.display())

@@ -168,6 +168,46 @@ fn extents_in_their_places() {
     assert_eq!(read, [Ok(2), Ok(3), Ok(0), Ok(0), Ok(0), no, Ok(1), Ok(3)]);
 }
 
+/// A digit that is wrong in a line cuts the disk short and moves what follows; a lost line too.
+#[test]
+fn a_text_that_its_files_contradict_is_told() {
+    let open = |lines: &[&str]| {
+        let mut dir = MemDir::default();
+        dir.put("a.vmdk", text(lines));
+        dir.put("f", vec![1; 8 * 512]);
+        dir.put("g", vec![2; 8 * 512]);
+        dir.image("a.vmdk")
+    };
+    let sound = open(&["RW 8 FLAT \"f\" 0", "RW 8 FLAT \"g\" 0"]).unwrap();
+    assert!(sound.warnings().is_empty() && sound.doubts().is_empty());
+    let cut = open(&["RW 4 FLAT \"f\" 0", "RW 8 FLAT \"g\" 0"]).unwrap();
+    assert_eq!(cut.doubts().len(), 1, "{:?}", cut.doubts());
+    assert!(cut.doubts()[0].contains("only the first 2048"));
+    let geometry = [
+        "ddb.geometry.cylinders = \"4\"",
+        "ddb.geometry.heads = \"2\"",
+        "ddb.geometry.sectors = \"2\"",
+    ];
+    let lost = open(&[&["RW 8 FLAT \"f\" 0"][..], &geometry].concat()).unwrap();
+    assert!(
+        lost.warnings()[0].contains("longer disk"),
+        "{:?}",
+        lost.warnings()
+    );
+    let whole = ["RW 8 FLAT \"f\" 0", "RW 8 FLAT \"g\" 0"];
+    let whole = open(&[&whole[..], &geometry].concat()).unwrap();
+    assert!(whole.warnings().is_empty(), "{:?}", whole.warnings());
+    // An extent behind another, in a comment, behind a NUL.
+    for line in [
+        "RW 8 FLAT \"f\" 0\u{b}RW 8 FLAT \"g\" 0",
+        "RW 8 FLAT \"f\" 0\n# Extent descriptionRW 8 FLAT \"g\" 0",
+        "RW 8 FLAT \"f\" 0\n\0RW 8 FLAT \"g\" 0",
+    ] {
+        let e = open(&[line]).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
+    }
+}
+
 #[test]
 fn symbolic_links_do_not_lead_out() {
     let dir = tempfile::tempdir().unwrap();
