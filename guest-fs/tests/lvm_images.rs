@@ -245,7 +245,8 @@ fn a_member_of_an_array_is_no_file_system() {
     };
     let half = whole.len() / 2;
     // Version, where it is, the field of the level.
-    let places: [(u32, fn(usize) -> usize, usize); 2] = [
+    type Superblock = (u32, fn(usize) -> usize, usize);
+    let places: [Superblock; 2] = [
         (1, |len| (len - 8192) & !4095, 72),
         (0, |len| (len & !0xffff) - 0x1_0000, 28),
     ];
