@@ -21,26 +21,42 @@ use disk_io::{Disk, Result};
 use label::PhysicalVolume;
 use std::{collections::HashMap, sync::Arc};
 
+/// What lies on physical volumes.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Volume groups, in the order in which they were met.
+    pub groups: Vec<Group>,
+    /// Damage and oddities, of physical volumes and their metadata.
+    pub remarks: Vec<String>,
+}
+
+/// A physical volume that is here.
+pub(crate) struct Present {
+    pub(crate) disk: Arc<dyn Disk>,
+    /// The groups of which it has metadata, and which version.
+    pub(crate) versions: Vec<(String, u64)>,
+    /// Another that is here has the same identity.
+    pub(crate) twice: bool,
+}
+
 /// Puts together every volume group of which `disks` (whole disks or partitions) have a
 /// part. Disks that are no physical volumes are left aside. A group's metadata is the newest
-/// that any of its disks has. The order of groups is that in which they were met.
-pub fn scan(disks: &[Arc<dyn Disk>]) -> Result<Vec<Group>> {
-    let mut remarks = Vec::new();
-    let mut present: HashMap<String, Arc<dyn Disk>> = HashMap::new();
+/// that any of its disks has.
+pub fn scan(disks: &[Arc<dyn Disk>]) -> Result<Found> {
+    let mut found = Found::default();
+    let mut present: HashMap<String, Present> = HashMap::new();
     let mut newest: Vec<(String, u64, text::Section)> = Vec::new();
     for disk in disks {
         let Some(pv) = PhysicalVolume::read(disk)? else {
             continue;
         };
-        if present.insert(pv.uuid.clone(), disk.clone()).is_some() {
-            remarks.push(format!("two disks are the physical volume {}", pv.uuid));
-        }
-        remarks.extend(pv.remarks.iter().cloned());
+        found.remarks.extend(pv.remarks);
+        let mut versions: Vec<(String, u64)> = Vec::new();
         for metadata in pv.metadata {
             let parsed = match text::parse(&metadata) {
                 Ok(parsed) => parsed,
                 Err(e) => {
-                    remarks.push(e.to_string());
+                    found.remarks.push(e.to_string());
                     continue;
                 }
             };
@@ -49,18 +65,32 @@ pub fn scan(disks: &[Arc<dyn Disk>]) -> Result<Vec<Group>> {
             };
             let id = section.text("id").unwrap_or(&name).to_owned();
             let seqno = section.number("seqno").unwrap_or(0);
+            versions.push((id.clone(), seqno));
             match newest.iter_mut().find(|(known, ..)| *known == id) {
                 Some(known) if known.1 >= seqno => {}
                 Some(known) => *known = (id, seqno, wrap(name, section)),
                 None => newest.push((id, seqno, wrap(name, section))),
             }
         }
+        match present.get_mut(&pv.uuid) {
+            Some(twin) => twin.twice = true,
+            None => {
+                let here = Present {
+                    disk: disk.clone(),
+                    versions,
+                    twice: false,
+                };
+                present.insert(pv.uuid, here);
+            }
+        }
     }
-    let groups = newest.into_iter().filter_map(|(_, _, wrapped)| {
-        let (name, section) = wrapped.sections.into_iter().next()?;
-        Some(Group::build(name, &section, &present, remarks.clone()))
-    });
-    Ok(groups.collect())
+    for (id, seqno, wrapped) in newest {
+        if let Some((name, section)) = wrapped.sections.into_iter().next() {
+            let group = Group::build(name, &section, (&id, seqno), &present);
+            found.groups.push(group);
+        }
+    }
+    Ok(found)
 }
 
 fn wrap(name: String, section: text::Section) -> text::Section {

@@ -8,6 +8,9 @@ use guest_fs::{FsKind, NodeKind, OpenOptions, ldm, volume};
 use std::{path::PathBuf, process::Command, sync::Arc};
 use volume_common::{disk, have, images, walk};
 
+/// Where the database of these disks is.
+const CONFIG: usize = 51_380_224;
+
 fn members(kind: &str, count: usize) -> Option<Vec<PathBuf>> {
     let (dir, _) = images()?;
     let name = |n| dir.join(format!("partition/libldm/ldm-2003r2-{kind}-{n}.img"));
@@ -101,6 +104,93 @@ fn raid5_is_refused_by_name_and_missing_disks_are_errors() {
     }
 }
 
+/// The disk at `path` with the bytes of its database changed by `change`.
+fn with_database(path: &std::path::Path, change: impl FnOnce(&mut [u8])) -> Arc<dyn Disk> {
+    let mut image = std::fs::read(path).unwrap();
+    change(&mut image[CONFIG..]);
+    Arc::new(disk_io::MemDisk::new(image))
+}
+
+/// Makes a database older than that of the other disks.
+fn older(config: &mut [u8]) {
+    let at = place_of(config, b"VMDB");
+    assert_eq!(config[at + 0x7c], 0x6d, "the last byte of version 1133");
+    config[at + 0x7c] -= 1;
+}
+
+fn place_of(bytes: &[u8], what: &[u8]) -> usize {
+    let at = bytes.windows(what.len()).position(|w| w == what);
+    at.expect("it is there")
+}
+
+/// A copy that was left behind is not read, whichever comes first, nor where the other fails.
+#[test]
+fn a_mirror_is_read_from_its_current_copy() {
+    let Some(paths) = members("mirrored", 2) else {
+        return;
+    };
+    let mirrored = |disks: &[Arc<dyn Disk>]| {
+        let group = ldm::scan(disks).unwrap().remove(0);
+        let volume = group.volumes.into_iter().find(|v| v.kind == "mirrored");
+        (volume.unwrap(), group.remarks)
+    };
+    let whole = mirrored(&disks(&paths));
+    assert!(whole.0.doubts.is_empty() && whole.1.is_empty());
+    let mut expected = vec![0; 1 << 20];
+    whole
+        .0
+        .open()
+        .unwrap()
+        .read_exact_at(&mut expected, 0)
+        .unwrap();
+    for stale in 0..2 {
+        let mut image = std::fs::read(&paths[stale]).unwrap();
+        older(&mut image[CONFIG..]);
+        for byte in &mut image[32 << 10..CONFIG] {
+            *byte ^= 0xff;
+        }
+        let old: Arc<dyn Disk> = Arc::new(disk_io::MemDisk::new(image));
+        let good = disk(&paths[1 - stale]);
+        for order in [[old.clone(), good.clone()], [good.clone(), old.clone()]] {
+            let (volume, remarks) = mirrored(&order);
+            let mut bytes = vec![0; expected.len()];
+            volume.open().unwrap().read_exact_at(&mut bytes, 0).unwrap();
+            assert!(bytes == expected);
+            assert!(volume.doubts.is_empty(), "{:?}", volume.doubts);
+            assert!(remarks[0].contains("different versions"), "{remarks:?}");
+        }
+        let e = mirrored(&[good.clone(), good.clone()])
+            .0
+            .open()
+            .unwrap_err();
+        assert!(e.to_string().contains("each disk of the group once"), "{e}");
+    }
+    let detached = with_database(&paths[0], |config| {
+        let at = place_of(config, b"Volume3-02\x06ACTIVE");
+        config[at + 11..at + 17].copy_from_slice(b"DETACH");
+    });
+    // Both are of the same version, and the first says so.
+    let (volume, _) = mirrored(&[detached, disk(&paths[1])]);
+    assert!(volume.doubts.is_empty() && volume.complete());
+}
+
+#[test]
+fn a_disk_that_was_left_behind_is_doubtful() {
+    let Some(paths) = members("spanned", 2) else {
+        return;
+    };
+    let old = with_database(&paths[1], older);
+    let group = ldm::scan(&[disk(&paths[0]), old]).unwrap().remove(0);
+    let here = |v: &&ldm::Volume| v.kind == "spanned" && v.missing().is_empty();
+    let volume = group.volumes.iter().find(here).unwrap();
+    assert_eq!(volume.doubts.len(), 1, "{:?}", volume.doubts);
+    assert!(
+        volume.doubts[0].contains("version 1132"),
+        "{:?}",
+        volume.doubts
+    );
+}
+
 #[test]
 fn ldmtool_says_the_same() {
     let Some(paths) = members("striped", 2) else {
@@ -146,7 +236,6 @@ fn damaged_databases_are_survived() {
     let Some(paths) = members("striped", 2) else {
         return;
     };
-    const CONFIG: usize = 51_380_224;
     let image = std::fs::read(&paths[0]).unwrap();
     let mut seed = 7u64;
     for _ in 0..200 {

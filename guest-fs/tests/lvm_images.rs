@@ -17,7 +17,7 @@ fn volumes_of_the_collection() {
             .iter()
             .map(|n| disk(&dir.join("partition").join(n)))
             .collect();
-        lvm2::scan(&disks).unwrap()
+        lvm2::scan(&disks).unwrap().groups
     };
     let groups = scan(&["dissect/lvm.bin"]);
     assert_eq!(
@@ -164,12 +164,18 @@ fn linear_and_striped_segments_over_two_disks() {
     let (a, b): (Arc<dyn Disk>, Arc<dyn Disk>) =
         (Arc::new(MemDisk::new(a)), Arc::new(MemDisk::new(b)));
     for order in [[a.clone(), b.clone()], [b.clone(), a.clone()]] {
-        let groups = lvm2::scan(&order).unwrap();
+        let groups = lvm2::scan(&order).unwrap().groups;
         assert_eq!(groups.len(), 1);
         assert_eq!(groups[0].volumes[0].name, "new");
         disk_io::conformance::check(&groups[0].volumes[0].open().unwrap(), &expected);
+        let doubts = &groups[0].volumes[0].doubts;
+        assert!(
+            doubts.len() == 1 && doubts[0].contains("has version 3 of the group's metadata"),
+            "{doubts:?}"
+        );
     }
-    let alone = lvm2::scan(&[a]).unwrap();
+    let alone = lvm2::scan(&[a]).unwrap().groups;
+    assert!(alone[0].volumes[0].doubts.is_empty());
     assert_eq!(alone[0].missing, [B]);
     let lv = alone[0].volumes[0].open().unwrap();
     assert!(
@@ -194,7 +200,7 @@ fn damaged_physical_volumes_are_survived() {
             bytes[at] = (seed >> 20) as u8;
         }
         let damaged: Arc<dyn Disk> = Arc::new(MemDisk::new(bytes));
-        for group in lvm2::scan(&[damaged]).unwrap_or_default() {
+        for group in lvm2::scan(&[damaged]).unwrap_or_default().groups {
             for lv in &group.volumes {
                 if let Ok(d) = lv.open() {
                     let _ = d.run_at(0);
@@ -204,11 +210,54 @@ fn damaged_physical_volumes_are_survived() {
     }
     let mut bytes = good;
     bytes[AREA + 600] ^= 1;
-    let groups = lvm2::scan(&[Arc::new(MemDisk::new(bytes)) as Arc<dyn Disk>]).unwrap();
+    let found = lvm2::scan(&[Arc::new(MemDisk::new(bytes)) as Arc<dyn Disk>]).unwrap();
     assert!(
-        groups.is_empty(),
+        found.groups.is_empty(),
         "a text with a bad checksum is not believed"
     );
+    assert!(found.remarks[0].contains("checksum"), "{:?}", found.remarks);
+}
+
+fn both(a: Vec<u8>, b: Vec<u8>) -> [Arc<dyn Disk>; 2] {
+    [Arc::new(MemDisk::new(a)), Arc::new(MemDisk::new(b))]
+}
+
+/// Members that were not together when the group was changed last have bytes of different times.
+#[test]
+fn a_member_that_was_away_is_doubtful() {
+    let now = text(7, "new");
+    let marked = now.replacen(
+        "pe_start = 256 }",
+        "pe_start = 256\n flags = [\"MISSING\"] }",
+        1,
+    );
+    let moved = now.replacen("id = \"VG\"", "id = \"OTHER\"", 1);
+    for (a, b, expected) in [
+        (&now, &now, None),
+        (
+            &marked,
+            &marked,
+            Some("was not there when the group was changed"),
+        ),
+        (&now, &moved, Some("is of another group")),
+    ] {
+        let groups = lvm2::scan(&both(pv(A, a, 8), pv(B, b, 8))).unwrap().groups;
+        let doubts = &groups[0].volumes[0].doubts;
+        match expected {
+            None => assert!(doubts.is_empty(), "{doubts:?}"),
+            Some(why) => assert!(doubts.len() == 1 && doubts[0].contains(why), "{doubts:?}"),
+        }
+    }
+}
+
+/// Which of two clones is meant, nobody knows.
+#[test]
+fn two_disks_that_are_the_same_member_are_refused() {
+    let now = text(7, "new");
+    let twins = both(pv(A, &now, 8), pv(A, &now, 8));
+    let groups = lvm2::scan(&twins).unwrap().groups;
+    let e = groups[0].volumes[0].open().unwrap_err();
+    assert!(e.to_string().contains(&format!("two that are {A}")), "{e}");
 }
 
 /// What a snapshot holds that is being merged belongs to the origin, whose own extents are older.
@@ -221,11 +270,8 @@ fn an_origin_that_is_being_merged_into_is_refused() {
              origin = \"new\"\n {key} = \"snap\" }}\n}}\n"
         );
         let text = text(7, "new").replacen("logical_volumes {\n", &snapshot, 1);
-        let disks: [Arc<dyn Disk>; 2] = [
-            Arc::new(MemDisk::new(pv(A, &text, 8))),
-            Arc::new(MemDisk::new(pv(B, &text, 8))),
-        ];
-        let groups = lvm2::scan(&disks).unwrap();
+        let disks = both(pv(A, &text, 8), pv(B, &text, 8));
+        let groups = lvm2::scan(&disks).unwrap().groups;
         let origin = groups[0].volumes.iter().find(|v| v.name == "new").unwrap();
         match origin.open() {
             Ok(_) => assert!(!refused),

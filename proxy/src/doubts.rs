@@ -19,7 +19,14 @@ impl Tree {
     /// What is doubtful about a node, one sentence each ([`FileSystem::doubts`]).
     pub fn doubts(&self, node: Node) -> Vec<String> {
         match self.guest(node) {
-            Ok(Some((fs, id))) => fs.doubts(id),
+            Ok(Some((fs, id))) => {
+                let mut doubts = fs.doubts(id);
+                // Of all of a volume, told where it is entered.
+                if let Some(volume) = self.volume_of(node).filter(|_| node.volume == 0) {
+                    doubts.extend_from_slice(volume.doubts());
+                }
+                doubts
+            }
             // Of a disk: partitions may be missing.
             Ok(None) if node == self.root() => {
                 let losses = self.source().map(|s| s.table().losses.clone());

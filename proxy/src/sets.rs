@@ -212,6 +212,7 @@ impl Sets {
                     directories: vec![Name::from("ldm"), Name::from(group.name.as_str())],
                     name: Name::from(volume.name.as_str()),
                     len: volume.len,
+                    doubts: volume.doubts.clone(),
                 };
                 self.logical(place, opened, spec);
             }
@@ -236,13 +237,14 @@ impl Sets {
         if disks.is_empty() {
             return;
         }
-        let groups = match lvm2::scan(&disks) {
-            Ok(groups) => groups,
+        let found = match lvm2::scan(&disks) {
+            Ok(found) => found,
             Err(e) => return self.warnings.push(e.to_string()),
         };
-        for group in groups {
+        self.group("LVM2", &found.remarks, &[]);
+        for group in found.groups {
             let what = format!("the LVM2 group {}", escape(&group.name));
-            self.group(&what, &group.remarks, &group.missing);
+            self.group(&what, &[], &group.missing);
             for volume in group.volumes.iter().filter(|v| v.visible) {
                 let (refusal, missing) = (volume.refusal.clone(), volume.missing());
                 let opened = checked(&what, refusal, &missing, spec).and_then(|()| volume.open());
@@ -251,6 +253,7 @@ impl Sets {
                     directories: vec![Name::from("lvm"), Name::from(group.name.as_str())],
                     name: Name::from(volume.name.as_str()),
                     len: volume.len,
+                    doubts: volume.doubts.clone(),
                 };
                 self.logical(place, opened, spec);
             }
@@ -275,7 +278,9 @@ impl Sets {
 
     fn logical(&mut self, place: Place, opened: Result<Arc<dyn Disk>>, spec: &SourceSpec) {
         let volume = match opened {
-            Ok(disk) => Volume::new(place.name, disk, None, spec.guest.clone()),
+            Ok(disk) => {
+                Volume::new(place.name, disk, None, spec.guest.clone()).doubtful(place.doubts)
+            }
             Err(e) => {
                 Volume::unreadable(place.name, refusing(place.len, &e), None, e).holding(place.kind)
             }
@@ -363,6 +368,7 @@ struct Place {
     directories: Vec<Name>,
     name: Name,
     len: u64,
+    doubts: Vec<String>,
 }
 
 /// Whether a volume can be opened: it has no refusal, and its members are there.

@@ -27,6 +27,7 @@ pub struct Volume {
     recognised: OnceLock<Result<Option<Recognised>>>,
     options: OpenOptions,
     members: Option<Members>,
+    doubts: Vec<String>,
     opened: OnceLock<Result<Arc<dyn FileSystem>>>,
 }
 
@@ -45,6 +46,7 @@ impl Volume {
             partition,
             options,
             members: None,
+            doubts: Vec::new(),
             opened: OnceLock::new(),
         }
     }
@@ -65,6 +67,7 @@ impl Volume {
             partition: None,
             options: OpenOptions::default(),
             members: None,
+            doubts: Vec::new(),
             opened: OnceLock::from(Ok(fs)),
         }
     }
@@ -83,6 +86,7 @@ impl Volume {
             partition,
             options: OpenOptions::default(),
             members: None,
+            doubts: Vec::new(),
             opened: OnceLock::from(Err(error)),
         }
     }
@@ -103,6 +107,17 @@ impl Volume {
     pub(crate) fn with_members(mut self, members: Members) -> Self {
         self.members = Some(members);
         self
+    }
+
+    /// Says what speaks against its bytes.
+    pub(crate) fn doubtful(mut self, doubts: Vec<String>) -> Self {
+        self.doubts = doubts;
+        self
+    }
+
+    /// Why its bytes need not be those that it held, one sentence each.
+    pub fn doubts(&self) -> &[String] {
+        &self.doubts
     }
 
     /// Its name in the tree, such as `p1`.

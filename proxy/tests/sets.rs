@@ -194,6 +194,36 @@ fn a_missing_disk_of_a_group_is_named() {
     assert!(read_all(&half, &whole[0].0) > 0);
 }
 
+/// A disk of a spanned volume that was left behind when the group was changed: all is given out,
+/// and told to be doubtful, once and whatever way leads into the volume.
+#[test]
+fn members_of_different_times_are_doubtful() {
+    let Some(images) = images() else { return };
+    let image = |n: usize| images.join(format!("partition/libldm/ldm-2003r2-spanned-{n}.img"));
+    let mut old = std::fs::read(image(2)).unwrap();
+    let database = old.windows(4).rposition(|w| w == b"VMDB").unwrap();
+    old[database + 0x7c] -= 1;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("old.img");
+    std::fs::write(&path, old).unwrap();
+    for (with, doubtful) in [(image(2), 0), (path, 1)] {
+        let tree = tree(&spec(&image(1), &[with]));
+        let volume = reports(&tree)
+            .into_iter()
+            .find(|(path, _, e)| path.starts_with("/ldm/") && e.is_none())
+            .unwrap()
+            .0;
+        assert!(read_all(&tree, &volume) > 0);
+        let root = tree.resolve(&volume).unwrap().node;
+        assert_eq!(tree.doubts(root).len(), doubtful);
+        let below = walk(&tree, &volume);
+        let (name, (node, _)) = below.first_key_value().unwrap();
+        assert_eq!(tree.doubts(*node), Vec::<String>::new());
+        let doubts = tree.resolve(name).unwrap().doubts;
+        assert_eq!(doubts.len(), doubtful, "{name}: {doubts:?}");
+    }
+}
+
 #[test]
 fn logical_volumes_of_lvm2() {
     let Some(images) = images() else { return };

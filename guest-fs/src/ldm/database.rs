@@ -45,6 +45,8 @@ pub struct ComponentRecord {
     pub id: u64,
     /// Its name.
     pub name: String,
+    /// `ACTIVE` where its bytes are the volume's.
+    pub state: String,
     /// How it is put together.
     pub arrangement: Arrangement,
     /// Number of partitions.
@@ -278,7 +280,7 @@ impl Database {
             }
             0x32 => {
                 let (id, name) = (c.number()?, c.text()?);
-                let _state = c.text()?;
+                let state = c.text()?;
                 let arrangement = match c.byte()? {
                     1 => Arrangement::Striped,
                     2 => Arrangement::Spanned,
@@ -296,6 +298,7 @@ impl Database {
                 self.components.push(ComponentRecord {
                     id,
                     name,
+                    state,
                     arrangement,
                     children,
                     volume,

@@ -1,6 +1,9 @@
 //! A volume group, built from its metadata and the disks that are there.
 
-use super::text::{Section, Value};
+use super::{
+    Present,
+    text::{Section, Value},
+};
 use crate::volume::mapped::{Layout, Leg, Mapped, Piece, missing};
 use disk_io::{Disk, DiskError, Result};
 use std::{collections::HashMap, sync::Arc};
@@ -19,8 +22,6 @@ pub struct Group {
     pub volumes: Vec<LogicalVolume>,
     /// Physical volumes that are not among the disks given.
     pub missing: Vec<String>,
-    /// Damage and oddities.
-    pub remarks: Vec<String>,
 }
 
 /// A logical volume.
@@ -38,6 +39,8 @@ pub struct LogicalVolume {
     pub kinds: Vec<String>,
     /// Why it cannot be read here, if so.
     pub refusal: Option<DiskError>,
+    /// Why what is read need not be what the volume held, one sentence each.
+    pub doubts: Vec<String>,
     pieces: Vec<Piece>,
 }
 
@@ -56,12 +59,67 @@ impl LogicalVolume {
     }
 }
 
+/// The physical volumes of a group, by the name that they have in its metadata.
+type Volumes = HashMap<String, Physical>;
+
+/// One of them.
+struct Physical {
+    /// Where its extent 0 is.
+    leg: Leg,
+    /// Another that is here has the same identity.
+    twice: bool,
+    /// Why what it holds may be older than the metadata, if so.
+    doubt: Option<String>,
+}
+
+impl Physical {
+    /// `version` is that of the metadata that `section` is from: the group's identity, and its
+    /// number.
+    fn new(section: &Section, version: (&str, u64), present: &HashMap<String, Present>) -> Self {
+        let id = section.text("id").unwrap_or_default();
+        let here = present.get(id);
+        let leg = Leg {
+            disk: here.map(|h| h.disk.clone()),
+            offset: section.number("pe_start").unwrap_or(0).saturating_mul(512),
+            name: id.to_owned(),
+        };
+        Self {
+            leg,
+            twice: here.is_some_and(|h| h.twice),
+            doubt: here.and_then(|h| doubt(section, version, h)),
+        }
+    }
+}
+
+/// A disk that was away while the group was changed has what it had before.
+fn doubt(section: &Section, version: (&str, u64), here: &Present) -> Option<String> {
+    let id = section.text("id").unwrap_or_default();
+    let (group, newest) = version;
+    let of_group = here.versions.iter().filter(|(of, _)| of == group);
+    let own = of_group.map(|(_, seqno)| *seqno).max();
+    let why = if section
+        .list("flags")
+        .contains(&Value::Text("MISSING".into()))
+    {
+        "was not there when the group was changed last".into()
+    } else if let Some(own) = own.filter(|own| *own < newest) {
+        format!("has version {own} of the group's metadata, the newest is {newest}")
+    } else if let (None, Some((other, _))) = (own, here.versions.first()) {
+        format!("says that it is of another group, {other}")
+    } else {
+        return None;
+    };
+    Some(format!(
+        "the physical volume {id} {why}: what it holds may be older"
+    ))
+}
+
 impl Group {
     pub(super) fn build(
         name: String,
         section: &Section,
-        present: &HashMap<String, Arc<dyn Disk>>,
-        remarks: Vec<String>,
+        version: (&str, u64),
+        present: &HashMap<String, Present>,
     ) -> Self {
         let extent = section
             .number("extent_size")
@@ -72,33 +130,25 @@ impl Group {
             uuid: section.text("id").map(str::to_owned),
             volumes: Vec::new(),
             missing: Vec::new(),
-            remarks,
         };
-        // Where extent 0 of each physical volume is, by the name it has in the metadata.
-        let mut legs = HashMap::new();
+        let mut physical = Volumes::new();
         for (name, pv) in section
             .section("physical_volumes")
             .into_iter()
             .flat_map(|s| &s.sections)
         {
-            let id = pv.text("id").unwrap_or_default();
-            let disk = present.get(id).cloned();
-            if disk.is_none() {
-                group.missing.push(id.to_owned());
+            let pv = Physical::new(pv, version, present);
+            if pv.leg.disk.is_none() {
+                group.missing.push(pv.leg.name.clone());
             }
-            let leg = Leg {
-                disk,
-                offset: pv.number("pe_start").unwrap_or(0).saturating_mul(512),
-                name: id.to_owned(),
-            };
-            legs.insert(name.clone(), leg);
+            physical.insert(name.clone(), pv);
         }
         for (name, lv) in section
             .section("logical_volumes")
             .into_iter()
             .flat_map(|s| &s.sections)
         {
-            group.volumes.push(volume(name, lv, extent, &legs));
+            group.volumes.push(volume(name, lv, extent, &physical));
         }
         group.refuse_merging(section);
         group
@@ -129,7 +179,7 @@ impl Group {
     }
 }
 
-fn volume(name: &str, lv: &Section, extent: u64, legs: &HashMap<String, Leg>) -> LogicalVolume {
+fn volume(name: &str, lv: &Section, extent: u64, physical: &Volumes) -> LogicalVolume {
     let status = lv.list("status");
     let mut out = LogicalVolume {
         name: name.to_owned(),
@@ -138,6 +188,7 @@ fn volume(name: &str, lv: &Section, extent: u64, legs: &HashMap<String, Leg>) ->
         visible: status.contains(&Value::Text("VISIBLE".into())),
         kinds: Vec::new(),
         refusal: None,
+        doubts: Vec::new(),
         pieces: Vec::new(),
     };
     let segments = lv.sections.iter().filter(|(n, _)| n.starts_with("segment"));
@@ -154,7 +205,7 @@ fn volume(name: &str, lv: &Section, extent: u64, legs: &HashMap<String, Leg>) ->
         };
         out.len = out.len.max(start.saturating_add(len));
         if kind == "striped" || kind == "linear" {
-            match stripes(segment, extent, legs) {
+            match stripes(segment, extent, physical, &mut out.doubts) {
                 Ok(layout) => out.pieces.push(Piece { start, len, layout }),
                 Err(e) => out.refusal = Some(e.file(name)),
             }
@@ -173,7 +224,12 @@ fn volume(name: &str, lv: &Section, extent: u64, legs: &HashMap<String, Leg>) ->
     out
 }
 
-fn stripes(segment: &Section, extent: u64, legs: &HashMap<String, Leg>) -> Result<Layout> {
+fn stripes(
+    segment: &Section,
+    extent: u64,
+    physical: &Volumes,
+    doubts: &mut Vec<String>,
+) -> Result<Layout> {
     let bad = |found: String| DiskError::corrupt("opening a logical volume").found(found);
     let mut columns = Vec::new();
     for pair in segment.list("stripes").chunks(2) {
@@ -182,15 +238,24 @@ fn stripes(segment: &Section, extent: u64, legs: &HashMap<String, Leg>) -> Resul
                 "a stripe without a physical volume and an extent".into()
             ));
         };
-        let leg = legs
+        let pv = physical
             .get(name)
             .ok_or_else(|| bad(format!("a stripe on {name}, which the group does not have")))?;
+        if pv.twice {
+            return Err(DiskError::refused("opening a logical volume")
+                .expected("each physical volume of the group once")
+                .found(format!("two that are {}", pv.leg.name))
+                .hint("give one of them only"));
+        }
+        if let Some(doubt) = pv.doubt.as_ref().filter(|doubt| !doubts.contains(doubt)) {
+            doubts.push(doubt.clone());
+        }
         let skip = first
             .checked_mul(extent)
-            .and_then(|n| n.checked_add(leg.offset));
+            .and_then(|n| n.checked_add(pv.leg.offset));
         columns.push(Leg {
             offset: skip.ok_or_else(|| bad("an extent beyond any disk".into()))?,
-            ..leg.clone()
+            ..pv.leg.clone()
         });
     }
     match columns.len() {
