@@ -4,6 +4,14 @@
 //! written while it is in its core's cache; the pieces of a batch are hashed side by side,
 //! which is many times faster than one after another. Only a target or a digest that needs
 //! order makes workers hand pieces on.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `piece` | one piece: read, looked through for zeros, written |
+//! | `line` | pieces in order, for the one thread that needs them so |
+
+mod line;
+mod piece;
 
 use crate::{
     digest::{
@@ -13,21 +21,18 @@ use crate::{
     progress::Progress,
     target::Target,
 };
-use disk_io::{Disk, DiskError, ErrorKind, Result, zero::is_zero};
+use disk_io::{Disk, DiskError, ErrorKind, Result};
+use line::{Done, Line};
+use piece::Scratch;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::{
-    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
-
-/// Zeros inside data are looked for in aligned blocks of so many bytes: what file systems
-/// can leave out.
-const BLOCK: usize = 4096;
 
 /// Pieces claimed at once where nothing is hashed: reads of one worker stay sequential.
 const BATCH: u64 = 4;
@@ -265,34 +270,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// A piece that was read and, where order does not matter, written.
-struct Done {
-    index: u64,
-    len: u64,
-    /// A buffer that begins with its bytes, unless all are zero or nobody needs them.
-    bytes: Option<Vec<u8>>,
-    /// What the target made of them.
-    encoded: Option<Vec<u8>>,
-}
-
-impl Done {
-    fn data(&self) -> Option<&[u8]> {
-        self.bytes.as_ref()?.get(..self.len as usize)
-    }
-}
-
-/// What a worker reuses from piece to piece.
-#[derive(Default)]
-struct Scratch {
-    buffer: Vec<u8>,
-    /// Buffers of pieces that were hashed.
-    spare: Vec<Vec<u8>>,
-    /// Ranges of the buffer that hold data, as (start, end).
-    data: Vec<(usize, usize)>,
-    /// The same without zero blocks.
-    kept: Vec<(usize, usize)>,
-}
-
 impl Job<'_> {
     /// Copies pieces until there are none. A panic ends the copy as any failure does: the
     /// others would wait for the piece for ever.
@@ -469,132 +446,6 @@ impl Job<'_> {
         self.passed.notify_all();
     }
 
-    /// Reads one piece and, where order does not matter, writes it; says whether it is all
-    /// zeros. If it is not and something needs the bytes, the buffer holds all of them.
-    fn piece(&self, start: u64, len: u64, scratch: &mut Scratch) -> Result<bool> {
-        let size = len as usize;
-        self.read(start, size, scratch)?;
-        let Scratch {
-            buffer, data, kept, ..
-        } = scratch;
-        kept.clear();
-        if self.options.sparse == Sparse::Always {
-            for (from, to) in data.iter().copied() {
-                keep_nonzero(buffer, from, to, BLOCK.min(self.target.block()), kept);
-            }
-        } else {
-            kept.extend_from_slice(data);
-        }
-        let block = self.target.block();
-        let in_order = self.target.in_order();
-        if kept.is_empty() && (self.options.sparse != Sparse::Never || in_order) {
-            if !in_order {
-                self.target.zero_at(start, len)?;
-            }
-            return Ok(true);
-        }
-        let hash_wanted = self.options.digest == DigestKind::Vmdkit;
-        let grows = block > BLOCK && self.options.sparse != Sparse::Never;
-        if self.ordered || hash_wanted || grows || self.options.sparse == Sparse::Never {
-            fill_gaps(buffer, data, size);
-        }
-        if grows {
-            to_blocks(kept, block, size);
-        }
-        if in_order {
-            self.written.fetch_add(len, Ordering::Relaxed);
-            return Ok(false);
-        }
-        if self.options.sparse == Sparse::Never {
-            kept.clear();
-            kept.push((0, size));
-        }
-        let all = buffer.get(..size).unwrap_or_default();
-        let mut at = 0;
-        for (from, to) in kept.iter().copied() {
-            if from > at {
-                self.target.zero_at(start + at as u64, (from - at) as u64)?;
-            }
-            if !self.share(start + from as u64, start + to as u64)? {
-                self.target
-                    .write_at(all.get(from..to).unwrap_or_default(), start + from as u64)?;
-            }
-            self.written
-                .fetch_add((to - from) as u64, Ordering::Relaxed);
-            at = to;
-        }
-        if at < size {
-            self.target.zero_at(start + at as u64, (size - at) as u64)?;
-        }
-        Ok(false)
-    }
-
-    /// Has the target share the blocks of a range with the files that store it; whether all of
-    /// it was.
-    fn share(&self, from: u64, to: u64) -> Result<bool> {
-        let mut at = from;
-        while at < to {
-            let Some(mut range) = self.disk.host_range(at) else {
-                return Ok(false);
-            };
-            range.len = range.len.min(to - at);
-            if range.len == 0 || !self.target.share(&range, at)? {
-                return Ok(false);
-            }
-            at += range.len;
-        }
-        Ok(true)
-    }
-
-    /// Reads the data of a piece into the buffer; what is zero stays as it was there.
-    fn read(&self, start: u64, size: usize, scratch: &mut Scratch) -> Result<()> {
-        let Scratch {
-            buffer,
-            spare,
-            data,
-            ..
-        } = scratch;
-        if buffer.len() < size {
-            if buffer.capacity() == 0
-                && let Some(used) = spare.pop().or_else(|| self.line.spare())
-            {
-                *buffer = used;
-            }
-            buffer.resize(size, 0);
-        }
-        data.clear();
-        let mut at = 0usize;
-        while at < size {
-            let offset = start + at as u64;
-            let run = self
-                .disk
-                .run_at(offset)
-                .map_err(|e| self.context(e, offset))?;
-            let n = run.len.min((size - at) as u64) as usize;
-            if n == 0 {
-                return Err(DiskError::corrupt("copying")
-                    .offset(offset)
-                    .found("an empty run"));
-            }
-            if !run.kind.reads_as_zero() {
-                let to = buffer.get_mut(at..at + n).unwrap_or_default();
-                self.disk
-                    .read_exact_at(to, offset)
-                    .map_err(|e| self.context(e, offset))?;
-                match data.last_mut() {
-                    Some(last) if last.1 == at => last.1 = at + n,
-                    _ => data.push((at, at + n)),
-                }
-            }
-            at += n;
-        }
-        Ok(())
-    }
-
-    fn context(&self, e: DiskError, offset: u64) -> DiskError {
-        e.context(format!("copying byte {offset} of {}", self.len))
-    }
-
     /// Takes pieces in order, from the calling thread.
     fn consume(&self) {
         for index in self.start..self.pieces {
@@ -678,126 +529,6 @@ pub(crate) fn panicked(doing: &str) -> DiskError {
 /// Whether an error only says that [`Progress::cancelled`] was true.
 pub fn is_cancelled(e: &DiskError) -> bool {
     e.doing() == CANCELLED
-}
-
-/// Adds the parts of `from..to` that are not zero, in whole blocks, to `kept`.
-fn keep_nonzero(
-    buffer: &[u8],
-    from: usize,
-    to: usize,
-    block_len: usize,
-    kept: &mut Vec<(usize, usize)>,
-) {
-    let mut at = from;
-    while at < to {
-        let end = (at - at % block_len + block_len).min(to);
-        let block = buffer.get(at..end).unwrap_or_default();
-        if !is_zero(block) {
-            match kept.last_mut() {
-                Some(last) if last.1 == at => last.1 = end,
-                _ => kept.push((at, end)),
-            }
-        }
-        at = end;
-    }
-}
-
-/// Grows ranges to whole blocks of a piece of `size` bytes.
-fn to_blocks(kept: &mut Vec<(usize, usize)>, block: usize, size: usize) {
-    let mut grown: Vec<(usize, usize)> = Vec::with_capacity(kept.len());
-    for (from, to) in kept.drain(..) {
-        let from = from - from % block;
-        let to = to.next_multiple_of(block).min(size);
-        match grown.last_mut() {
-            Some(last) if last.1 >= from => last.1 = last.1.max(to),
-            _ => grown.push((from, to)),
-        }
-    }
-    *kept = grown;
-}
-
-fn fill_gaps(buffer: &mut [u8], data: &[(usize, usize)], size: usize) {
-    let mut at = 0;
-    for (from, to) in data.iter().copied().chain([(size, size)]) {
-        if let Some(gap) = buffer.get_mut(at..from) {
-            gap.fill(0);
-        }
-        at = to;
-    }
-}
-
-/// Where workers hand over pieces to the one thread that needs them in order.
-struct Line {
-    state: Mutex<LineState>,
-    moved: Condvar,
-    arrived: Condvar,
-    window: u64,
-}
-
-#[derive(Default)]
-struct LineState {
-    next: u64,
-    ready: BTreeMap<u64, Done>,
-    spare: Vec<Vec<u8>>,
-    stopped: bool,
-}
-
-impl Line {
-    /// Begins with piece `next`.
-    fn new(next: u64, window: u64) -> Self {
-        Self {
-            state: Mutex::new(LineState {
-                next,
-                ..LineState::default()
-            }),
-            moved: Condvar::new(),
-            arrived: Condvar::new(),
-            window,
-        }
-    }
-
-    /// Waits until `index` is near enough to the front, then puts it there.
-    fn put(&self, done: Done) {
-        let index = done.index;
-        let mut state = lock(&self.state);
-        while index >= state.next + self.window && !state.stopped {
-            state = self.moved.wait(state).unwrap_or_else(|e| e.into_inner());
-        }
-        state.ready.insert(index, done);
-        if index == state.next {
-            self.arrived.notify_one();
-        }
-    }
-
-    /// Waits for `index`; `None` if it will never come.
-    fn take(&self, index: u64) -> Option<Done> {
-        let mut state = lock(&self.state);
-        loop {
-            if state.stopped {
-                return None;
-            }
-            if let Some(piece) = state.ready.remove(&index) {
-                state.next = index + 1;
-                self.moved.notify_all();
-                return Some(piece);
-            }
-            state = self.arrived.wait(state).unwrap_or_else(|e| e.into_inner());
-        }
-    }
-
-    fn spare(&self) -> Option<Vec<u8>> {
-        lock(&self.state).spare.pop()
-    }
-
-    fn give_back(&self, buffer: Vec<u8>) {
-        lock(&self.state).spare.push(buffer);
-    }
-
-    fn stop(&self) {
-        lock(&self.state).stopped = true;
-        self.moved.notify_all();
-        self.arrived.notify_all();
-    }
 }
 
 #[cfg(test)]
