@@ -12,7 +12,7 @@ use convert::backup::{
     digest_of,
 };
 use disk_io::{Disk, DiskError, ErrorKind, FileId};
-use inventory::{FileKind, Point, Slot, vm::rfc3339};
+use inventory::{FileKind, Point, PointDisk, Slot, vm::rfc3339};
 use proxy::{Machine, SourceSpec, machine::Machines};
 use std::{
     path::{Path, PathBuf},
@@ -25,6 +25,8 @@ pub(crate) struct Taken {
     pub(crate) warnings: Vec<String>,
     /// Disks that are left out, each with the reason.
     pub(crate) left_out: Vec<String>,
+    /// Disks of the machine that were not asked for.
+    pub(crate) not_asked: Vec<String>,
     /// SOURCE, where it is one disk.
     pub(crate) single: Option<Arc<proxy::Source>>,
     /// What each disk was opened as, in the order of the parts.
@@ -62,7 +64,9 @@ pub(crate) fn take(
         let expected = Some(disk.digest.clone());
         spec.path = spec.path.join(&disk.file);
         spec.format = spec.format.or(spec.format_of(&spec.path));
-        return one_disk(&spec, expected, memory);
+        let mut taken = one_disk(&spec, expected, memory)?;
+        taken.left_out.extend(gaps(manifest));
+        return Ok(taken);
     }
     let machines = match spec.machines()? {
         Some(machines) => Some(machines),
@@ -133,6 +137,7 @@ fn one_disk(
         },
         warnings: opened.warnings().to_vec(),
         left_out: Vec::new(),
+        not_asked: Vec::new(),
         sources: vec![opened.clone()],
         ids: Vec::new(),
         single: Some(opened),
@@ -170,6 +175,7 @@ fn machine_parts(
         },
         warnings: vm.warnings.clone(),
         left_out: Vec::new(),
+        not_asked: Vec::new(),
         sources: Vec::new(),
         ids: Vec::new(),
         single: None,
@@ -196,9 +202,18 @@ fn machine_parts(
         let expected = manifest.as_ref().filter(|_| point.is_current());
         let expected = expected.and_then(|m| {
             let place = disk.slot.to_string();
-            let entry = m.disks.iter().find(|d| d.place.as_ref() == Some(&place));
+            let at_place = m.disks.iter().find(|d| d.place.as_ref() == Some(&place));
+            // Hung elsewhere since, it is the same file.
+            let entry = at_place.or_else(|| m.disks.iter().find(|d| d.file == disk.file));
             entry.map(|d| d.digest.clone())
         });
+        if let (true, Some(manifest)) = (point.is_current() && expected.is_none(), &manifest) {
+            taken.left_out.push(format!(
+                "{} ({}): the manifest, of {}, has no such disk: that its contents are what they \
+                 should be is not proven",
+                disk.slot, disk.file, manifest.created
+            ));
+        }
         taken.proven &= expected.is_some();
         taken.parts.disks.push(DiskPart {
             slot: Some(disk.slot),
@@ -220,6 +235,13 @@ fn machine_parts(
             ));
         }
     }
+    if let (Some(manifest), true, None) = (&manifest, point.is_current(), only) {
+        against_manifest(machine, point, manifest, &mut taken)?;
+    }
+    if let Some(only) = only {
+        let others = point.disks.iter().filter(|d| d.slot != only);
+        taken.not_asked = others.map(|d| format!("{} ({})", d.slot, d.file)).collect();
+    }
     let state = match memory {
         true => saved_state(machine, point)?,
         false => Vec::new(),
@@ -231,7 +253,14 @@ fn machine_parts(
             file.kind,
             FileKind::Nvram | FileKind::ExtendedConfig | FileKind::DataSet
         ) || state.iter().any(|s| file.name.as_os_str() == s.as_str());
-        let Some(name) = file.name.to_str().filter(|_| wanted) else {
+        if !wanted {
+            continue;
+        }
+        let Some(name) = file.name.to_str() else {
+            taken.left_out.push(format!(
+                "{}: its name is no UTF-8, and a configuration that can name it is not written",
+                file.name.display()
+            ));
             continue;
         };
         match machine.file(&file.name) {
@@ -290,6 +319,53 @@ fn machine_parts(
     Ok(taken)
 }
 
+/// What a backup's own manifest knows, and its configuration no longer says: disks, and that it is
+/// another configuration. And what was missing when it was made.
+fn against_manifest(
+    machine: &Machine,
+    point: &Point,
+    manifest: &Manifest,
+    taken: &mut Taken,
+) -> Result<(), Failure> {
+    let vm = machine.vm();
+    for entry in &manifest.disks {
+        let place = entry.place.as_deref().unwrap_or_default();
+        let named = |d: &&PointDisk| d.file == entry.file || d.slot.to_string() == place;
+        if !point.disks.iter().any(|d| named(&d)) {
+            taken.left_out.push(format!(
+                "{place} ({}): is in the manifest, and not in {}",
+                entry.file,
+                vm.config_file.display()
+            ));
+        }
+    }
+    let mut files = manifest.files.iter();
+    if let Some(entry) = files.find(|f| Path::new(&f.name) == vm.config_file)
+        && let Some(kind) = entry.digest.kind()
+    {
+        let opened = machine.file(&vm.config_file)?;
+        let found = digest_of(&opened.disk, kind, 0, &convert::NoProgress)?;
+        if compare(&found, &entry.digest, &entry.name).is_err() {
+            taken.left_out.push(format!(
+                "{}: was changed after the backup was made: settings of the machine may be others",
+                entry.name
+            ));
+        }
+    }
+    taken.left_out.extend(gaps(manifest));
+    Ok(())
+}
+
+/// What was missing or doubtful when a backup was made.
+fn gaps(manifest: &Manifest) -> Vec<String> {
+    let gaps = &manifest.gaps;
+    let without = gaps.left_out.iter().chain(&gaps.not_asked);
+    let without = without.map(|w| format!("when the backup was made: {w}"));
+    let doubts = gaps.doubts.iter();
+    let doubts = doubts.map(|d| format!("doubtful when the backup was made: {d}"));
+    without.chain(doubts).collect()
+}
+
 /// What is known of the guest at that point; of a backup, what it says of itself.
 fn consistency(point: &Point, manifest: Option<&Manifest>) -> String {
     let vm = manifest
@@ -346,6 +422,17 @@ fn stem(machine: &Machine) -> String {
 }
 
 impl Taken {
+    /// What makes contents doubtful: `shared` is what was told of places of the disks.
+    pub(crate) fn doubts(&self, shared: &[String]) -> Vec<String> {
+        match shared {
+            [] => Vec::new(),
+            shared => {
+                let told = self.sources.iter().flat_map(|s| &s.image().doubts);
+                told.cloned().chain(shared.iter().cloned()).collect()
+            }
+        }
+    }
+
     /// Says what the user should know; whether something is missing.
     pub(crate) fn tell(&self) -> bool {
         for warning in &self.warnings {

@@ -42,8 +42,15 @@ pub(crate) fn check_file(path: &Path, global: &Global) -> Result<bool, Failure> 
         output::warn("the package has no manifest: that it is what was exported is unproven");
         return Ok(false);
     };
+    let unlisted = package.unlisted(&lines);
+    for file in &unlisted {
+        output::warn(format!(
+            "the package's manifest does not list {}: that it is what was exported is unproven",
+            disk_io::error::escape(file)
+        ));
+    }
     match lines.into_iter().find_map(|l| l.problem) {
-        None => Ok(true),
+        None => Ok(unlisted.is_empty()),
         Some(e) => Err(e
             .hint("the package was damaged or changed; --ignore-manifest goes on regardless")
             .into()),

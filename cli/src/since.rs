@@ -288,12 +288,17 @@ pub(crate) fn read_list(path: &Path, len: u64) -> Result<Vec<Range<u64>>> {
         _ => vec![&json],
     };
     let number = |v: &serde_json::Value, key: &str| v.get(key).and_then(serde_json::Value::as_u64);
+    // What is there and no whole number is not what is not there.
+    let said = |v: &serde_json::Value, key: &str| match (v.get(key), number(v, key)) {
+        (Some(other), None) => Err(bad(format!("{key}: {other}, which is no whole number"))),
+        (_, number) => Ok(number),
+    };
     // What each answer speaks of; all of the disk where it does not say.
     let mut spoken: Vec<Range<u64>> = Vec::new();
     let mut ranges = Vec::new();
     for answer in answers {
-        let from = number(answer, "startOffset").unwrap_or(0);
-        let to = number(answer, "length").map_or(len, |n| from.saturating_add(n));
+        let from = said(answer, "startOffset")?.unwrap_or(0);
+        let to = said(answer, "length")?.map_or(len, |n| from.saturating_add(n));
         spoken.push(from..to);
         let areas = answer.get("changedArea").unwrap_or(answer);
         let areas = areas.as_array().ok_or_else(|| bad("no list".into()))?;

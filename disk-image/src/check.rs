@@ -148,6 +148,13 @@ fn package(
             visit(Finding::note("manifest-missing", e));
         }
         Ok(Some(lines)) => {
+            for file in package.unlisted(&lines) {
+                let e = DiskError::not_found("looking for a file in the manifest")
+                    .file(&file)
+                    .expected("a line with its digest")
+                    .found("none: it is not known to be what was exported");
+                visit(Finding::note("manifest-incomplete", e));
+            }
             for e in lines.into_iter().filter_map(|l| l.problem) {
                 let code = match e.kind() {
                     ErrorKind::NotFound => "member-missing",

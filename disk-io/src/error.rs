@@ -193,6 +193,11 @@ impl DiskError {
         self.with(|i| i.doing = format!("{doing}: {}", i.doing))
     }
 
+    /// The same as another answer: what was not found on the way to something that is there.
+    pub fn of_kind(self, kind: ErrorKind) -> Self {
+        self.with(|i| i.kind = kind)
+    }
+
     /// Which of the few answers this is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

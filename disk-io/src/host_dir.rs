@@ -142,7 +142,8 @@ impl Root {
         let fail = |e: &io::Error| DiskError::io("opening the directory", e).file(dir.display());
         let real = dir.canonicalize().map_err(|e| fail(&e))?;
         let spelled = normalise(&std::path::absolute(dir).map_err(|e| fail(&e))?);
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        // It need not be one that can be listed (mode 711).
+        let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
         let fd = open(&real, flags, Mode::empty()).map_err(|e| fail(&e.into()))?;
         Ok(Self {
             spelled,
@@ -198,7 +199,7 @@ fn open_by_steps(root: &OwnedFd, rest: &Path, flags: OFlags) -> Result<File, Err
         if parts.peek().is_none() {
             return openat(here, name, flags | OFlags::NOFOLLOW, Mode::empty()).map(File::from);
         }
-        let step = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+        let step = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::PATH | OFlags::CLOEXEC;
         dir = Some(openat(here, name, step, Mode::empty())?);
     }
     Err(Errno::ISDIR)

@@ -477,6 +477,7 @@ impl FileSystem for ExFat {
             attributes: Some(0x10),
             mode: None,
             owner: None,
+            device: None,
             reparse_tag: None,
             refusal: None,
             remarks: Vec::new(),

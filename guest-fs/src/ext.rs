@@ -403,6 +403,7 @@ impl FileSystem for Ext {
                 _ => u32::from(inode.mode & 0o7777),
             }),
             owner: Some((inode.uid, inode.gid)),
+            device: inode.device(),
             reparse_tag: None,
             refusal: Self::refusal(&inode),
             remarks: Vec::new(),

@@ -197,6 +197,8 @@ pub struct Metadata {
     pub mode: Option<u32>,
     /// Unix owner and group.
     pub owner: Option<(u32, u32)>,
+    /// Major and minor number of a device.
+    pub device: Option<(u32, u32)>,
     /// Reparse tag, where there is one.
     pub reparse_tag: Option<u32>,
     /// Why the contents cannot be given out (encrypted, deduplicated, a compression not

@@ -280,6 +280,7 @@ impl FileSystem for Vmfs {
             attributes: None,
             mode: Some(stat.mode & 0o7777),
             owner: Some((stat.uid, stat.gid)),
+            device: None,
             reparse_tag: None,
             refusal,
             remarks: self.in_use(stat.address),

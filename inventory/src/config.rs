@@ -203,13 +203,15 @@ fn disks(dictionary: &Dictionary, warnings: &mut Vec<String>) -> Vec<ConfigDisk>
     }
     let mut found = Vec::new();
     for (slot, fields) in slots {
-        let get = |field: &str| fields.get(field).copied().map(str::trim);
+        let written = |field: &str| fields.get(field).copied();
+        let get = |field: &str| written(field).map(str::trim);
         let present = get("present").is_none_or(|p| !p.eq_ignore_ascii_case("false"));
         // ESX 2 writes `name`, with the volume before a colon.
-        let file = get("filename").or_else(|| get("name").map(after_volume));
+        // A file's name may begin with a blank.
+        let file = written("filename").or_else(|| get("name").map(after_volume));
         let kind = get("devicetype").unwrap_or_default().to_ascii_lowercase();
         let is_disk = !kind.contains("cdrom") && !kind.contains("passthru");
-        let Some(file) = file.filter(|f| present && is_disk && !f.is_empty()) else {
+        let Some(file) = file.filter(|f| present && is_disk && !f.trim().is_empty()) else {
             continue;
         };
         let lower = file.to_ascii_lowercase();

@@ -5,7 +5,7 @@ use crate::{config::Slot, dictionary::Dictionary};
 /// Most snapshots that are read; products stop at some hundreds.
 const MOST: usize = 4096;
 /// Most disks of one.
-const DISKS: i64 = 512;
+const DISKS: usize = 512;
 
 /// A snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub kind: Option<i64>,
     /// The disks as they were then: opening the file shows that state.
     pub disks: Vec<SnapshotDisk>,
+    /// Disks of which it is not said what they are, one sentence each.
+    pub lost: Vec<String>,
 }
 
 /// A disk of a snapshot.
@@ -73,7 +75,17 @@ impl Snapshots {
         indices.dedup();
         for index in indices.into_iter().take(MOST) {
             match one(d, index) {
-                Some(snapshot) => found.all.push(snapshot),
+                Some(snapshot) => match found.get(snapshot.uid) {
+                    None => found.all.push(snapshot),
+                    // Which of them is meant by its number nobody knows.
+                    Some(first) => {
+                        let told = format!(
+                            "snapshot{index} ({}) has the number {} of another, {}, and is left out",
+                            snapshot.name, snapshot.uid, first.name
+                        );
+                        found.warnings.push(told);
+                    }
+                },
                 None => found
                     .warnings
                     .push(format!("snapshot{index} has no number and is left out")),
@@ -128,15 +140,34 @@ fn one(d: &Dictionary, index: usize) -> Option<Snapshot> {
     let created = number("createTimeHigh")
         .zip(number("createTimeLow"))
         .map(|(high, low)| high << 32 | (low & 0xffff_ffff));
-    let count = number("numDisks").unwrap_or(0).clamp(0, DISKS);
-    let disks = (0..count).filter_map(|n| {
-        let node = text(&format!("disk{n}.node")).unwrap_or_default();
-        Some(SnapshotDisk {
-            file: text(&format!("disk{n}.fileName"))?,
-            slot: node.parse().ok(),
-            node,
-        })
+    // The count may be stale here too.
+    let prefix = format!("snapshot{index}.disk");
+    let named = d.entries().filter_map(|(key, _)| {
+        let (number, _) = key.strip_prefix(&prefix)?.split_once('.')?;
+        number.parse::<usize>().ok()
     });
+    let mut named: Vec<usize> = named.filter(|n| *n < DISKS).collect();
+    named.sort_unstable();
+    named.dedup();
+    let (mut disks, mut lost) = (Vec::new(), Vec::new());
+    for n in &named {
+        let node = text(&format!("disk{n}.node")).unwrap_or_default();
+        match text(&format!("disk{n}.fileName")) {
+            Some(file) => disks.push(SnapshotDisk {
+                file,
+                slot: node.parse().ok(),
+                node,
+            }),
+            None => lost.push(format!("the file of disk {n} ({node}) is not named")),
+        }
+    }
+    let said = number("numDisks").and_then(|n| usize::try_from(n).ok());
+    if let Some(said) = said.filter(|said| *said != named.len()) {
+        lost.push(format!(
+            "says that it has {said} disks, and names {}",
+            named.len()
+        ));
+    }
     Some(Snapshot {
         uid,
         parent: number("parent").filter(|p| *p != 0),
@@ -145,7 +176,8 @@ fn one(d: &Dictionary, index: usize) -> Option<Snapshot> {
         created,
         state_file: text("filename"),
         kind: number("type"),
-        disks: disks.collect(),
+        disks,
+        lost,
     })
 }
 

@@ -11,6 +11,9 @@ use crate::{
 use disk_io::{DiskError, ErrorKind, Purpose, Result};
 use std::path::{Path, PathBuf};
 
+/// What the present state is called, whatever snapshots are.
+pub const CURRENT: &str = "current";
+
 /// A machine as its files describe it. No disk is opened.
 #[derive(Clone, Debug)]
 pub struct Vm {
@@ -49,6 +52,9 @@ pub struct Point {
     pub state: Option<String>,
     /// Its disks, by place.
     pub disks: Vec<PointDisk>,
+    /// Disks that it has and that are not known, one sentence each: what is not found in it need
+    /// not be absent.
+    pub lost: Vec<String>,
 }
 
 /// What a guest had done when a point was taken, as far as files tell.
@@ -266,6 +272,11 @@ impl Vm {
         given.unwrap_or_else(|| stem().to_string_lossy().into_owned())
     }
 
+    /// Every place that has a disk, now or at a snapshot.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.points.iter().flat_map(|p| &p.disks).map(|d| d.slot)
+    }
+
     /// Whether it is a template.
     pub fn is_template(&self) -> bool {
         let extension = self.config_file.extension();
@@ -278,6 +289,12 @@ impl Vm {
     /// # Errors
     /// `NotFound` and `Ambiguous`, both with the list of those that there are.
     pub fn point(&self, wanted: &str) -> Result<&Point> {
+        // A snapshot of that name is `name:current`.
+        if wanted == CURRENT
+            && let Some(current) = self.points.first()
+        {
+            return Ok(current);
+        }
         let fits = |p: &&Point| match wanted.split_once(':') {
             Some(("id", n)) => p.uid.map(|u| u.to_string()).as_deref() == Some(n),
             Some(("name", n)) => p.uid.is_some() && p.name == n,
@@ -356,7 +373,8 @@ pub fn rfc3339(micros: i64) -> String {
     )
 }
 
-/// The list of snapshots beside a configuration: of the same name, else the only one.
+/// The list of snapshots beside a configuration: of the same name, else the only one, where no
+/// other machine is there that it may be of.
 fn snapshot_list(config: &Path, listing: &Listing) -> Option<PathBuf> {
     let is_list = |n: &&PathBuf| {
         let extension = n.extension();
@@ -371,17 +389,21 @@ fn snapshot_list(config: &Path, listing: &Listing) -> Option<PathBuf> {
     let own = all.iter().find(|n| n.file_stem() == config.file_stem());
     match (own, all.as_slice()) {
         (Some(own), _) => Some((**own).clone()),
-        (None, [only]) => Some((*only).clone()),
+        (None, [only]) if configs(listing) == 1 => Some((*only).clone()),
         _ => None,
     }
 }
 
+/// How many configurations a directory has, by their names.
+fn configs(listing: &Listing) -> usize {
+    let names = listing.files.iter().map(|(name, _)| name);
+    names
+        .filter(|n| FileKind::of(n) == Some(FileKind::Config))
+        .count()
+}
+
 fn files(listing: &Listing, config: &Path) -> Vec<VmFile> {
-    let configs = listing
-        .files
-        .iter()
-        .filter(|(n, _)| FileKind::of(n) == Some(FileKind::Config))
-        .count();
+    let configs = configs(listing);
     let stem = config.file_stem().unwrap_or_default().to_string_lossy();
     let mut found = Vec::new();
     for (name, size) in &listing.files {
@@ -431,7 +453,7 @@ fn points(
     let suspended = suspended.filter(|s| !s.is_empty()).map(str::to_owned);
     let mut points = vec![Point {
         uid: None,
-        name: "current".into(),
+        name: CURRENT.into(),
         description: None,
         created: None,
         depth: 0,
@@ -441,14 +463,16 @@ fn points(
         },
         state: suspended,
         disks: now.clone(),
+        lost: Vec::new(),
     }];
     for (depth, s) in snapshots.map(Snapshots::tree).unwrap_or_default() {
         let mut disks: Vec<PointDisk> = Vec::new();
+        let mut lost = s.lost.clone();
         for disk in &s.disks {
             let Some(slot) = disk.slot else {
-                warnings.push(format!(
-                    "snapshot {} ({}): the place {} of {} is not understood",
-                    s.uid, s.name, disk.node, disk.file
+                lost.push(format!(
+                    "the place {} of {} is not understood",
+                    disk.node, disk.file
                 ));
                 continue;
             };
@@ -459,6 +483,28 @@ fn points(
                 shared: now.iter().any(|d| d.slot == slot && d.shared),
             });
         }
+        for disk in disks.iter().filter(|d| !d.independent) {
+            let same = |p: &&Point| {
+                p.disks
+                    .iter()
+                    .any(|o| o.slot == disk.slot && o.file == disk.file)
+            };
+            if let Some(twin) = points.iter().find(same) {
+                let of = match twin.uid {
+                    None => "the present state".into(),
+                    Some(uid) => format!("snapshot {uid} ({})", twin.name),
+                };
+                warnings.push(format!(
+                    "{}: snapshot {} ({}) has the same file as {of}, {}: what was written since is in \
+                     both",
+                    disk.slot, s.uid, s.name, disk.file
+                ));
+            }
+        }
+        warnings.extend(
+            lost.iter()
+                .map(|l| format!("snapshot {} ({}): {l}", s.uid, s.name)),
+        );
         disks.sort_by_key(|d| d.slot);
         points.push(Point {
             uid: Some(s.uid),
@@ -473,6 +519,7 @@ fn points(
             },
             state: s.state_file.clone().filter(|_| s.kind == Some(1)),
             disks,
+            lost,
         });
     }
     points

@@ -38,6 +38,8 @@ enum Identity {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Letters {
     pub(crate) letters: Vec<(u8, OwnId)>,
+    /// Letters that more than one volume may have, with these: a disk and its clone, two Windows.
+    pub(crate) disputed: Vec<(u8, Vec<OwnId>)>,
     /// Mount points: `Volume{guid}`, in lower case.
     pub(crate) mounts: Vec<(String, OwnId)>,
     /// Why a registry could not be read, one sentence each.
@@ -48,7 +50,10 @@ impl Letters {
     /// Looks through `volumes` for registries.
     pub(crate) fn find(volumes: &[(Arc<Volume>, OwnId)], own: &OwnTree) -> Self {
         let mut found = Self::default();
-        for (volume, door) in volumes {
+        // Whatever disk was opened first.
+        let mut volumes = volumes.to_vec();
+        volumes.sort_by_cached_key(|(_, door)| own.path(*door));
+        for (volume, door) in &volumes {
             let kind = volume.recognised().as_ref().ok().and_then(Option::as_ref);
             if kind.is_none_or(|k| k.kind != FsKind::Ntfs) {
                 continue;
@@ -58,7 +63,7 @@ impl Letters {
             };
             match hive(&**fs) {
                 Ok(Some(bytes)) => match mounted_devices(bytes) {
-                    Ok(entries) => found.take(entries, volumes),
+                    Ok(entries) => found.take(entries, &volumes, own, own.parent(*door)),
                     Err(e) => found.remarks.push(format!("{}: {e}", own.path(*door))),
                 },
                 Ok(None) => {}
@@ -66,8 +71,16 @@ impl Letters {
             }
         }
         found.letters.sort_unstable();
+        for (letter, doors) in &found.disputed {
+            let doors: Vec<String> = doors.iter().map(|d| own.path(*d).to_string()).collect();
+            found.remarks.push(format!(
+                "{}: may be {}, and is none of them here: name the volume",
+                char::from(*letter),
+                doors.join(" or ")
+            ));
+        }
         // On GPT disks Windows may name a volume by its partition, and say so nowhere.
-        for (volume, door) in volumes {
+        for (volume, door) in &volumes {
             let uuid = volume.partition().and_then(|p| p.uuid.as_deref());
             if let Some(uuid) = uuid.filter(|uuid| uuid.len() == GUID) {
                 let name = format!("volume{{{}}}", uuid.to_ascii_lowercase());
@@ -90,22 +103,50 @@ impl Letters {
         found.map(|(_, door)| *door)
     }
 
-    /// Takes over what one registry says, where no other has said it before.
-    fn take(&mut self, entries: Entries, volumes: &[(Arc<Volume>, OwnId)]) {
+    /// Takes over what one registry says. `disk` is the directory of the disk that it lies on: of
+    /// a disk and its clone it means itself. A letter that then may still be several volumes is
+    /// none.
+    fn take(
+        &mut self,
+        entries: Entries,
+        volumes: &[(Arc<Volume>, OwnId)],
+        own: &OwnTree,
+        disk: OwnId,
+    ) {
         for (name, identity) in entries {
-            let door = volumes
-                .iter()
-                .find(|(v, _)| is(v, &identity))
-                .map(|(_, door)| *door);
-            let Some(door) = door else { continue };
-            match name {
-                Named::Letter(letter) => {
-                    if self.letters.iter().all(|(l, _)| *l != letter) {
-                        self.letters.push((letter, door));
-                    }
-                }
-                Named::Mount(guid) => self.mounts.push((guid, door)),
+            let fitting = volumes.iter().filter(|(v, _)| is(v, &identity));
+            let mut doors: Vec<OwnId> = fitting.map(|(_, door)| *door).collect();
+            if let Some(same) = doors.iter().find(|door| own.parent(**door) == disk) {
+                doors = vec![*same];
             }
+            match (name, doors.as_slice()) {
+                (_, []) => {}
+                (Named::Letter(letter), doors) => self.letter(letter, doors),
+                (Named::Mount(guid), [door]) => self.mounts.push((guid, *door)),
+                (Named::Mount(_), _) => {}
+            }
+        }
+    }
+
+    /// A letter, and the volumes that it may be by one registry.
+    fn letter(&mut self, letter: u8, doors: &[OwnId]) {
+        let mut all = doors.to_vec();
+        if let Some((_, known)) = self.disputed.iter_mut().find(|(l, _)| *l == letter) {
+            all.retain(|door| !known.contains(door));
+            known.extend(all);
+            return;
+        }
+        if let Some(known) = self.of(letter) {
+            if all == [known] {
+                return;
+            }
+            all.retain(|door| *door != known);
+            all.insert(0, known);
+            self.letters.retain(|(l, _)| *l != letter);
+        }
+        match all.as_slice() {
+            [only] => self.letters.push((letter, *only)),
+            _ => self.disputed.push((letter, all)),
         }
     }
 }
@@ -338,6 +379,24 @@ mod tests {
         assert!(gpt.mounted("Volume{1}").is_none());
         // What stands for one on MBR disks is none.
         assert!(of("1a2b3c4d-01").mounts.is_empty());
+    }
+
+    /// Two registries, or a disk and its clone: a letter that may be several volumes is none.
+    #[test]
+    fn letters_in_dispute() {
+        let mut known = Letters::default();
+        known.letter(b'C', &[1]);
+        known.letter(b'C', &[1]);
+        known.letter(b'D', &[2, 3]);
+        assert_eq!((known.of(b'C'), known.of(b'D')), (Some(1), None));
+        known.letter(b'C', &[2]);
+        assert_eq!(known.of(b'C'), None);
+        // Not the first that comes afterwards either.
+        known.letter(b'C', &[1]);
+        known.letter(b'D', &[4]);
+        assert!(known.letters.is_empty());
+        let disputed = vec![(b'D', vec![2, 3, 4]), (b'C', vec![1, 2])];
+        assert_eq!(known.disputed, disputed);
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! | [`tree`] | the tree: names, metadata, contents by node |
 //! | [`find`] | everything below a directory, by one scan where possible |
 //! | [`resolve`] | paths as users type them |
+//! | `absent` | whether a path that leads nowhere is absent, or was only not found |
 //! | `doubts` | why what is given out may not be what it should be |
 //! | `letters` | drive letters, from a guest's registry |
 //! | `points` | restore points: their volumes, letters and mount points in paths |
@@ -24,6 +25,7 @@
 //! | [`names`] | guest names that no host directory can hold |
 //! | [`mod@mount`] | the FUSE adaptor, mounting and unmounting |
 
+mod absent;
 pub mod datastore;
 mod doubts;
 pub mod find;

@@ -1,4 +1,12 @@
 //! SOURCE as a virtual machine: which one is meant, its restore points, their disks.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `dated` | directories of backups: which machines they are of, and in which order |
+//! | `disks` | the file of a disk that a configuration names, and whether chain and snapshots agree |
+
+mod dated;
+mod disks;
 
 use crate::{
     datastore::{DatastoreSpec, Device, Opening},
@@ -6,7 +14,9 @@ use crate::{
     source::{Source, SourceSpec},
 };
 use disk_io::{DiskError, ErrorKind, HostDir, Locate, Opened, Purpose, Result, host_dir::Allowed};
-use inventory::{Config, HostPlace, Inventory, Listing, Place, Point, PointDisk, Slot, Vm};
+use inventory::{
+    Config, HostPlace, Inventory, Listing, Place, Point, PointDisk, Slot, Vm, vm::CURRENT,
+};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -28,15 +38,20 @@ pub struct Machine {
 pub enum Machines {
     /// One.
     One(Box<Machine>),
-    /// Backups of one, by the paths of their directories, the oldest first.
-    Dated(Vec<(String, Machine)>),
-    /// Backups of several, by the paths of their directories: `web01/2026-11-01`, or
-    /// `2026-11-01/web01`.
-    Forest(Vec<(String, Machine)>),
+    /// Backups of one, the oldest first.
+    Dated(Backups),
+    /// Backups of several: `web01/2026-11-01`, or `2026-11-01/web01`.
+    Forest(Backups),
 }
 
-/// Directories below which dated backups of several machines are looked for.
-const MOST_DIRECTORIES: usize = 20_000;
+/// Dated backups, by the paths of their directories.
+#[derive(Clone, Debug, Default)]
+pub struct Backups {
+    /// Those that are machines.
+    pub all: Vec<(String, Machine)>,
+    /// Directories with a date and disks whose machine cannot be read, and why.
+    pub lost: Vec<(String, DiskError)>,
+}
 
 /// A place and a path in it.
 pub(crate) struct Spot {
@@ -97,7 +112,7 @@ impl SourceSpec {
             spec: self.clone(),
         };
         if let Ok(listing) = place.list(&path) {
-            return directory(&*place, &path, &listing, &machine).map(Some);
+            return dated::directory(&*place, &path, &listing, &machine).map(Some);
         }
         let dir = path.parent().unwrap_or(Path::new(""));
         let Some(name) = path.file_name().map(Path::new) else {
@@ -109,140 +124,6 @@ impl SourceSpec {
         let listing = place.list(dir)?;
         let vm = Vm::read(&*place, dir, name, &listing)?;
         Ok(Some(Machines::One(Box::new(machine(vm)))))
-    }
-}
-
-/// The machine of a directory, or its dated backups.
-fn directory(
-    place: &dyn Place,
-    dir: &Path,
-    listing: &Listing,
-    machine: &dyn Fn(Vm) -> Machine,
-) -> Result<Machines> {
-    let here = configs(place, dir, listing)?;
-    let shown = || match dir.as_os_str().is_empty() {
-        true => place.describe(),
-        false => dir.display().to_string(),
-    };
-    let several = |names: Vec<String>| {
-        let doing = "opening the directory as a machine";
-        one_of(
-            doing,
-            &shown(),
-            names,
-            "name one of them; vmdkit vm lists all",
-        )
-    };
-    match here.as_slice() {
-        [only] => {
-            let vm = Vm::read(place, dir, only, listing)?;
-            return Ok(Machines::One(Box::new(machine(vm))));
-        }
-        [] => {}
-        names => {
-            let names = names.iter().map(|n| n.display().to_string());
-            return Err(several(names.collect()));
-        }
-    }
-    let mut found: Vec<(String, Vm)> = Vec::new();
-    for name in &listing.directories {
-        let path = dir.join(name);
-        let Ok(below) = place.list(&path) else {
-            continue;
-        };
-        for config in configs(place, &path, &below)? {
-            let vm = Vm::read(place, &path, &config, &below)?;
-            found.push((name.display().to_string(), vm));
-        }
-    }
-    if found.is_empty() {
-        found = dated_below(place, dir, listing)?;
-        if !found.is_empty() {
-            let all = found.into_iter().map(|(name, vm)| (name, machine(vm)));
-            let all: Vec<_> = all.collect();
-            let of_one = all.windows(2).all(|w| match w {
-                [(_, a), (_, b)] => is_same(&a.vm, &b.vm),
-                _ => true,
-            });
-            return Ok(match of_one {
-                true => Machines::Dated(all),
-                false => Machines::Forest(all),
-            });
-        }
-    }
-    found.sort_by(|a, b| a.0.cmp(&b.0));
-    let dated = found.iter().all(|(name, _)| has_date(name))
-        && found
-            .windows(2)
-            .all(|w| w.first().map(|a| &a.0) != w.last().map(|b| &b.0));
-    match found.len() {
-        0 => Err(DiskError::not_found("opening the directory as a machine")
-            .file(shown())
-            .expected("a configuration (*.vmx) in it, or dated directories with one each")
-            .found(format!("{} files, none of them one", listing.files.len()))
-            .hint("name a disk in it")),
-        _ if dated => {
-            let all = found.into_iter().map(|(name, vm)| (name, machine(vm)));
-            Ok(Machines::Dated(all.collect()))
-        }
-        1 => {
-            let vm = found.into_iter().next().map(|(_, vm)| vm);
-            vm.map(|vm| Machines::One(Box::new(machine(vm))))
-                .ok_or_else(|| several(Vec::new()))
-        }
-        _ => {
-            let names = found
-                .iter()
-                .take(32)
-                .map(|(_, vm)| vm.dir.join(&vm.config_file).display().to_string());
-            Err(several(names.collect()))
-        }
-    }
-}
-
-/// Backups two levels down, `MACHINE/DATE` or `DATE/MACHINE`, the oldest first; none if one of them
-/// has no date.
-fn dated_below(place: &dyn Place, dir: &Path, listing: &Listing) -> Result<Vec<(String, Vm)>> {
-    let mut found = Vec::new();
-    let mut left = MOST_DIRECTORIES;
-    for outer in &listing.directories {
-        let Ok(between) = place.list(&dir.join(outer)) else {
-            continue;
-        };
-        for inner in &between.directories {
-            let path = dir.join(outer).join(inner);
-            left = match left.checked_sub(1) {
-                Some(left) => left,
-                None => return Ok(Vec::new()),
-            };
-            let Ok(below) = place.list(&path) else {
-                continue;
-            };
-            let names = [outer, inner].map(|n| n.display().to_string());
-            for config in configs(place, &path, &below)? {
-                let Some(date) = names.iter().find(|n| has_date(n)).cloned() else {
-                    return Ok(Vec::new());
-                };
-                let vm = Vm::read(place, &path, &config, &below)?;
-                found.push((date, names.join("/"), vm));
-            }
-        }
-    }
-    found.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
-    // Two machines in one directory are no backups of one.
-    let twice = found.windows(2).any(|w| matches!(w, [a, b] if a.1 == b.1));
-    Ok(match twice {
-        true => Vec::new(),
-        false => found.into_iter().map(|(_, name, vm)| (name, vm)).collect(),
-    })
-}
-
-/// Whether two backups are of one machine.
-fn is_same(a: &Vm, b: &Vm) -> bool {
-    match (&a.config.uuid, &b.config.uuid) {
-        (Some(a), Some(b)) => a == b,
-        (None, None) => a.name() == b.name(),
-        _ => false,
     }
 }
 
@@ -282,28 +163,14 @@ fn is_config(place: &dyn Place, dir: &Path, name: &Path) -> bool {
     head().is_ok_and(|head| !head.contains(&0) && Config::is_one(&head))
 }
 
-/// Whether a name has a date in it: 20240131 or 2024-01-31 and the like.
-fn has_date(name: &str) -> bool {
-    let digits: Vec<u8> = name.bytes().filter(u8::is_ascii_digit).collect();
-    let plausible = |d: &[u8]| {
-        let text = std::str::from_utf8(d).unwrap_or_default();
-        let part = |r: std::ops::Range<usize>| text.get(r).and_then(|t| t.parse::<u32>().ok());
-        matches!(
-            (part(0..4), part(4..6), part(6..8)),
-            (Some(1990..=2199), Some(1..=12), Some(1..=31))
-        )
-    };
-    digits.windows(8).any(plausible)
-}
-
 impl Machines {
     /// The machine, where there is one; of dated backups the one that `--snapshot date:…`
     /// means, and then what is left to choose.
     pub fn only(&self, wanted: Option<&str>) -> Result<(&Machine, bool)> {
-        let all = match self {
+        let backups = match self {
             Self::One(machine) => return Ok((machine, false)),
-            Self::Dated(all) => all,
-            Self::Forest(all) => {
+            Self::Dated(backups) => backups,
+            Self::Forest(Backups { all, .. }) => {
                 let names = all.iter().take(32).map(|(name, _)| name.clone());
                 return Err(
                     DiskError::new(ErrorKind::Ambiguous, "choosing one of the machines")
@@ -314,12 +181,24 @@ impl Machines {
             }
         };
         let date = wanted.and_then(|w| w.strip_prefix("date:"));
+        let exact = |name: &String| date == Some(name.as_str());
+        if let Some((_, e)) = backups.lost.iter().find(|(name, _)| exact(name)) {
+            return Err(e.clone());
+        }
+        let all = &backups.all;
+        let one = all.iter().find(|(name, _)| exact(name));
         let fits = |name: &str| date.is_none_or(|d| name.contains(d));
-        let found: Vec<_> = all.iter().filter(|(name, _)| fits(name)).collect();
+        let found: Vec<_> = match one {
+            Some(one) => vec![one],
+            None => all.iter().filter(|(name, _)| fits(name)).collect(),
+        };
+        let lost = || backups.lost.iter().filter(|(name, _)| fits(name));
         match found.as_slice() {
-            [(_, only)] => Ok((only, date.is_some())),
+            [(_, only)] if one.is_some() || lost().next().is_none() => Ok((only, date.is_some())),
             _ => {
-                let names: Vec<_> = all.iter().take(32).map(|(name, _)| name.clone()).collect();
+                let lost = backups.lost.iter().map(|(name, _)| name);
+                let names = all.iter().map(|(name, _)| name).chain(lost).take(32);
+                let names: Vec<_> = names.cloned().collect();
                 Err(
                     DiskError::new(ErrorKind::Ambiguous, "choosing one of the dated backups")
                         .expected("one of them")
@@ -343,7 +222,7 @@ impl Machine {
 
     /// The state that `--snapshot` means; the present one without.
     pub fn point(&self, wanted: Option<&str>) -> Result<&Point> {
-        self.vm.point(wanted.unwrap_or("current"))
+        self.vm.point(wanted.unwrap_or(CURRENT))
     }
 
     /// Files of the host that belong to it: those of its directory, and disks that it names
@@ -359,13 +238,6 @@ impl Machine {
         let elsewhere = disks.filter_map(|d| Some(self.locate(d).ok()?.path));
         let own = listing.files.iter().map(|(name, _)| dir.join(name));
         own.chain(elsewhere).collect()
-    }
-
-    /// The file of a disk, through the gate.
-    pub fn locate(&self, disk: &PointDisk) -> Result<Opened> {
-        let gate = self.place.gate(&self.vm.dir)?;
-        locate(&*gate, &disk.file)
-            .map_err(|e| e.context(format_args!("opening {} of {}", disk.slot, self.vm.name())))
     }
 
     /// A file of its directory, through the gate.
@@ -396,13 +268,21 @@ impl Machine {
     /// A disk of a restore point, with its chain and volumes; `newer` asks for a warning
     /// where disks were made on top of it.
     pub fn open(&self, disk: &PointDisk, newer: bool) -> Result<Source> {
-        let spec = SourceSpec {
+        let spec = self.spec_of(disk);
+        let (opened, told) = self.find(disk)?;
+        let mut source = Source::open_at(opened, &spec, newer)?;
+        source.warn(told);
+        source.warn(self.contradictions(disk, source.image()));
+        Ok(source)
+    }
+
+    fn spec_of(&self, disk: &PointDisk) -> SourceSpec {
+        SourceSpec {
             snapshot: None,
             disk: None,
             format: self.spec.format_of(Path::new(&disk.file)),
             ..self.spec.clone()
-        };
-        Source::open_at(self.locate(disk)?, &spec, newer)
+        }
     }
 
     /// The one disk that SOURCE and its options mean.
@@ -410,32 +290,15 @@ impl Machine {
         let wanted = spec.snapshot.as_deref().filter(|_| !date_used);
         let point = self.point(wanted)?;
         let slot = spec.disk.as_deref().map(str::parse::<Slot>).transpose()?;
-        self.open(point.disk(slot)?, point.is_current())
+        let disk = point.disk(slot)?;
+        let mut source = self.open(disk, point.is_current())?;
+        // What is said of other disks is of no matter here.
+        let others: Vec<Slot> = self.vm.slots().filter(|slot| *slot != disk.slot).collect();
+        let of_others = |w: &&String| others.iter().any(|o| w.starts_with(&format!("{o}: ")));
+        let told = self.vm.warnings.iter().filter(|w| !of_others(w)).cloned();
+        source.warn(told);
+        Ok(source)
     }
-}
-
-/// A disk by the name that a configuration has for it: as it is written, in the spelling of
-/// this system, and where the machine was moved, beside its configuration.
-fn locate(gate: &dyn Locate, name: &str) -> Result<Opened> {
-    let unix = name.replace('\\', "/");
-    let mut names = vec![name.to_owned(), unix.clone()];
-    let parts: Vec<&str> = unix.rsplitn(3, '/').collect();
-    if let [file, dir, ..] = parts.as_slice() {
-        names.push((*file).to_owned());
-        names.push(format!("../{dir}/{file}"));
-    } else if let [file, _] = parts.as_slice() {
-        names.push((*file).to_owned());
-    }
-    let mut first = None;
-    for name in names {
-        match gate.open(Path::new(&name), Purpose::Member) {
-            Ok(opened) => return Ok(opened),
-            Err(e) => {
-                first.get_or_insert(e);
-            }
-        }
-    }
-    Err(first.unwrap_or_else(|| DiskError::not_found("opening a disk")))
 }
 
 /// A place with what it holds.
@@ -632,14 +495,11 @@ pub struct DiskFacts {
 impl Machine {
     /// Opens a disk's chain, and none of its volumes.
     pub fn describe(&self, disk: &PointDisk) -> Result<DiskFacts> {
-        let spec = SourceSpec {
-            snapshot: None,
-            disk: None,
-            format: self.spec.format_of(Path::new(&disk.file)),
-            ..self.spec.clone()
-        };
-        let opened = self.locate(disk)?;
-        let image = disk_image::open(opened, &spec.image_options())?;
+        let (opened, told) = self.find(disk)?;
+        let image = disk_image::open(opened, &self.spec_of(disk).image_options())?;
+        let mut warnings = image.warnings.clone();
+        warnings.extend(told);
+        warnings.extend(self.contradictions(disk, &image));
         let links = image.vmdk.iter().flat_map(|v| v.links());
         let extents = links.flat_map(|l| l.extents.iter().filter_map(|e| e.file.clone()));
         let chain: Vec<PathBuf> = image.links.iter().map(|l| l.path.clone()).collect();
@@ -650,7 +510,7 @@ impl Machine {
             len: image.disk.len(),
             files: chain.iter().cloned().chain(extents).collect(),
             chain,
-            warnings: image.warnings,
+            warnings,
         })
     }
 
@@ -707,24 +567,4 @@ impl Place for Below {
 /// A file of the host, for what is no machine.
 pub(crate) fn host_file(spec: &SourceSpec) -> Result<Opened> {
     HostDir::open_source(&spec.path, &spec.allowed())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::has_date;
-
-    #[test]
-    fn dates_in_names() {
-        for yes in [
-            "20240131",
-            "web01-2024-01-31",
-            "2024-01-31_22-00-00",
-            "web.20240131T220000",
-        ] {
-            assert!(has_date(yes), "{yes}");
-        }
-        for no in ["web01", "12345", "2024-13-31", "db-9999999"] {
-            assert!(!has_date(no), "{no}");
-        }
-    }
 }

@@ -271,6 +271,7 @@ impl FileSystem for MockFs {
             attributes: Some(0x20),
             mode: None,
             owner: None,
+            device: None,
             reparse_tag: None,
             refusal: item.refusal.clone(),
             remarks: Vec::new(),

@@ -148,9 +148,20 @@ impl Tree {
     }
 
     pub(crate) fn no_letter(&self, typed: &[u8], letter: u8, point: OwnId) -> DiskError {
+        let known = self.letters_at(point);
+        if let Some((_, doors)) = known.disputed.iter().find(|(l, _)| *l == letter) {
+            let doors: Vec<String> = doors
+                .iter()
+                .map(|d| self.own.path(*d).to_string())
+                .collect();
+            let said = format!("more than one volume may be {}:", char::from(letter));
+            return DiskError::new(ErrorKind::Ambiguous, said)
+                .file(Name::from_bytes(typed))
+                .found(doors.join(" and "))
+                .hint("name the volume in the path");
+        }
         let error = DiskError::not_found(format!("no volume is known as {}:", char::from(letter)))
             .file(Name::from_bytes(typed));
-        let known = self.letters_at(point);
         let others: Vec<String> = known
             .letters
             .iter()

@@ -193,8 +193,12 @@ impl Tree {
                     self.only_one(here.node, node, &name, &stored, &|| here.path.clone())?;
                     let path = below(&here.path, &stored);
                     let typed = || below(&here.path, &name);
-                    let of_dir = self.doubts_of_dir(here.node).into_iter();
-                    doubts.extend(of_dir.map(|why| (here.path.clone(), why)));
+                    for why in self.doubts_of_dir(here.node) {
+                        let doubt = (here.path.clone(), why);
+                        if !doubts.contains(&doubt) {
+                            doubts.push(doubt);
+                        }
+                    }
                     if let Some(why) = self.misnamed_as_typed(node, here.node, &name) {
                         doubts.push((typed(), why));
                     }

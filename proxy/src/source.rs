@@ -318,6 +318,15 @@ impl Source {
         &self.devices
     }
 
+    /// More to tell.
+    pub(crate) fn warn(&mut self, told: impl IntoIterator<Item = String>) {
+        for warning in told {
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+        }
+    }
+
     /// What the user should be told before anything else, one sentence each.
     pub fn warnings(&self) -> &[String] {
         &self.warnings

@@ -5,7 +5,7 @@
 
 use crate::owners::owners;
 use disk_io::{Disk, DiskError, ErrorKind, Result, RunKind, finding::join};
-use guest_fs::{Metadata, NodeKind};
+use guest_fs::{Extent, Metadata, NodeKind};
 use proxy::{Source, Tree, TreeOptions};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -205,10 +205,18 @@ pub fn files(a: &Arc<Source>, b: &Arc<Source>, blocks: &Blocks) -> Result<Files>
         };
         let metadata = !same_metadata(a, b);
         let in_record = records && b.kind == NodeKind::File && b.size <= RESIDENT;
-        if !metadata && !in_record && !touched.contains(path) {
+        let looked_at = metadata || in_record || touched.contains(path);
+        if !looked_at
+            && (blocks.is_same() || !moved((&trees[0], *node_a, a), (&trees[1], *node_b, b)))
+        {
             continue;
         }
         let contents = match (a.kind, b.kind) {
+            (NodeKind::Symlink, NodeKind::Symlink) => {
+                let target = |tree: &Tree, node| tree.read_link(node).map(|l| l.target);
+                target(&trees[0], *node_a)
+                    .and_then(|target_a| Ok(target_a == target(&trees[1], *node_b)?))
+            }
             (NodeKind::File, NodeKind::File) if a.size == b.size => {
                 same_contents((&trees[0], *node_a), (&trees[1], *node_b), a.size)
             }
@@ -252,6 +260,24 @@ fn list(tree: &Tree, found: &mut Files) -> Listed {
     });
     found.remarks.extend(lost);
     listed
+}
+
+/// Whether contents may be others although nothing of the file's own blocks differs: they lie
+/// elsewhere, as where two files change names, or in the file's record.
+fn moved(a: (&Tree, proxy::Node, &Metadata), b: (&Tree, proxy::Node, &Metadata)) -> bool {
+    if a.2.kind != NodeKind::File {
+        return a.2.kind == NodeKind::Symlink;
+    }
+    let extents = |tree: &Tree, node| match tree.guest(node) {
+        Ok(Some((fs, id))) => fs.extents(id, None).ok(),
+        _ => None,
+    };
+    let (at_a, at_b) = (extents(a.0, a.1), extents(b.0, b.1));
+    let in_place = |all: &Option<Vec<Extent>>| {
+        let mut all = all.iter().flatten();
+        all.any(|e| e.place.is_some())
+    };
+    at_a != at_b || b.2.size > 0 && b.2.size <= RESIDENT && !in_place(&at_b)
 }
 
 fn same_metadata(a: &Metadata, b: &Metadata) -> bool {

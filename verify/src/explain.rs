@@ -103,6 +103,7 @@ pub const ALL: &[Explanation] = table! {
 "link-unreadable" "a link of the chain is no disk, or its beginning is damaged" "restore the file";
 "log-damaged" "the log of a VHDX cannot be replayed" "restore the file";
 "log-not-replayed" "the image was not closed cleanly; its log is replayed while reading" "let the disk's own program open it once, on a copy";
+"manifest-incomplete" "a file of the package is not in its manifest: nothing says what it should be" "compare with the source";
 "manifest-missing" "the package has no manifest: nothing says what its files should be" "compare with the source";
 "manifest-unreadable" "the manifest cannot be read" "fetch the package again";
 "marked-corrupt" "the program that wrote the image found it damaged" "qemu-img check on a copy";

@@ -16,7 +16,7 @@ use crate::{
     used::used_only,
 };
 use clap::{Args, ValueEnum};
-use convert::backup::{self, Changes, Manifest, Naming, Options, TarStream, Written};
+use convert::backup::{self, Changes, Gaps, Manifest, Naming, Options, TarStream, Written};
 use serde::Serialize;
 use std::{
     io::{self, IsTerminal},
@@ -277,6 +277,11 @@ impl Export {
         };
         let shared = disk_doubts::tell_all(&taken.sources)?;
         let doubtful = !shared.is_empty();
+        let gaps = Gaps {
+            left_out: taken.left_out.clone(),
+            doubts: taken.doubts(&shared),
+            not_asked: taken.not_asked.clone(),
+        };
         taken.warnings.extend(shared);
         let bar = Bar::new(global, taken.len());
         let format = |sector: u32| {
@@ -302,6 +307,7 @@ impl Export {
             workers: self.jobs,
             split,
             since,
+            gaps,
         };
         let written = match to_stdout {
             false => backup::write(&taken.parts, &self.dest, &options, &bar)?,

@@ -2,9 +2,9 @@
 
 use crate::{
     args::{Global, SourceArgs},
-    exit::{Exit, Failure, tell_path_error},
+    exit::{Exit, Failure, tell_doubts, tell_path_error},
     names::{check_path, hex_if_needed, shown},
-    output::{Out, table},
+    output::{Out, table, warn},
     since,
     source::spec_of,
     times::Zone,
@@ -14,9 +14,9 @@ use convert::backup::digest_of;
 use disk_io::{DiskError, ErrorKind};
 use guest_fs::{Metadata, NodeKind};
 use inventory::vm::rfc3339;
-use proxy::{Machines, SourceSpec, Tree, TreeOptions};
+use proxy::{Machines, SourceSpec, Tree, TreeOptions, Warn};
 use serde::Serialize;
-use std::{ffi::OsString, os::unix::ffi::OsStrExt};
+use std::{ffi::OsString, os::unix::ffi::OsStrExt, sync::Arc};
 
 /// List the versions of one guest file over all snapshots and dated backups
 #[derive(Debug, Args)]
@@ -77,14 +77,17 @@ impl History {
                 "name a machine (.vmx or directory) or a directory of dated backups",
             ));
         };
-        if let Machines::Forest(_) = machines {
-            // Whose file is meant is not known.
-            machines.only(None)?;
-        }
-        let points = points(&spec, &machines);
+        let points = points(&spec, &machines)?;
         let zone = global.zone();
         let mut versions: Vec<Version> = Vec::new();
-        for (name, selector, taken, spec) in points {
+        let mut doubtful = false;
+        for OnePoint {
+            name,
+            selector,
+            taken,
+            at,
+        } in points
+        {
             let mut version = Version {
                 point: name,
                 selector,
@@ -96,8 +99,8 @@ impl History {
                 changed: false,
                 error: None,
             };
-            match self.look(&spec, &zone, global, &mut version) {
-                Ok(()) => {}
+            match at.and_then(|at| self.look(&at, &zone, global, &mut version)) {
+                Ok(found) => doubtful |= found,
                 Err(e) if e.kind() == ErrorKind::Ambiguous => return Err(e.into()),
                 Err(e) => {
                     let said = version.point.clone();
@@ -129,30 +132,49 @@ impl History {
             }
         }
         out.finish()?;
-        Ok(Exit::partial_if(failed))
+        Ok(Exit::partial_if(failed || doubtful))
     }
 
-    /// Looks at one point; an error where it cannot be told whether the file is there.
+    /// Looks at one point, and tells whether something there speaks against what was found; an
+    /// error where it cannot be told whether the file is there.
     fn look(
         &self,
-        spec: &SourceSpec,
+        at: &At,
         zone: &Zone,
         global: &Global,
         version: &mut Version,
-    ) -> disk_io::Result<()> {
-        let mut spec = spec.clone();
+    ) -> disk_io::Result<bool> {
+        let mut spec = at.spec.clone();
         since::allow(&mut spec)?;
-        let tree = Tree::of(&spec, TreeOptions::default())?;
-        let found = match tree.resolve(self.path.as_bytes()) {
-            // It may be on a disk that cannot be opened: that is not the same as absent.
-            Err(e) if e.kind() == ErrorKind::NotFound => match tree.closed().into_iter().next() {
-                Some((disk, why)) => {
-                    return Err(why.context(format!("looking on {}", tree.path_of(disk))));
-                }
-                None => return Ok(()),
+        let tree = Tree::of(
+            &spec,
+            TreeOptions {
+                warn: Some(Warn(Arc::new(|told: &str| warn(told)))),
+                ..TreeOptions::default()
             },
+        )?;
+        for told in tree.warnings() {
+            warn(format!("{}: {told}", version.point));
+        }
+        let path = self.path.as_bytes();
+        let found = match tree.resolve(path) {
+            // It may be where nothing could be looked for: that is not the same as absent.
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                if let Some(why) = tree.unsearched(path) {
+                    return Err(why);
+                }
+                return match at.lost.as_slice() {
+                    [] => Ok(false),
+                    lost => Err(e.found(format!("a restore point of which {}", lost.join("; ")))),
+                };
+            }
             found => found?,
         };
+        let mut doubtful = tell_doubts(&found);
+        for why in tree.doubts(found.node) {
+            warn(format!("{}: {}: {why}", version.point, found.path));
+            doubtful = true;
+        }
         let mut metadata: Metadata = tree.metadata(found.node)?;
         zone.settle_all(&mut metadata, global.tz.is_some());
         version.exists = true;
@@ -164,14 +186,28 @@ impl History {
             let digest = digest_of(&file, convert::DigestKind::Sha256, 0, &convert::NoProgress)?;
             version.sha256 = Some(digest.hex());
         }
-        Ok(())
+        Ok(doubtful)
     }
 }
 
-type OnePoint = (String, String, Option<String>, SourceSpec);
+/// A restore point.
+struct OnePoint {
+    name: String,
+    /// What `--snapshot` takes.
+    selector: String,
+    taken: Option<String>,
+    /// How to open it; the error where it cannot be.
+    at: disk_io::Result<At>,
+}
+
+struct At {
+    spec: SourceSpec,
+    /// Disks of it that are not known.
+    lost: Vec<String>,
+}
 
 /// Every restore point, the oldest first as far as that is known; the present state last.
-fn points(spec: &SourceSpec, machines: &Machines) -> Vec<OnePoint> {
+fn points(spec: &SourceSpec, machines: &Machines) -> Result<Vec<OnePoint>, Failure> {
     match machines {
         Machines::One(machine) => {
             let mut points: Vec<_> = machine.vm().points.iter().collect();
@@ -185,21 +221,42 @@ fn points(spec: &SourceSpec, machines: &Machines) -> Vec<OnePoint> {
                     snapshot: Some(selector.clone()),
                     ..spec.clone()
                 };
-                (p.name.clone(), selector, p.created.map(rfc3339), spec)
+                OnePoint {
+                    name: p.name.clone(),
+                    selector,
+                    taken: p.created.map(rfc3339),
+                    at: Ok(At {
+                        spec,
+                        lost: p.lost.clone(),
+                    }),
+                }
             });
-            points.collect()
+            Ok(points.collect())
         }
-        Machines::Dated(all) | Machines::Forest(all) => {
-            let points = all.iter().map(|(name, _)| {
+        Machines::Dated(backups) => {
+            let read = backups.all.iter().map(|(name, _)| {
                 let spec = SourceSpec {
                     path: spec.path.join(name),
                     snapshot: None,
                     ..spec.clone()
                 };
-                (name.clone(), format!("date:{name}"), None, spec)
+                let lost = Vec::new();
+                (name, Ok(At { spec, lost }))
             });
-            points.collect()
+            let lost = backups.lost.iter().map(|(name, e)| (name, Err(e.clone())));
+            let points = read.chain(lost).map(|(name, at)| OnePoint {
+                name: name.clone(),
+                selector: format!("date:{name}"),
+                taken: None,
+                at,
+            });
+            Ok(points.collect())
         }
+        // Whose file is meant is not known.
+        Machines::Forest(_) => Err(match machines.only(None) {
+            Err(e) => e.into(),
+            Ok(_) => Failure::usage("SOURCE has several machines"),
+        }),
     }
 }
 

@@ -154,6 +154,18 @@ impl Common {
         source::open_quietly(&args, global)
     }
 
+    /// The parent-to-be: what says which disk SOURCE is, and of which format, is not about it.
+    fn open_onto(&self, path: &Path, global: &Global) -> Result<Arc<Source>, Failure> {
+        let how = HowArgs {
+            format: None,
+            snapshot: None,
+            disk: None,
+            ..self.how.clone()
+        };
+        let source = path.to_path_buf();
+        source::open_quietly(&SourceArgs { source, how }, global)
+    }
+
     /// What lies in datastores is only read.
     fn only_host_files(&self, refused: &DiskError) -> Result<(), Failure> {
         match self.how.datastore.is_empty() {
@@ -462,7 +474,7 @@ impl Rebase {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
         signals::watch();
         let source = self.common.open(&self.source, global)?;
-        let onto = self.common.open_quietly(&self.onto, global)?;
+        let onto = self.common.open_onto(&self.onto, global)?;
         let doubts = self.common.doubts(&source, self.in_place)?;
         let refused = || DiskError::refused("rebasing").file(self.source.display());
         let Some(target) = links(&onto)?.first() else {

@@ -14,7 +14,7 @@ use crate::{
 use clap::{Args, ValueEnum};
 use convert::{
     ImageFormat,
-    backup::{self, Changes, Identity, Naming, Options, Written},
+    backup::{self, Changes, Gaps, Identity, Naming, Options, Written},
 };
 use disk_image::write::new_id;
 use disk_io::error::escape;
@@ -173,6 +173,7 @@ impl Restore {
             workers: self.jobs,
             split: None,
             since: None,
+            gaps: Gaps::default(),
         };
         let written = backup::write(&taken.parts, &self.dest, &options, &bar)?;
         drop(bar);

@@ -143,6 +143,13 @@ impl Ran {
     }
 
     #[track_caller]
+    pub(crate) fn quiet(self) -> Self {
+        assert!(self.err.is_empty(), "{}: {}", self.what, self.err);
+        self
+    }
+
+    /// Standard error has `part`.
+    #[track_caller]
     pub(crate) fn says(self, part: &str) -> Self {
         assert!(
             self.err.contains(part),

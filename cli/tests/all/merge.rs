@@ -57,6 +57,24 @@ fn a_disk_gets_another_parent() {
     assert_eq!(contents(&f, "delta.vmdk"), bytes);
 }
 
+/// `--format` says what SOURCE is. Its parent-to-be is a VMDK all the same.
+#[test]
+fn a_raw_disk_gets_a_parent() {
+    let f = Fixture::new();
+    let bytes = chain(&f);
+    let args = [
+        "rebase",
+        "--format",
+        "raw",
+        "other.raw",
+        "made.vmdk",
+        "--onto",
+        "disk.vmdk",
+    ];
+    f.run(&args).code(0);
+    assert_eq!(contents(&f, "made.vmdk"), bytes);
+}
+
 #[test]
 fn a_copy_by_default() {
     let f = Fixture::new();

@@ -71,6 +71,41 @@ fn what_differs() {
     f.run(&["diff", "disk.vmdk"]).code(2);
 }
 
+/// Two files that change names have the same sizes and times, and no block of their own differs.
+#[test]
+fn files_that_change_names_differ() {
+    let f = Fixture::new();
+    let mut disk = Cursor::new(f.raw());
+    let save = |disk: &Cursor<Vec<u8>>, name: &str| {
+        fs::write(f.path(name), disk.get_ref()).unwrap();
+    };
+    {
+        let fs = fatfs::FileSystem::new(&mut disk, fatfs::FsOptions::new()).unwrap();
+        for (name, bytes) in [("x.txt", b"one"), ("y.txt", b"two")] {
+            let mut file = fs.root_dir().create_file(name).unwrap();
+            file.write_all(bytes).unwrap();
+        }
+    }
+    save(&disk, "a.raw");
+    disk.set_position(0);
+    {
+        let fs = fatfs::FileSystem::new(&mut disk, fatfs::FsOptions::new()).unwrap();
+        let root = fs.root_dir();
+        for (from, to) in [("x.txt", "t.txt"), ("y.txt", "x.txt"), ("t.txt", "y.txt")] {
+            root.rename(from, &root, to).unwrap();
+        }
+    }
+    save(&disk, "b.raw");
+    let diff = f.run(&["diff", "--json", "--files", "a.raw", "b.raw"]);
+    let diff = diff.code(4).json();
+    let files: Vec<_> = diff["files"].as_array().unwrap().iter().collect();
+    let files: Vec<_> = files
+        .iter()
+        .map(|c| (c["path"].as_str().unwrap(), c["change"].as_str().unwrap()))
+        .collect();
+    assert_eq!(files, [("/p0/x.txt", "content"), ("/p0/y.txt", "content")]);
+}
+
 #[test]
 fn snapshots_share_what_is_not_read() {
     let f = Fixture::new();

@@ -46,6 +46,7 @@ impl Source for Guest {
             attributes: Some(attributes::READONLY),
             mode: None,
             owner: None,
+            device: None,
             reparse_tag: None,
             refusal: None,
             remarks: Vec::new(),

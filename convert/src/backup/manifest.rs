@@ -40,6 +40,24 @@ pub struct Manifest {
     pub disks: Vec<DiskEntry>,
     /// Every file of the backup but the manifest itself.
     pub files: Vec<FileEntry>,
+    /// What is not in it, and what of it is not to be relied on.
+    #[serde(flatten)]
+    pub gaps: Gaps,
+}
+
+/// What was known to be missing or doubtful when a backup was made: its files may all be right and
+/// still not be the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gaps {
+    /// Disks and files that could not be taken, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+    /// Why contents were doubtful.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<String>,
+    /// Disks of the machine that were not asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_asked: Vec<String>,
 }
 
 /// The backup that another builds on.
@@ -288,6 +306,7 @@ mod tests {
                 digest,
                 crc32: None,
             }],
+            gaps: Gaps::default(),
         };
         let put = |m: &Manifest| std::fs::write(dir.path().join(NAME), m.to_text().unwrap());
         put(&m).unwrap();

@@ -17,8 +17,8 @@ mod whole;
 
 pub use again::Again;
 pub use manifest::{
-    ChainFile, ChainLink, DigestEntry, DiskEntry, FileEntry, Manifest, PointEntry, SinceEntry,
-    VmEntry,
+    ChainFile, ChainLink, DigestEntry, DiskEntry, FileEntry, Gaps, Manifest, PointEntry,
+    SinceEntry, VmEntry,
 };
 pub use new_dir::{check_dest, discard, remove_leftovers};
 pub use rewrite::{Changes, Identity};
@@ -127,6 +127,8 @@ pub struct Options<'a> {
     pub split: Option<u64>,
     /// The earlier backup that disks with a base build on; it lies beside the new one.
     pub since: Option<SinceEntry>,
+    /// What is missing or doubtful, for the manifest.
+    pub gaps: Gaps,
 }
 
 /// What was written.
@@ -220,6 +222,7 @@ fn write_into(
         vm: parts.machine.as_ref().map(|m| m.entry.clone()),
         disks: writer.disks.iter().map(|(_, d)| d.clone()).collect(),
         files: Vec::new(),
+        gaps: options.gaps.clone(),
     };
     let (written, read) = (writer.written, writer.read);
     let files = std::mem::take(&mut writer.files);

@@ -107,6 +107,7 @@ impl Source for Guest {
             attributes: None,
             mode: object.mode,
             owner: object.owner,
+            device: None,
             reparse_tag: None,
             refusal: object.refusal.clone(),
             remarks: Vec::new(),

@@ -208,6 +208,26 @@ impl Package {
         let entries = self.manifest()?;
         Ok(entries.map(|entries| verify_manifest(&*self.place, &entries, step)))
     }
+
+    /// The descriptor and the disks' files that no line of the manifest names: what they should be
+    /// nothing says.
+    pub fn unlisted(&self, lines: &[Checked]) -> Vec<String> {
+        let listed = |name: &Path, in_pieces: bool| {
+            let name = name.to_string_lossy();
+            lines.iter().any(|line| {
+                let rest = line.entry.name.strip_prefix(&*name);
+                rest.is_some_and(|rest| rest.is_empty() || in_pieces && rest.starts_with('.'))
+            })
+        };
+        let mut files = vec![(self.descriptor_name.clone(), false)];
+        let disks = self.descriptor.disks.iter();
+        let of_disks = disks.filter_map(|d| self.descriptor.file_of(d));
+        files.extend(of_disks.map(|f| (self.beside(&f.href), f.chunk_size.is_some())));
+        files.retain(|(name, in_pieces)| !listed(name, *in_pieces));
+        files.dedup();
+        let names = files.into_iter();
+        names.map(|(name, _)| name.display().to_string()).collect()
+    }
 }
 
 /// The descriptor of an archive, which OVF wants to be its first member.

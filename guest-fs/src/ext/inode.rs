@@ -129,6 +129,24 @@ impl Inode {
         }
     }
 
+    /// Major and minor number, of a device: in `i_block`, the old form first, or the new one.
+    pub(super) fn device(&self) -> Option<(u32, u32)> {
+        if !matches!(self.mode & S_IFMT, 0o020_000 | 0o060_000) {
+            return None;
+        }
+        let word = |at: usize| {
+            let bytes = self.block.get(at..at.checked_add(4)?)?;
+            Some(u32::from_le_bytes(bytes.try_into().ok()?))
+        };
+        Some(match (word(0)?, word(4)?) {
+            (0, new) => (
+                (new & 0xf_ff00) >> 8,
+                (new & 0xff) | ((new >> 12) & 0xf_ff00),
+            ),
+            (old, _) => ((old >> 8) & 0xff, old & 0xff),
+        })
+    }
+
     /// Whether the inode of the root says that it is no directory, or was freed.
     pub(super) fn is_odd_root(&self) -> bool {
         let directory = self.mode & S_IFMT == 0o040_000;

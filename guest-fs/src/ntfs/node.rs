@@ -461,6 +461,7 @@ impl Ntfs {
             attributes: None,
             mode: None,
             owner: None,
+            device: None,
             reparse_tag: None,
             refusal: None,
             remarks: file.damage.iter().map(ToString::to_string).collect(),

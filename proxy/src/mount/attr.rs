@@ -33,7 +33,11 @@ pub(crate) fn file_type(kind: NodeKind, mode: Option<u32>) -> FileType {
 }
 
 pub(crate) fn attr(tree: &Tree, node: Node, m: &Metadata, who: &Ownership) -> FileAttr {
-    let kind = file_type(m.kind, m.mode);
+    let kind = match (file_type(m.kind, m.mode), m.device) {
+        // `cp -a` would make a device of it, and another than it is.
+        (FileType::CharDevice | FileType::BlockDevice, None) => FileType::Socket,
+        (kind, _) => kind,
+    };
     let is_directory = kind == FileType::Directory;
     let mode = match (kind, m.mode) {
         (FileType::Symlink, _) => 0o777,
@@ -63,10 +67,15 @@ pub(crate) fn attr(tree: &Tree, node: Node, m: &Metadata, who: &Ownership) -> Fi
         nlink: if is_directory { 1 } else { m.links.max(1) },
         uid: who.uid.unwrap_or(owner.0),
         gid: who.gid.unwrap_or(owner.1),
-        rdev: 0,
+        rdev: m.device.map_or(0, device_number),
         blksize: 128 << 10,
         flags: 0,
     }
+}
+
+/// A device's number as FUSE has it: 12 bits of major, 20 of minor.
+fn device_number((major, minor): (u32, u32)) -> u32 {
+    (minor & 0xff) | (major & 0xfff) << 8 | (minor & 0xf_ff00) << 12
 }
 
 /// A time stamp without a zone is shown as if it were UTC.
@@ -107,6 +116,12 @@ mod tests {
         assert!(moment(Some(Timestamp::from_filetime(u64::MAX))) > UNIX_EPOCH);
         at(i64::MIN, 0);
         at(i64::MAX, 999_999_999);
+    }
+
+    #[test]
+    fn numbers_of_devices() {
+        assert_eq!(device_number((8, 3)), 0x803);
+        assert_eq!(device_number((300, 70_000)), 0x1111_2c70);
     }
 
     #[test]

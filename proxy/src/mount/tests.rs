@@ -676,13 +676,23 @@ fn every_thread_is_confined() {
         let status = fs::read_to_string(thread.join("status")).unwrap();
         (name.trim_end().to_owned(), status)
     };
-    let threads = fs::read_dir(format!("/proc/{}/task", serving.id())).unwrap();
-    let threads: Vec<_> = threads
-        .map(|t| t.unwrap())
-        // The one that waits for the test to end was there before, and serves nothing.
-        .filter(|t| t.file_name() != first.as_str())
-        .map(status)
-        .collect();
+    let all = || {
+        let threads = fs::read_dir(format!("/proc/{}/task", serving.id())).unwrap();
+        let threads = threads
+            .map(|t| t.unwrap())
+            // The one that waits for the test to end was there before, and serves nothing.
+            .filter(|t| t.file_name() != first.as_str());
+        threads.map(status).collect::<Vec<_>>()
+    };
+    // A thread gives itself its name, some time after it began.
+    let mut threads = all();
+    for _ in 0..500 {
+        if threads.iter().any(|(name, _)| name == "signals") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        threads = all();
+    }
     umount::umount(&dir, false).unwrap();
     let output = serving.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);

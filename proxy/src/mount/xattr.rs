@@ -21,6 +21,8 @@ use guest_fs::{Metadata, Name, Timestamp};
 
 /// Longest value that Linux takes.
 pub(super) const LONGEST: u64 = 64 << 10;
+/// Longest name that Linux takes.
+const LONGEST_NAME: usize = 255;
 /// Prefixes of Unix' own.
 const UNIX: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system."];
 const SDDL: &[u8] = b"user.vmdkit.sddl";
@@ -50,8 +52,9 @@ pub(super) fn list(tree: &Tree, node: Node) -> Result<Vec<Vec<u8>>> {
     for stream in fs.streams(id)? {
         names.push([b"user.", stream.name.as_bytes()].concat());
     }
-    // An empty name, or one with a zero byte, cannot be asked for.
-    names.retain(|n| n.len() > b"user.".len() && !n.contains(&0));
+    // An empty name, one with a zero byte, or one that is longer than names may be cannot be asked
+    // for: `tar` would take the answer for a buffer that is too short, and ask for ever.
+    names.retain(|n| (b"user.".len() + 1..=LONGEST_NAME).contains(&n.len()) && !n.contains(&0));
     Ok(names)
 }
 

@@ -37,6 +37,7 @@ fn point(tree: &Tree, dir: OwnId, name: &str, letters: [u8; 2], volumes: [MockFs
     let known = Letters {
         letters: vec![(letters[0], first), (letters[1], second)],
         mounts: vec![("volume{1}".into(), first), ("volume{2}".into(), second)],
+        disputed: Vec::new(),
         remarks: Vec::new(),
     };
     tree.points.push((point, OnceLock::from(known)));

@@ -59,11 +59,17 @@ impl Tree {
         }
         let mut tree = Self::empty(options);
         match &machines {
-            Machines::Dated(all) | Machines::Forest(all) if spec.snapshot.is_none() => {
+            Machines::Dated(backups) | Machines::Forest(backups) if spec.snapshot.is_none() => {
+                let (all, lost) = (&backups.all, &backups.lost);
                 for (name, machine) in all {
-                    let parts = name.split('/').map(Name::from);
-                    let dir = parts.fold(OwnTree::ROOT, |at, part| tree.own.directory(at, &part));
+                    let dir = tree.directory_of(name);
                     tree.add_machine(dir, machine);
+                    let told = machine.vm().warnings.iter();
+                    tree.warnings.extend(told.map(|w| format!("{name}: {w}")));
+                }
+                for (name, e) in lost {
+                    tree.warnings.push(format!("{name} is left out: {e}"));
+                    tree.add_lost(name, e);
                 }
             }
             _ => {
@@ -106,6 +112,28 @@ impl Tree {
             tree.add_machine(dir, machine);
         }
         Ok(Some(tree))
+    }
+
+    /// The directory of a backup, by its path.
+    fn directory_of(&self, path: &str) -> OwnId {
+        let parts = path.split('/').map(Name::from);
+        parts.fold(OwnTree::ROOT, |at, part| self.own.directory(at, &part))
+    }
+
+    /// A backup that cannot be entered, and says why.
+    fn add_lost(&self, path: &str, why: &DiskError) {
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let above = match above.is_empty() {
+            true => OwnTree::ROOT,
+            false => self.directory_of(above),
+        };
+        let why = why.clone();
+        let lazy = LazyDisk {
+            open: Box::new(move || Err(why.clone())),
+            opened: OnceLock::new(),
+        };
+        self.own
+            .add(above, &Name::from(name), Own::Disk(Arc::new(lazy)));
     }
 
     /// The restore points of a machine below `dir`: the directory of the present one.
@@ -175,7 +203,11 @@ impl Tree {
         let done = match (lazy.open)() {
             // A mount lives long, and what failed to be read once may be read later.
             Err(e) if e.kind() == ErrorKind::Io => return Err(e),
-            Err(e) => Err(e),
+            // The name is there: what is missing is a file of the host.
+            Err(e) => Err(match e.kind() {
+                ErrorKind::NotFound => e.of_kind(ErrorKind::Corrupt),
+                _ => e,
+            }),
             Ok(source) => {
                 let path = self.own.path(id);
                 for warning in source.warnings() {

@@ -243,6 +243,7 @@ fn own_metadata(node: Node, kind: NodeKind, size: u64, allocated: u64) -> Metada
         attributes: None,
         mode: None,
         owner: None,
+        device: None,
         reparse_tag: None,
         refusal: None,
         remarks: Vec::new(),

@@ -242,6 +242,40 @@ impl Progress for Compared<'_> {
     }
 }
 
+/// Disks of the other machine that are not among `ours`, by their places; and what no backup of
+/// files has.
+pub(super) fn only_there(ours: &[&str], other: &SourceSpec) -> Result<(Vec<Item>, Vec<String>)> {
+    let (mut items, mut remarks) = (Vec::new(), Vec::new());
+    if ours.is_empty() || other.disk.is_some() {
+        return Ok((items, remarks));
+    }
+    let Some(machines) = other.machines()? else {
+        return Ok((items, remarks));
+    };
+    let (machine, date_used) = machines.only(other.snapshot.as_deref())?;
+    let wanted = other.snapshot.as_deref().filter(|_| !date_used);
+    for disk in &machine.point(wanted)?.disks {
+        let place = disk.slot.to_string();
+        if ours.contains(&place.as_str()) {
+            continue;
+        }
+        let of = other.path.display();
+        if machine.raw_device(disk).is_some() {
+            remarks.push(format!(
+                "{place} of {of}: its data is on a LUN, and not compared"
+            ));
+            continue;
+        }
+        let problem = DiskError::not_found("comparing the disks of two machines")
+            .code("disk-missing")
+            .file(&of)
+            .expected(format!("{place} in the backup, as there ({})", disk.file))
+            .found("no such disk");
+        items.push(Item::new(format!("{place} against {of}"), Some(problem)));
+    }
+    Ok((items, remarks))
+}
+
 /// Against another disk: every place where they differ, or only the first.
 pub(super) fn against(
     name: &str,

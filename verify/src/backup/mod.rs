@@ -242,6 +242,13 @@ pub fn verify(
             Err(e) => contents.push(Item::new(format!("map of {name}"), Some(e))),
             Ok(picture) => pictures.push(picture),
         }
+        let len = source.disk().len();
+        if len == 0 || len % 512 != 0 {
+            unproven.push(format!(
+                "{name}: {len} bytes are no whole sectors, which restore refuses: convert --to raw \
+                 takes it"
+            ));
+        }
         if options.quick {
             unproven.push(format!("{name}: a quick look does not read its contents"));
             continue;
@@ -278,6 +285,12 @@ pub fn verify(
             }
             // A package's own manifest was checked with its structure.
             (None, None) if is_package(&structure) => {}
+            (None, None) if is_partly_listed(&structure) => {
+                unproven.push(format!(
+                    "{name}: the package's manifest does not list all of its files: that its \
+                     contents are what they should be is not proven"
+                ));
+            }
             (None, None) => unproven.push(format!(
                 "{name}: there is no manifest: that its contents are what they should be is \
                  not proven"
@@ -296,6 +309,23 @@ pub fn verify(
         if let Some(baseline) = &options.baseline {
             compared.push(baseline.compare(&Tree::new(source, TreeOptions::default())?, step)?);
         }
+    }
+    if let Some(other) = options.against.as_ref().filter(|_| spec.disk.is_none()) {
+        let ours = specs.iter().filter_map(|(_, spec, _)| spec.disk.as_deref());
+        let ours: Vec<&str> = ours.collect();
+        let (items, remarks) = contents::only_there(&ours, other)?;
+        contents.extend(items);
+        guests.remarks.extend(remarks);
+    }
+    if let Some(gaps) = manifest.as_ref().map(|m| &m.gaps) {
+        let without = gaps.left_out.iter();
+        unproven.extend(without.map(|w| format!("left out when the backup was made: {w}")));
+        let doubts = gaps.doubts.iter();
+        unproven.extend(doubts.map(|d| format!("doubtful when the backup was made: {d}")));
+        let others = gaps.not_asked.iter();
+        let others =
+            others.map(|d| format!("{d} of the machine was not asked for, and is not in it"));
+        guests.remarks.extend(others);
     }
     // A lone disk need not start a machine.
     let is_machine = !single && specs.iter().any(|(_, spec, _)| spec.disk.is_some());
@@ -350,8 +380,15 @@ pub fn verify(
 /// Whether it is a package with a manifest that says what its files should be.
 fn is_package(structure: &Report) -> bool {
     let package = matches!(structure.format, Format::Ova | Format::Ovf);
+    let lacks =
+        |r: &check::Reported| matches!(r.finding.code, "manifest-missing" | "manifest-incomplete");
+    package && !structure.findings.iter().any(lacks)
+}
+
+/// Whether it is one whose manifest leaves out some of its files.
+fn is_partly_listed(structure: &Report) -> bool {
     let mut findings = structure.findings.iter();
-    package && !findings.any(|r| r.finding.code == "manifest-missing")
+    findings.any(|r| r.finding.code == "manifest-incomplete")
 }
 
 type One = (String, SourceSpec, Option<DiskEntry>);

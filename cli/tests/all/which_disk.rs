@@ -1,0 +1,226 @@
+//! Whose disk, whose snapshot, whose letter: what is not known is never guessed without a word.
+
+use crate::{common::Fixture, machine::machine};
+use std::fs;
+
+fn replace(f: &Fixture, file: &str, from: &str, to: &str) {
+    let path = f.path(file);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{file} has {from}");
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+fn add(f: &Fixture, file: &str, more: &str) {
+    let path = f.path(file);
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(path, text + more).unwrap();
+}
+
+/// Disks on several datastores bear one name. The one that is not here is not the other.
+#[test]
+fn a_disk_that_is_elsewhere_is_not_another_of_its_name() {
+    let f = Fixture::new();
+    let elsewhere = [
+        "/vmfs/volumes/5a1b/web/disk-000002.vmdk",
+        "[ds2] web/disk-000002.vmdk",
+        "C:\\\\vms\\\\disk-000002.vmdk",
+    ];
+    for name in elsewhere {
+        machine(&f, "web");
+        add(
+            &f,
+            "web/web.vmx",
+            &format!("scsi0:1.fileName = \"{name}\"\n"),
+        );
+        f.run(&["cat", "web", "/current/scsi0-0/p0/a.txt"]).code(0);
+        f.run(&["cat", "web", "/current/scsi0-1/p0/a.txt"])
+            .code(1)
+            .says("which is scsi0:0");
+        f.run(&["export", "web", "out"]).code(1);
+        fs::remove_dir_all(f.path("web")).unwrap();
+        // The same machine with one disk was moved.
+        machine(&f, "web");
+        replace(
+            &f,
+            "web/web.vmx",
+            "\"disk-000002.vmdk\"",
+            &format!("\"{name}\""),
+        );
+        f.run(&["cat", "web", "/a.txt"])
+            .code(0)
+            .says("is not there");
+        fs::remove_dir_all(f.path("web")).unwrap();
+    }
+    // One that is there and may not be had is not replaced.
+    machine(&f, "web");
+    machine(&f, "other");
+    let named = "scsi0:1.fileName = \"../other/disk-000001.vmdk\"\n";
+    add(&f, "web/web.vmx", named);
+    f.run(&["cat", "web", "/current/scsi0-1/p0/a.txt"])
+        .code(1)
+        .says("--allow-dir");
+    let args = [
+        "cat",
+        "--allow-dir",
+        "other",
+        "web",
+        "/current/scsi0-1/p0/a.txt",
+    ];
+    f.run(&args).code(0);
+}
+
+#[test]
+fn another_machines_snapshots_are_not_taken() {
+    let f = Fixture::new();
+    machine(&f, "two");
+    fs::rename(f.path("two/web.vmsd"), f.path("two/db.vmsd")).unwrap();
+    let listed = f.run(&["history", "two/web.vmx", "/a.txt"]).code(0);
+    assert_eq!(listed.text().lines().count(), 4, "the only list there is");
+    fs::copy(f.path("two/web.vmx"), f.path("two/db.vmx")).unwrap();
+    let listed = f.run(&["history", "two/web.vmx", "/a.txt"]).code(0);
+    assert_eq!(listed.text().lines().count(), 2, "{}", listed.text());
+    f.run(&["history", "two/db.vmx", "/a.txt"]).code(0);
+}
+
+/// What snapshots say of their disks is held against the chain.
+#[test]
+fn snapshots_that_the_chain_contradicts_are_told() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    let first = "snapshot0.disk0.fileName = \"disk.vmdk\"";
+    let second = "snapshot1.disk0.fileName = \"disk-000001.vmdk\"";
+    f.run(&["cat", "web", "--snapshot", "id:2", "/a.txt"])
+        .code(0)
+        .quiet();
+    // Each with the other's.
+    replace(
+        &f,
+        "web/web.vmsd",
+        first,
+        "snapshot0.disk0.fileName = \"-\"",
+    );
+    replace(&f, "web/web.vmsd", second, &second.replace("-000001", ""));
+    replace(&f, "web/web.vmsd", "= \"-\"", "= \"disk-000001.vmdk\"");
+    f.run(&["cat", "web", "--snapshot", "id:2", "/a.txt"])
+        .code(0)
+        .says("does not lie on disk-000001.vmdk");
+    replace(&f, "web/web.vmsd", "\"disk.vmdk\"", "\"disk-000002.vmdk\"");
+    let said = f.run(&["vm", "web"]).code(0);
+    assert!(
+        said.text().contains("the same file as the present state"),
+        "{}",
+        said.text()
+    );
+    // A number that two have, a disk without a name.
+    let anew = || {
+        fs::remove_dir_all(f.path("web")).unwrap();
+        machine(&f, "web");
+    };
+    anew();
+    replace(
+        &f,
+        "web/web.vmsd",
+        "snapshot1.uid = \"2\"",
+        "snapshot1.uid = \"1\"",
+    );
+    f.run(&["history", "web", "/a.txt"])
+        .code(0)
+        .says("is left out");
+    anew();
+    replace(
+        &f,
+        "web/web.vmsd",
+        "snapshot0.disk0.fileName",
+        "snapshot0.disk0.fileNbme",
+    );
+    let said = f.run(&["history", "web", "/a.txt"]).code(3);
+    assert!(said.text().contains("unknown"), "{}", said.text());
+    said.says("is not named");
+}
+
+#[test]
+fn a_snapshot_may_be_called_current() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    replace(
+        &f,
+        "web/web.vmsd",
+        "snapshot1.displayName = \"a/b\"",
+        "snapshot1.displayName = \"current\"",
+    );
+    f.run(&["info", "web"]).code(0);
+    f.run(&["history", "web", "/a.txt"]).code(0);
+    let chain = |point: &str| {
+        let info = f
+            .run(&["info", "--json", "web", "--snapshot", point])
+            .code(0);
+        info.json()["chain"].as_array().unwrap().len()
+    };
+    assert_eq!((chain("current"), chain("name:current")), (3, 2));
+}
+
+/// A version that cannot be looked at is not one that lacks the file.
+#[test]
+fn what_cannot_be_looked_through_is_unknown() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    f.run(&["create", "web/blank.vmdk", "8M"]).code(0);
+    replace(&f, "web/web.vmx", "\"disk-000002.vmdk\"", "\"blank.vmdk\"");
+    let said = f.run(&["history", "web", "/a.txt"]).code(3);
+    let states = ["absent", "unknown"].map(|s| said.text().matches(s).count());
+    assert_eq!(states, [0, 1], "{}", said.text());
+}
+
+/// A backup whose machine cannot be read is a version less: that is said.
+#[test]
+fn a_backup_that_cannot_be_read_is_not_passed_over() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    fs::create_dir(f.path("all")).unwrap();
+    for day in ["01", "02", "03"] {
+        f.run(&["export", "web", &format!("all/2024-01-{day}")])
+            .code(0);
+    }
+    fs::write(f.path("all/2024-01-02/web.vmx"), "").unwrap();
+    let said = f.run(&["history", "all", "/a.txt"]).code(3);
+    let rows = said.text().lines().filter(|l| l.contains("2024-01-02"));
+    assert!(rows.clone().all(|l| l.contains("unknown")) && rows.count() == 1);
+    f.run(&["cat", "all", "/2024-01-02/current/scsi0-0/p0/a.txt"])
+        .code(1)
+        .says("a configuration");
+    f.run(&["cat", "all", "--snapshot", "date:2024-01-02", "/a.txt"])
+        .code(1);
+    f.run(&["cat", "all", "--snapshot", "date:2024-01-03", "/a.txt"])
+        .code(0);
+    f.run(&["ls", "all", "/"])
+        .code(0)
+        .says("2024-01-02 is left out");
+    f.run(&["cp", "-r", "all", "/", "out"]).code(3);
+}
+
+/// An exact name is that backup's, whatever others begin with it; other machines are others.
+#[test]
+fn dated_backups_are_told_apart() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    fs::create_dir(f.path("all")).unwrap();
+    for day in ["web-2024-01-31", "web-2024-01-31_22-00", "old-2023-12-31"] {
+        f.run(&["export", "web", &format!("all/{day}")]).code(0);
+    }
+    let said = f.run(&["history", "all", "/a.txt"]).code(0);
+    let first = said.text().lines().nth(1).unwrap().to_owned();
+    assert!(first.contains("old-2023"), "by date, not by name: {first}");
+    let args = ["cat", "all", "--snapshot", "date:web-2024-01-31", "/a.txt"];
+    f.run(&args).code(0);
+    replace(
+        &f,
+        "all/old-2023-12-31/web.vmx",
+        "f5 7c 2d 9f",
+        "f5 7c 2d 9e",
+    );
+    f.run(&["history", "all", "/a.txt"])
+        .code(2)
+        .says("old-2023-12-31");
+    f.run(&["cat", "all", "/old-2023-12-31/current/scsi0-0/p0/a.txt"])
+        .code(0);
+}

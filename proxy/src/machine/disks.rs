@@ -1,0 +1,203 @@
+//! The file of a disk that a configuration names, and whether its chain is what the snapshots say.
+
+use super::Machine;
+use disk_image::Image;
+use disk_io::{DiskError, ErrorKind, Locate, Opened, Purpose, Result, error::escape};
+use inventory::PointDisk;
+use std::path::Path;
+
+/// Names that a configuration's name for a disk may be: as it is written, and in the spelling of
+/// this system.
+fn written(name: &str) -> Vec<String> {
+    let mut names = vec![name.to_owned()];
+    let unix = name.replace('\\', "/");
+    if unix != name {
+        names.push(unix);
+    }
+    names
+}
+
+/// Where the disk is if the machine was moved: beside its configuration, or in the directory next
+/// to that which has its old directory's name.
+fn moved(name: &str) -> Vec<String> {
+    let unix = name.replace('\\', "/");
+    // `[datastore] directory/name`.
+    let inside = match unix.split_once(']') {
+        Some((_, rest)) if unix.starts_with('[') => rest.trim_start(),
+        _ => &unix,
+    };
+    let mut parts = inside.rsplit('/');
+    let (file, dir) = (parts.next().unwrap_or(inside), parts.next());
+    let mut names = vec![file.to_owned()];
+    names.extend(
+        dir.filter(|d| !d.is_empty())
+            .map(|dir| format!("../{dir}/{file}")),
+    );
+    names.retain(|n| n != name);
+    names
+}
+
+fn base(name: &str) -> &str {
+    name.rsplit(['/', '\\', ']'])
+        .next()
+        .unwrap_or(name)
+        .trim_start()
+}
+
+/// The first that is there. Where none is, the error that says most.
+fn first_of(gate: &dyn Locate, names: &[String]) -> Result<Opened> {
+    let mut failure: Option<DiskError> = None;
+    for name in names {
+        match gate.open(Path::new(name), Purpose::Member) {
+            Ok(opened) => return Ok(opened),
+            Err(e) => match &failure {
+                Some(said) if said.kind() != ErrorKind::NotFound => {}
+                _ => failure = Some(e),
+            },
+        }
+    }
+    Err(failure.unwrap_or_else(|| DiskError::not_found("opening a disk")))
+}
+
+impl Machine {
+    /// The file of a disk, through the gate.
+    pub fn locate(&self, disk: &PointDisk) -> Result<Opened> {
+        self.find(disk).map(|(opened, _)| opened)
+    }
+
+    /// The same, with what to say where it is not the file that is named.
+    ///
+    /// A machine that was moved has its disks beside it, whatever its configuration calls them.
+    /// But disks on several datastores may bear one name: what is another disk of the machine is
+    /// not this one.
+    pub(super) fn find(&self, disk: &PointDisk) -> Result<(Opened, Option<String>)> {
+        let gate = self.place.gate(&self.vm.dir)?;
+        let doing = format!("opening {} of {}", disk.slot, self.vm.name());
+        let failure = match first_of(&*gate, &written(&disk.file)) {
+            Ok(opened) => return Ok((opened, None)),
+            Err(e) => e,
+        };
+        // What is there and cannot be had is not replaced by something else.
+        if !self.is_elsewhere(&disk.file, &failure) {
+            return Err(failure.context(doing));
+        }
+        for name in moved(&disk.file) {
+            let Ok(opened) = gate.open(Path::new(&name), Purpose::Member) else {
+                continue;
+            };
+            if let Some(other) = self.other_with(&*gate, disk, &opened) {
+                let (file, slot) = (escape(&other.file), other.slot);
+                return Err(DiskError::not_found(doing)
+                    .file(escape(&disk.file))
+                    .expected("a file of its own")
+                    .found(format!("{}, which is {slot} ({file})", opened.path.display()))
+                    .hint("copy the disk to where the configuration has it, or allow that directory with --allow-dir"));
+            }
+            let told = format!(
+                "{}: {} is not there; {} is used",
+                disk.slot,
+                escape(&disk.file),
+                escape(&opened.path.display().to_string())
+            );
+            return Ok((opened, Some(told)));
+        }
+        Err(failure.context(doing))
+    }
+
+    /// Whether a disk is not where its name says: there is nothing, or it leads to a place of
+    /// another host.
+    fn is_elsewhere(&self, name: &str, failure: &DiskError) -> bool {
+        match failure.kind() {
+            ErrorKind::NotFound => true,
+            ErrorKind::Refused if self.spec.datastores.is_empty() => {
+                let dir = Path::new(&self.place.describe()).join(&self.vm.dir);
+                let nothing = |name: &String| {
+                    let found = dir.join(name).symlink_metadata();
+                    found.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+                };
+                written(name).iter().all(nothing)
+            }
+            ErrorKind::Refused => true,
+            _ => false,
+        }
+    }
+
+    /// The disk at another place of the machine that has this file too, now or at a snapshot.
+    fn other_with(
+        &self,
+        gate: &dyn Locate,
+        disk: &PointDisk,
+        opened: &Opened,
+    ) -> Option<&PointDisk> {
+        let mut disks = self.vm.points.iter().flat_map(|p| &p.disks);
+        disks.find(|other| {
+            other.slot != disk.slot
+                && other.file != disk.file
+                && base(&other.file).eq_ignore_ascii_case(base(&disk.file))
+                && first_of(gate, &[written(&other.file), moved(&other.file)].concat())
+                    .is_ok_and(|o| o.id == opened.id)
+        })
+    }
+
+    /// What speaks against a disk's being of the restore point that has it: a snapshot's disk lies
+    /// on that of the snapshot that it was made on, and the present one on that of the last.
+    pub(super) fn contradictions(&self, disk: &PointDisk, image: &Image) -> Vec<String> {
+        let Some(snapshots) = self.vm.snapshots.as_ref().filter(|_| !disk.independent) else {
+            return Vec::new();
+        };
+        let links = image.links.iter().filter_map(|l| l.path.file_name());
+        let links: Vec<_> = links
+            .map(|name| name.to_string_lossy().to_lowercase())
+            .collect();
+        let mut told = Vec::new();
+        for point in self.vm.points.iter().filter(|p| p.disks.contains(disk)) {
+            let below = match point.uid {
+                None => snapshots.current,
+                Some(uid) => snapshots.get(uid).and_then(|s| s.parent),
+            };
+            let Some(below) = below.and_then(|uid| snapshots.get(uid)) else {
+                continue;
+            };
+            let mut on = below.disks.iter().filter(|d| d.slot == Some(disk.slot));
+            let Some(on) = on.next().map(|d| base(&d.file)) else {
+                continue;
+            };
+            if !links.is_empty() && !links.contains(&on.to_lowercase()) {
+                told.push(format!(
+                    "{}: {} does not lie on {}, which snapshot {} ({}) has: one of them may be the \
+                     disk of another time",
+                    disk.slot,
+                    escape(&disk.file),
+                    escape(on),
+                    below.uid,
+                    escape(&below.name)
+                ));
+            }
+        }
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_disks_are_looked_for() {
+        for (name, names) in [
+            ("web.vmdk", vec![]),
+            ("sub/web.vmdk", vec!["web.vmdk", "../sub/web.vmdk"]),
+            (
+                "/vmfs/volumes/1/web/web.vmdk",
+                vec!["web.vmdk", "../web/web.vmdk"],
+            ),
+            ("[ds 1] web/web.vmdk", vec!["web.vmdk", "../web/web.vmdk"]),
+            ("[ds 1] web.vmdk", vec!["web.vmdk"]),
+            ("C:\\vm\\web.vmdk", vec!["web.vmdk", "../vm/web.vmdk"]),
+            ("../web/web.vmdk", vec!["web.vmdk"]),
+        ] {
+            assert_eq!(moved(name), names, "{name}");
+        }
+        assert_eq!(base("[ds] web.vmdk"), "web.vmdk");
+    }
+}
