@@ -88,6 +88,15 @@ fn free_of(volume: &Volume, swap: bool) -> Result<Vec<Range<u64>>, String> {
         (_, Some(found)) => found.to_owned(),
         _ => e.to_string(),
     })?;
+    // What is doubtful may not know what is free.
+    let mut doubts = volume.doubts();
+    doubts.extend(fs.doubts(fs.root()));
+    if let Some(doubt) = doubts.into_iter().next() {
+        return Err(doubt);
+    }
+    if guest_fs::volume::is_in_array(volume.disk()) {
+        return Err("it has a superblock of a Linux software RAID".into());
+    }
     let mut ranges = Vec::new();
     match fs.free(&mut |range| ranges.push(range)) {
         Ok(true) => {}

@@ -37,8 +37,8 @@ pub fn partitions(input: &[u8]) {
 /// LVM2: volumes read, or fail.
 pub fn lvm2(input: &[u8]) {
     let disk = apply(bases::lvm2(), input);
-    if let Ok(groups) = lvm2_groups::scan(&[disk]) {
-        for volume in groups.iter().flat_map(|g| &g.volumes) {
+    if let Ok(found) = lvm2_groups::scan(&[disk]) {
+        for volume in found.groups.iter().flat_map(|g| &g.volumes) {
             if let Ok(open) = volume.open() {
                 oracle::disk(&*open);
             }

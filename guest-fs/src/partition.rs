@@ -180,31 +180,68 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
     let sectors = mbr::Mbr::parse(&sector);
 
     // A GPT is believed where the MBR announces it, or where sector 0 was wiped.
-    if sectors.as_ref().is_none_or(mbr::Mbr::is_protective) {
-        match gpt::read(disk, sectors.as_ref()) {
-            gpt::Found::Table(mut table) => {
-                if sectors.is_none() {
-                    table.remarks.push(
-                        "sector 0 has no protective MBR; the GUID partition table behind it is sound"
-                            .into(),
-                    );
-                }
-                return Ok(table);
-            }
-            gpt::Found::Damaged(remarks) => {
-                none.losses = remarks.clone();
-                none.remarks = remarks;
-            }
-            gpt::Found::Nothing => {}
+    let announced = sectors.as_ref().is_none_or(mbr::Mbr::is_protective);
+    match gpt::read(disk, sectors.as_ref()) {
+        gpt::Found::Table(table) if !announced => {
+            let (listed, sector) = (table.partitions.len(), table.sector_size);
+            none.lose(format!(
+                "there is a GUID partition table too, of {listed} partitions (sectors of {sector} \
+                 bytes), which sector 0 does not announce; it is not used"
+            ));
         }
+        gpt::Found::Table(mut table) => {
+            if sectors.is_none() {
+                table.remarks.push(
+                    "sector 0 has no protective MBR; the GUID partition table behind it is used"
+                        .into(),
+                );
+            }
+            return Ok(table);
+        }
+        gpt::Found::Backup(mut table) if announced => {
+            // What is on the disk now may be larger than a table, and leave the end alone.
+            let whole = match sectors {
+                None => volume::recognise(disk)?.filter(|w| w.kind != FsKind::Ldm),
+                Some(_) => None,
+            };
+            let Some(whole) = whole else {
+                table.lose(
+                    "only the backup of the GUID partition table, at the end of the disk, is left: \
+                     it may be of an earlier time"
+                        .into(),
+                );
+                return Ok(table);
+            };
+            none.remarks.push(format!(
+                "the whole disk is {}; the backup of a GUID partition table at its end is left over \
+                 from before, and ignored",
+                whole.kind
+            ));
+            return Ok(none);
+        }
+        gpt::Found::Damaged(remarks) if announced => {
+            none.losses = remarks.clone();
+            none.remarks = remarks;
+        }
+        _ => {}
     }
 
     // A file system without a table, tested before an MBR is believed: boot sectors of FAT
     // and NTFS end in 0x55AA too.
     let boot = volume::boot_sector(disk)?;
+    let odd = sectors
+        .as_ref()
+        .filter(|m| !m.is_empty())
+        .and_then(mbr::Mbr::odd_flag);
     let Some(mbr) = sectors.filter(mbr::Mbr::is_sound) else {
         if boot.is_none() {
             other_schemes(disk, &mut none);
+            if let Some((slot, flag)) = odd {
+                none.lose(format!(
+                    "sector 0 is no partition table that is believed: slot {slot} has the boot flag \
+                     {flag:#04x}, which is neither 0 nor 0x80"
+                ));
+            }
         }
         return Ok(none);
     };

@@ -92,6 +92,7 @@ pub fn recognise(disk: &Arc<dyn Disk>) -> Result<Option<Recognised>> {
         .or_else(|| linux::lvm2(&probe))
         .or_else(|| windows::storage_spaces(&probe))
         .or_else(|| others::vmfs(&probe))
+        .or_else(|| linux::raid_in_front(&probe))
         .or_else(|| windows::boot_sector(&probe))
         .or_else(|| linux::file_system(&probe))
         .or_else(|| others::file_system(&probe))
@@ -104,6 +105,47 @@ pub fn recognise(disk: &Arc<dyn Disk>) -> Result<Option<Recognised>> {
         (None, Some(e)) => Err(e.context("recognising a volume")),
         (None, None) => Ok(None),
     }
+}
+
+/// Why what a volume was recognised as may be left over from an earlier life, one sentence each:
+/// what else is on it.
+pub fn doubts(disk: &Arc<dyn Disk>, found: &Recognised) -> Vec<String> {
+    let probe = Probe::new(disk.clone());
+    let mut doubts: Vec<String> = linux::doubt_of_raid(&probe).into_iter().collect();
+    let left_over = |kind: FsKind| {
+        format!(
+            "it is {}, and begins like {kind}: one of them is left over from before",
+            found.kind
+        )
+    };
+    if found.kind == FsKind::Ntfs && !probe.is(3, b"NTFS    ") {
+        doubts.push(
+            "its first sector is not NTFS's, and the backup in its last one is used: it may hold \
+             something else now"
+                .into(),
+        );
+    }
+    match found.kind {
+        // Each leaves the other's place alone.
+        FsKind::Vmfs => doubts.extend(windows::boot_sector(&probe).map(|k| left_over(k.kind))),
+        FsKind::Ntfs | FsKind::ExFat | FsKind::Fat32 | FsKind::Fat16 | FsKind::Fat12 => {
+            let other = others::file_system(&probe).filter(|o| o.kind == FsKind::Zfs);
+            doubts.extend(other.map(|o| {
+                format!(
+                    "it begins like {}, and has labels of {}: one of them is left over from before",
+                    found.kind, o.kind
+                )
+            }));
+        }
+        _ => {}
+    }
+    doubts
+}
+
+/// Whether a volume has, or may have, a superblock of a Linux software RAID: what its file system
+/// calls free need not be.
+pub fn is_in_array(disk: &Arc<dyn Disk>) -> bool {
+    linux::raid(&Probe::new(disk.clone())).is_some()
 }
 
 /// The kind of file system whose boot sector is sector 0, in the place of a partition table.
@@ -169,7 +211,13 @@ fn unreadable(kind: FsKind) -> (String, Option<&'static str>) {
             None,
         ),
         FsKind::StorageSpaces => ("a member of a Windows Storage Spaces pool".into(), None),
-        FsKind::LinuxRaid => ("a member of a Linux software RAID".into(), None),
+        FsKind::LinuxRaid => (
+            "a member of a Linux software RAID".into(),
+            Some(
+                "if its superblock is left over from before, remove it in a copy \
+                 (mdadm --zero-superblock)",
+            ),
+        ),
         FsKind::Swap => ("swap space, not a file system".into(), None),
         kind => (format!("{kind}, which is not read here"), None),
     }

@@ -321,3 +321,79 @@ fn a_member_of_an_array_is_no_file_system() {
         }
     }
 }
+
+/// A superblock of version 1 at `at`, whose checksum is right.
+fn md(bytes: &mut [u8], at: usize, level: u32, recovering: bool) {
+    let mut sb = [0u8; 256 + 2 * 2];
+    let len = bytes.len() as u64;
+    for (place, n) in [
+        (0, 0xa92b_4efc),
+        (4, 1),
+        (8, if recovering { 2 } else { 0 }),
+        (72, level),
+        (220, 2),
+    ] {
+        sb[place..place + 4].copy_from_slice(&u32::to_le_bytes(n));
+    }
+    for (place, n) in [
+        (128, 2048u64),
+        (136, len / 512),
+        (144, at as u64 / 512),
+        (208, u64::MAX),
+    ] {
+        sb[place..place + 8].copy_from_slice(&n.to_le_bytes());
+    }
+    let words = sb
+        .chunks(4)
+        .map(|w| u64::from(u32::from_le_bytes(w.try_into().unwrap())));
+    let sum: u64 = words.sum();
+    let sum = ((sum & 0xffff_ffff) + (sum >> 32)) as u32;
+    sb[216..220].copy_from_slice(&sum.to_le_bytes());
+    bytes[at..at + sb.len()].copy_from_slice(&sb);
+}
+
+/// Making an array leaves the first 4 KiB alone: the boot sector there is of what was before.
+#[test]
+fn a_member_with_its_superblock_in_front_is_no_file_system() {
+    use guest_fs::FsKind;
+    for (base, kind) in [("ntfs-files", FsKind::Ntfs), ("ext-4", FsKind::Ext4)] {
+        let base = format!("{}/../fuzz/bases/{base}.zst", env!("CARGO_MANIFEST_DIR"));
+        let whole = zstd::decode_all(std::fs::File::open(base).unwrap()).unwrap();
+        let look = |bytes: Vec<u8>| {
+            let disk: Arc<dyn Disk> = Arc::new(MemDisk::new(bytes));
+            let found = volume::recognise(&disk).unwrap().unwrap();
+            let doubts = volume::doubts(&disk, &found);
+            (found.kind, doubts)
+        };
+        assert_eq!(look(whole.clone()), (kind, Vec::new()));
+        let mut member = whole.clone();
+        md(&mut member, 4096, 5, false);
+        assert_eq!(look(member.clone()).0, FsKind::LinuxRaid);
+        // A superblock that does not vouch for itself is none.
+        member[4096 + 100] ^= 1;
+        assert_eq!(look(member).0, kind);
+        // At the end it may be left over; what it says is told.
+        let end = (whole.len() + (128 << 10) - 8192) & !4095;
+        for (level, recovering, doubtful) in [(1, false, false), (1, true, true), (5, false, true)]
+        {
+            let mut member = whole.clone();
+            member.resize(whole.len() + (128 << 10), 0);
+            md(&mut member, end, level, recovering);
+            let (found, doubts) = look(member);
+            assert_eq!((found, !doubts.is_empty()), (kind, doubtful), "{doubts:?}");
+        }
+    }
+    let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/bases/ntfs-files.zst");
+    let mut bytes = zstd::decode_all(std::fs::File::open(base).unwrap()).unwrap();
+    let len = bytes.len();
+    let first: Vec<u8> = bytes[..512].to_vec();
+    bytes[len - 512..].copy_from_slice(&first);
+    bytes[..512].fill(0);
+    let disk: Arc<dyn Disk> = Arc::new(MemDisk::new(bytes));
+    let found = volume::recognise(&disk).unwrap().unwrap();
+    let doubts = volume::doubts(&disk, &found);
+    assert!(
+        doubts.len() == 1 && doubts[0].contains("its first sector is not NTFS's"),
+        "{doubts:?}"
+    );
+}

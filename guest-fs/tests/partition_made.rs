@@ -290,3 +290,137 @@ proptest! {
         }
     }
 }
+
+fn table_of(bytes: &[u8]) -> partition::Table {
+    let disk: Arc<dyn Disk> = Arc::new(MemDisk::new(bytes));
+    partition::read(&disk).unwrap()
+}
+
+/// Whether one of the losses says so.
+fn loses(table: &partition::Table, part: &str) -> bool {
+    table.losses.iter().any(|l| l.contains(part))
+}
+
+/// Makes the checksums of the GPT whose header is at `at` right.
+fn reseal(image: &mut [u8], at: usize) {
+    let entries = u64::from_le_bytes(image[at + 72..at + 80].try_into().unwrap()) as usize * 512;
+    let sum = crc32fast::hash(&image[entries..entries + 128 * 128]);
+    image[at + 88..at + 92].copy_from_slice(&sum.to_le_bytes());
+    image[at + 16..at + 20].fill(0);
+    let sum = crc32fast::hash(&image[at..at + 92]);
+    image[at + 16..at + 20].copy_from_slice(&sum.to_le_bytes());
+}
+
+#[test]
+fn tables_that_contradict_each_other_are_told() {
+    if !have("sfdisk") {
+        return;
+    }
+    let good = std::fs::read(gpt().path()).unwrap();
+    let len = good.len();
+    assert!(table_of(&good).losses.is_empty());
+    // A copy that lacks a partition, or is another disk's.
+    for (header, entry) in [(512, 1024 + 2 * 128), (len - 512, len - 33 * 512 + 2 * 128)] {
+        let mut other = good.clone();
+        other[entry..entry + 128].fill(0);
+        reseal(&mut other, header);
+        assert!(
+            loses(&table_of(&other), "sound and another one"),
+            "{header}"
+        );
+    }
+    let mut other = good.clone();
+    other[len - 512 + 56] ^= 1;
+    reseal(&mut other, len - 512);
+    assert!(loses(&table_of(&other), "sound and another one"));
+    // Sector 0 does not announce it.
+    let mut other = good.clone();
+    assert_eq!(other[446 + 4], 0xee);
+    other[446 + 4] = 0x83;
+    assert!(loses(&table_of(&other), "which sector 0 does not announce"));
+    // A wrong boot flag keeps nobody from reading it.
+    let mut other = good.clone();
+    other[446] = 1;
+    let table = table_of(&other);
+    assert_eq!((table.scheme, table.partitions.len()), (Scheme::Gpt, 3));
+    // Partitions over each other, and over the table.
+    let mut other = good.clone();
+    for (place, sector) in [(1024 + 32, 34u64), (1024 + 2 * 128 + 32, 3000)] {
+        other[place..place + 8].copy_from_slice(&sector.to_le_bytes());
+    }
+    other[1024 + 32] = 1;
+    reseal(&mut other, 512);
+    let remarks = table_of(&other).remarks.join("; ");
+    assert!(remarks.contains("partitions 1 and 3 overlap"), "{remarks}");
+    assert!(
+        remarks.contains("partition 1 begins in sector 1, before"),
+        "{remarks}"
+    );
+}
+
+/// The end of the disk is what nobody wipes.
+#[test]
+fn a_backup_that_is_left_over_does_not_hide_what_is_there() {
+    if !have("sfdisk") {
+        return;
+    }
+    let mut image = std::fs::read(gpt().path()).unwrap();
+    image[..1 << 20].fill(0);
+    let table = table_of(&image);
+    assert_eq!((table.scheme, table.partitions.len()), (Scheme::Gpt, 3));
+    assert!(loses(&table, "only the backup"), "{:?}", table.losses);
+    let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/bases/ext-4.zst");
+    let ext = zstd::decode_all(std::fs::File::open(base).unwrap()).unwrap();
+    let len = image.len().max(ext.len() + (1 << 20));
+    let end = image.split_off(image.len() - 33 * 512);
+    image.resize(len - end.len(), 0);
+    image.extend(&end);
+    image[..ext.len()].copy_from_slice(&ext);
+    // The backup says where it is.
+    let header = len - 512;
+    let last = (len / 512 - 1) as u64;
+    image[header + 24..header + 32].copy_from_slice(&last.to_le_bytes());
+    image[header + 72..header + 80].copy_from_slice(&(last - 32).to_le_bytes());
+    reseal(&mut image, header);
+    let table = table_of(&image);
+    assert_eq!(table.scheme, Scheme::None);
+    let remarks = table.remarks.join("; ");
+    assert!(remarks.contains("the whole disk is ext4"), "{remarks}");
+}
+
+#[test]
+fn slots_that_hide_partitions_are_told() {
+    if !have("sfdisk") {
+        return;
+    }
+    let made = sfdisk(
+        "label: dos\nlabel-id: 0xcafe0001\nstart=2048,size=2048,type=7\nstart=4096,size=20000,type=5\nstart=6000,size=100,type=83\nstart=8000,size=100,type=82\nstart=10000,size=100,type=fb\n",
+        20,
+    );
+    let good = std::fs::read(made.path()).unwrap();
+    let whole = table_of(&good);
+    assert!(whole.losses.is_empty(), "{:?}", whole.losses);
+    let with = |at: usize, byte: u8| {
+        let mut other = good.clone();
+        other[at] = byte;
+        table_of(&other)
+    };
+    assert!(loses(&with(446 + 4, 0), "no type"));
+    // The link in the first table of the chain.
+    let link = 4096 * 512 + 462 + 4;
+    assert_eq!(good[link], 5);
+    for kind in [0, 4] {
+        assert!(
+            loses(&with(link, kind), "leads to another table"),
+            "type {kind}"
+        );
+    }
+    // The extended one is shorter than its chain.
+    let len = 462 + 13;
+    assert!(
+        loses(&with(len, 1), "lies outside"),
+        "{:?}",
+        with(len, 1).losses
+    );
+    assert!(loses(&with(446, 1), "boot flag 0x01"));
+}

@@ -23,7 +23,7 @@ impl Tree {
                 let mut doubts = fs.doubts(id);
                 // Of all of a volume, told where it is entered.
                 if let Some(volume) = self.volume_of(node).filter(|_| node.volume == 0) {
-                    doubts.extend_from_slice(volume.doubts());
+                    doubts.extend(volume.doubts());
                 }
                 doubts
             }

@@ -28,6 +28,8 @@ pub struct Volume {
     options: OpenOptions,
     members: Option<Members>,
     doubts: Vec<String>,
+    /// What it holds was said and not looked for.
+    said: bool,
     opened: OnceLock<Result<Arc<dyn FileSystem>>>,
 }
 
@@ -47,6 +49,7 @@ impl Volume {
             options,
             members: None,
             doubts: Vec::new(),
+            said: false,
             opened: OnceLock::new(),
         }
     }
@@ -68,6 +71,7 @@ impl Volume {
             options: OpenOptions::default(),
             members: None,
             doubts: Vec::new(),
+            said: true,
             opened: OnceLock::from(Ok(fs)),
         }
     }
@@ -87,6 +91,7 @@ impl Volume {
             options: OpenOptions::default(),
             members: None,
             doubts: Vec::new(),
+            said: true,
             opened: OnceLock::from(Err(error)),
         }
     }
@@ -115,9 +120,14 @@ impl Volume {
         self
     }
 
-    /// Why its bytes need not be those that it held, one sentence each.
-    pub fn doubts(&self) -> &[String] {
-        &self.doubts
+    /// Why its bytes need not be those that it held, or are not what they look like, one sentence
+    /// each.
+    pub fn doubts(&self) -> Vec<String> {
+        let mut doubts = self.doubts.clone();
+        if let (false, Ok(Some(found))) = (self.said, self.recognised()) {
+            doubts.extend(volume::doubts(&self.disk, found));
+        }
+        doubts
     }
 
     /// Its name in the tree, such as `p1`.

@@ -57,6 +57,20 @@ impl Extended {
                 // Slots 2 and 3 often hold rubbish: Linux believes them only inside.
                 let inside = start >= self.start
                     && start.saturating_add(len) <= self.start.saturating_add(self.len);
+                if slot.used() && !slot.extended() && index < 2 && !inside {
+                    table.lose(format!(
+                        "the logical partition {next_number} lies outside of the extended one"
+                    ));
+                }
+                // The second slot leads on, with the type of an extended partition.
+                let link = self.link(slot);
+                if index == 1 && !slot.extended() && slot.count != 0 && is_table(disk, link) {
+                    table.lose(format!(
+                        "the chain of logical partitions ends at a slot of type {:#04x} that leads to \
+                         another table, at byte {link}",
+                        slot.kind
+                    ));
+                }
                 if slot.used() && !slot.extended() && (index < 2 || inside) {
                     table.partitions.push(mbr::partition(
                         slot,
@@ -71,9 +85,21 @@ impl Extended {
             let Some(next) = ebr.slots.iter().find(|s| s.extended()) else {
                 return;
             };
-            link = self
-                .start
-                .saturating_add(u64::from(next.start).saturating_mul(unit));
+            link = self.link(next);
         }
     }
+
+    /// Where a slot that leads on leads to.
+    fn link(&self, slot: &mbr::Slot) -> u64 {
+        let sectors = u64::from(slot.start).saturating_mul(u64::from(self.sector_size));
+        self.start.saturating_add(sectors)
+    }
+}
+
+/// Whether a sector has a table that is in use.
+fn is_table(disk: &Arc<dyn Disk>, at: u64) -> bool {
+    let mut sector = [0; 512];
+    let read = disk.read_exact_at(&mut sector, at).is_ok();
+    let table = mbr::Mbr::parse(&sector).filter(|_| read);
+    table.is_some_and(|t| t.is_sound() && !t.is_empty())
 }

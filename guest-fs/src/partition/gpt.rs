@@ -12,6 +12,8 @@ const MAX_ARRAY: u64 = 4 << 20;
 pub enum Found {
     /// A table, good or salvaged (its remarks say which).
     Table(Table),
+    /// The table of the backup at the end, where there is no header in sector 1.
+    Backup(Table),
     /// Headers, but none that can be used: why.
     Damaged(Vec<String>),
     /// No header.
@@ -23,6 +25,8 @@ pub enum Found {
 struct Header {
     alternate: u64,
     disk_guid: [u8; 16],
+    /// First sector that partitions may have.
+    first_usable: u64,
     entries_lba: u64,
     count: u32,
     entry_size: u32,
@@ -35,15 +39,18 @@ pub fn read(disk: &Arc<dyn Disk>, mbr: Option<&Mbr>) -> Found {
     let other = if stated == 4096 { 512 } else { 4096 };
     let mut why = Vec::new();
     for size in [stated, other] {
-        match read_with(disk, mbr, size) {
-            Found::Table(mut table) => {
-                if size != stated {
-                    table.remarks.push(format!(
-                        "the table counts in sectors of {size} bytes although the disk says {stated}"
-                    ));
-                }
-                return Found::Table(table);
+        let found = read_with(disk, mbr, size);
+        let told = |mut table: Table| {
+            if size != stated {
+                table.remarks.push(format!(
+                    "the table counts in sectors of {size} bytes although the disk says {stated}"
+                ));
             }
+            table
+        };
+        match found {
+            Found::Table(table) => return Found::Table(told(table)),
+            Found::Backup(table) => return Found::Backup(told(table)),
             Found::Damaged(remarks) => why.extend(remarks),
             Found::Nothing => {}
         }
@@ -67,6 +74,16 @@ fn read_with(disk: &Arc<dyn Disk>, mbr: Option<&Mbr>, size: u32) -> Found {
         Ok(Some((header, Ok(entries)))) => {
             let mut table = build(header, entries, size);
             match copy(disk, size, alternate) {
+                Ok(Some((backup, Ok(others))))
+                    if backup.disk_guid != header.disk_guid || others != *entries =>
+                {
+                    let listed = build(&backup, &others, size).partitions.len();
+                    table.lose(format!(
+                        "the backup GUID partition table in sector {alternate} is sound and another \
+                         one: it lists {listed} partitions, the primary {}",
+                        table.partitions.len()
+                    ));
+                }
                 Ok(Some((_, Ok(_)))) => {}
                 Ok(None) => table.remarks.push(format!(
                     "the backup GUID partition table is not in sector {alternate}: the image may be cut short"
@@ -124,8 +141,12 @@ fn read_with(disk: &Arc<dyn Disk>, mbr: Option<&Mbr>, size: u32) -> Found {
                 .into(),
         );
     }
+    super::mbr::overlaps(&mut table);
     table.clamp(disk.len());
-    Found::Table(table)
+    match primary {
+        Ok(None) => Found::Backup(table),
+        _ => Found::Table(table),
+    }
 }
 
 type Copy = (Header, Result<Vec<u8>>);
@@ -173,6 +194,7 @@ fn copy(disk: &Arc<dyn Disk>, size: u32, lba: u64) -> Result<Option<Copy>> {
     let header = Header {
         alternate: f.u64_le(32)?,
         disk_guid,
+        first_usable: f.u64_le(40)?,
         entries_lba: f.u64_le(72)?,
         count: f.u32_le(80)?,
         entry_size: f.u32_le(84)?,
@@ -243,6 +265,13 @@ fn build(header: &Header, entries: &[u8], size: u32) -> Table {
                 0
             }
         };
+        if first < header.first_usable {
+            table.remarks.push(format!(
+                "partition {number} begins in sector {first}, before the first that partitions may \
+                 have, {}",
+                header.first_usable
+            ));
+        }
         let units = f.bytes(56, 72).unwrap_or_default();
         let name: Vec<u16> = units
             .chunks_exact(2)

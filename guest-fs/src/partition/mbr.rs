@@ -32,6 +32,11 @@ impl Slot {
         self.kind != 0 && self.count != 0
     }
 
+    /// Whether it has a place and no type.
+    pub fn is_hidden(&self) -> bool {
+        self.kind == 0 && self.start != 0 && self.count != 0
+    }
+
     /// Whether it holds logical partitions.
     pub fn extended(&self) -> bool {
         matches!(self.kind, 0x05 | 0x0f | 0x85) && self.count != 0
@@ -70,14 +75,23 @@ impl Mbr {
         !self.slots.iter().any(Slot::used)
     }
 
-    /// Whether it announces a GUID partition table.
+    /// Whether it announces a GUID partition table. That it does is no proof; a wrong boot flag is
+    /// none to the contrary.
     pub fn is_protective(&self) -> bool {
-        self.is_sound() && self.slots.iter().any(|s| s.kind == 0xee)
+        self.slots.iter().any(|s| s.kind == 0xee)
+    }
+
+    /// The slot that keeps it from being sound, where it is one alone, and its boot flag.
+    pub fn odd_flag(&self) -> Option<(u32, u8)> {
+        let odd = self.slots.iter().zip(1u32..);
+        let mut odd = odd.filter(|(s, _)| s.boot & 0x7f != 0);
+        let (slot, number) = odd.next()?;
+        odd.next().is_none().then_some((number, slot.boot))
     }
 
     /// Whether it lists partitions beside the protective one.
     pub fn is_hybrid(&self) -> bool {
-        self.slots.iter().any(|s| s.used() && s.kind != 0xee)
+        self.is_sound() && self.slots.iter().any(|s| s.used() && s.kind != 0xee)
     }
 
     /// The partitions, logical ones included, if sectors have `sector_size` bytes.
@@ -89,6 +103,12 @@ impl Mbr {
         }
         let mut next_logical = 5;
         for (slot, number) in self.slots.iter().zip(1u32..) {
+            if slot.is_hidden() {
+                table.lose(format!(
+                    "slot {number} of the partition table has a place and no type: a partition may \
+                     be hidden"
+                ));
+            }
             if !slot.used() {
                 continue;
             }
@@ -130,7 +150,7 @@ pub(super) fn partition(slot: &Slot, number: u32, start: u64, len: u64, disk_id:
 }
 
 /// Remarks on partitions that share bytes: one of them is wrong.
-fn overlaps(table: &mut Table) {
+pub(super) fn overlaps(table: &mut Table) {
     let mut sorted: Vec<_> = table
         .partitions
         .iter()

@@ -150,20 +150,91 @@ fn swap(probe: &Probe) -> Option<Recognised> {
     Some(found)
 }
 
+/// A superblock of an array, version 1.x: what of it is looked at.
+struct Md {
+    level: u32,
+    /// Its contents are being rebuilt, or its mirror's are not yet the same.
+    unfinished: bool,
+}
+
+const MD: u32 = 0xa92b_4efc;
+
+/// The superblock at `at`, if its checksum is right and it says that it is there.
+fn md(probe: &Probe, at: u64) -> Option<Md> {
+    let f = |n: u64| at.checked_add(n);
+    if probe.u32_le(at)? != MD || probe.u32_le(f(4)?)? != 1 {
+        return None;
+    }
+    let roles = probe.u32_le(f(220)?)?;
+    if roles > 1920 || probe.u64_le(f(144)?)?.checked_mul(512)? != at {
+        return None;
+    }
+    let len = usize::try_from(roles)
+        .ok()?
+        .checked_mul(2)?
+        .checked_add(256)?;
+    let mut bytes = probe.bytes(at, len)?;
+    bytes.get_mut(216..220)?.fill(0);
+    let words = bytes.chunks(4).map(|c| {
+        let mut word = [0; 4];
+        let (to, from) = (word.get_mut(..c.len()), c);
+        if let Some(to) = to {
+            to.copy_from_slice(from);
+        }
+        u64::from(u32::from_le_bytes(word))
+    });
+    let sum = words.fold(0, u64::saturating_add);
+    let folded = u32::try_from((sum & 0xffff_ffff).saturating_add(sum >> 32) & 0xffff_ffff).ok()?;
+    let recovering = probe.u32_le(f(8)?)? & 2 != 0;
+    (folded == probe.u32_le(f(216)?)?).then_some(Md {
+        level: probe.u32_le(f(72)?)?,
+        unfinished: recovering || probe.u64_le(f(208)?)? != u64::MAX,
+    })
+}
+
+/// A member of an array whose superblock is at the front. What boot sector or superblock is before
+/// it may be left over: making an array leaves the first 4 KiB alone, making most file systems does
+/// not leave that of an array.
+pub(super) fn raid_in_front(probe: &Probe) -> Option<Recognised> {
+    let found = [4096, 0].into_iter().any(|at| md(probe, at).is_some());
+    found.then(|| raid(probe))?
+}
+
+fn near_end(probe: &Probe) -> Option<u64> {
+    Some(probe.disk().len().checked_sub(8192)? & !4095)
+}
+
+/// Why a volume that is taken for a file system may be part of an array, or older than the rest of
+/// one: its superblock is at the end.
+pub(super) fn doubt_of_raid(probe: &Probe) -> Option<String> {
+    let md = md(probe, near_end(probe)?)?;
+    match (md.level, md.unfinished) {
+        (1, false) => None,
+        (1, true) => Some(
+            "it is a member of a mirror (Linux software RAID) that was not synchronised: its \
+             contents may be older, or half copied"
+                .into(),
+        ),
+        (level, _) => Some(format!(
+            "it is a member of an array (Linux software RAID, level {level}): what lies on it may be \
+             left over from before"
+        )),
+    }
+}
+
 /// A member of an array that has its contents only together with others: its superblock is at the
-/// end, so that the member begins like a file system that is longer than it. One that fits is not
-/// of an array: the superblock is left over from an earlier life.
+/// end, so that the member begins like a file system that is longer than it. Of one that fits the
+/// superblock may be left over from an earlier life ([`doubt_of_raid`]).
 pub(super) fn part_of_raid(probe: &Probe, found: &Recognised) -> Option<Recognised> {
     let len = probe.disk().len();
     let longer = found.size.is_some_and(|size| size > len);
     if !longer {
         return None;
     }
-    let near_end = len.checked_sub(8192).map(|at| at & !4095)?;
+    let near_end = near_end(probe)?;
     let old = (len & !0xffff).checked_sub(0x1_0000);
     let level = |at: u64, version, field| {
-        let is = probe.u32_le(at) == Some(0xa92b_4efc)
-            && probe.u32_le(at.checked_add(4)?) == Some(version);
+        let is = probe.u32_le(at) == Some(MD) && probe.u32_le(at.checked_add(4)?) == Some(version);
         is.then(|| probe.u32_le(at.checked_add(field)?))?
     };
     let level = level(near_end, 1, 72).or_else(|| level(old?, 0, 28))?;
@@ -175,8 +246,7 @@ pub(super) fn part_of_raid(probe: &Probe, found: &Recognised) -> Option<Recognis
 /// 0.90 in the last 64 KiB.
 pub(super) fn raid(probe: &Probe) -> Option<Recognised> {
     let len = probe.disk().len();
-    let near_end = len.checked_sub(8192).map(|at| at & !4095);
-    for at in [Some(4096), Some(0), near_end].into_iter().flatten() {
+    for at in [Some(4096), Some(0), near_end(probe)].into_iter().flatten() {
         if probe.u32_le(at) == Some(0xa92b_4efc) && probe.u32_le(at.checked_add(4)?) == Some(1) {
             return Some(
                 Recognised::new(FsKind::LinuxRaid)
