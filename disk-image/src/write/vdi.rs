@@ -4,8 +4,10 @@ use super::{blocks::Blocks, new_id, vhd::put};
 use disk_io::{OutFile, Result};
 
 const BLOCK: u64 = 1 << 20;
-/// Block numbers have 32 bits, and two of them are taken.
-pub(super) const MAX_LEN: u64 = (1 << 31) * BLOCK;
+/// Where blocks begin is said in 32 bits: the map before them, with 4 bytes for each, has at most so
+/// many.
+const MAX_MAP: u64 = (4096 - 2) << 20;
+pub(super) const MAX_LEN: u64 = MAX_MAP / 4 * BLOCK;
 /// Where the block map is.
 const MAP: u64 = 1 << 20;
 

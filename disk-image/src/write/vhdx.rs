@@ -39,6 +39,19 @@ pub(super) fn layout(len: u64, sector_size: u32) -> Blocks {
     Blocks::new(len, block_size(len), start, 0)
 }
 
+/// The table: after the entries of each chunk of blocks, if there are more, one for a bitmap.
+fn table(entries: &[u64], chunk: u64) -> Vec<u8> {
+    let chunk = usize::try_from(chunk).unwrap_or(usize::MAX).max(1);
+    let mut table = Vec::new();
+    for (n, chunk) in entries.chunks(chunk).enumerate() {
+        if n > 0 {
+            table.extend([0; 8]);
+        }
+        table.extend(chunk.iter().flat_map(|entry| entry.to_le_bytes()));
+    }
+    table
+}
+
 pub(super) fn finish(
     out: &OutFile<'_>,
     len: u64,
@@ -46,17 +59,10 @@ pub(super) fn finish(
     blocks: &Blocks,
 ) -> Result<()> {
     out.set_len(blocks.end())?;
-    let shift = chunk(blocks.size, sector_size).ilog2();
-    let mut bat = Vec::new();
-    for (n, place) in blocks.places().into_iter().enumerate() {
-        let last = (1u64 << shift).wrapping_sub(1);
-        // State 6 is fully present; a place is a multiple of a MiB, so the bits are free.
-        let entry = place.map_or(0, |p| blocks.offset(p) | 6);
-        bat.extend(entry.to_le_bytes());
-        if n as u64 & last == last {
-            bat.extend([0; 8]);
-        }
-    }
+    // State 6 is fully present; a place is a multiple of a MiB, so the bits are free.
+    let entry = |place: Option<u32>| place.map_or(0, |p| blocks.offset(p) | 6);
+    let entries = blocks.places().into_iter().map(entry).collect::<Vec<u64>>();
+    let bat = table(&entries, chunk(blocks.size, sector_size));
     out.put(&bat, BAT)?;
     out.put(&metadata(len, fixed, sector_size, blocks.size), METADATA)?;
     let bat_region = bat_len(len, sector_size);
@@ -151,4 +157,37 @@ fn seal(bytes: &mut [u8]) {
     put(bytes, 4, &[0; 4]);
     let crc = crc32c::crc32c(bytes);
     put(bytes, 4, &crc.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Also where the blocks fill their chunks, and the table its room.
+    #[test]
+    fn the_table_stays_in_its_room() {
+        let chunk = chunk(32 * MIB, 512);
+        for blocks in [
+            1,
+            chunk - 1,
+            chunk,
+            chunk + 1,
+            2 * chunk,
+            127 * 1024,
+            chunk * 16_257,
+        ] {
+            let len = blocks * 32 * MIB;
+            let entries = vec![1u64; usize::try_from(blocks).unwrap()];
+            let table = table(&entries, chunk);
+            let room = (blocks + (blocks - 1) / chunk) * 8;
+            assert_eq!(table.len() as u64, room, "{blocks} blocks");
+            if len > 4 << 40 {
+                assert!(table.len() as u64 <= bat_len(len, 512), "{blocks} blocks");
+            }
+        }
+        // As the specification places it: one behind each whole chunk but the last.
+        let two = super::table(&[1, 2, 3, 4], 2);
+        let words: Vec<u8> = two.chunks(8).map(|w| w[0]).collect();
+        assert_eq!(words, [1, 2, 0, 3, 4]);
+    }
 }
