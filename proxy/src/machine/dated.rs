@@ -42,10 +42,10 @@ pub(super) fn directory(
     }
     let mut found = Found::default();
     for name in &listing.directories {
-        found.look(place, &dir.join(name), name.display().to_string());
+        found.look(place, &dir.join(name), name.display().to_string())?;
     }
     if found.vms.is_empty() {
-        let below = dated_below(place, dir, listing);
+        let below = dated_below(place, dir, listing)?;
         if !below.vms.is_empty() {
             return Ok(below.machines(machine));
         }
@@ -80,14 +80,32 @@ struct Found {
 impl Found {
     /// Looks for machines in one directory. One that has a date and disks, and no machine that can
     /// be read, is not passed over: it would be a version less.
-    fn look(&mut self, place: &dyn Place, path: &Path, name: String) {
-        match read(place, path) {
-            Ok(vms) => self
-                .vms
-                .extend(vms.into_iter().map(|vm| (name.clone(), vm))),
-            Err(e) if date_of(&name).is_some() => self.lost.push((name, e)),
-            Err(_) => {}
+    fn look(&mut self, place: &dyn Place, path: &Path, name: String) -> Result<()> {
+        let dated = date_of(&name).is_some();
+        let listing = match place.list(path) {
+            Ok(listing) => listing,
+            Err(e) => {
+                self.lost.extend(dated.then_some((name, e)));
+                return Ok(());
+            }
+        };
+        let configs = configs(place, path, &listing)?;
+        if configs.is_empty() && dated && listing.files.iter().any(|(name, _)| is_disk(name)) {
+            let e = DiskError::corrupt("looking for the machine of a backup")
+                .file(path.display())
+                .expected("a configuration (*.vmx)")
+                .found("disks, and none that can be read")
+                .hint("name the disks in it one by one");
+            self.lost.push((name.clone(), e));
         }
+        for config in configs {
+            match Vm::read(place, path, &config, &listing) {
+                Ok(vm) => self.vms.push((name.clone(), vm)),
+                Err(e) if dated => self.lost.push((name.clone(), e)),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
     }
 
     /// Two machines in one directory are no backups of one.
@@ -120,28 +138,13 @@ impl Found {
     }
 }
 
-/// The machines of a directory; none where it has no disks either.
-fn read(place: &dyn Place, path: &Path) -> Result<Vec<Vm>> {
-    let listing = place.list(path)?;
-    let configs = configs(place, path, &listing)?;
-    let is_disk = |name: &Path| {
-        let extension = name.extension();
-        extension.is_some_and(|e| e.eq_ignore_ascii_case("vmdk") || e.eq_ignore_ascii_case("vmx"))
-    };
-    if configs.is_empty() && listing.files.iter().any(|(name, _)| is_disk(name)) {
-        return Err(DiskError::corrupt("looking for the machine of a backup")
-            .file(path.display())
-            .expected("a configuration (*.vmx)")
-            .found("disks, and none that can be read")
-            .hint("name the disks in it one by one"));
-    }
-    let vms = configs.iter();
-    vms.map(|config| Vm::read(place, path, config, &listing))
-        .collect()
+fn is_disk(name: &Path) -> bool {
+    let extension = name.extension();
+    extension.is_some_and(|e| e.eq_ignore_ascii_case("vmdk") || e.eq_ignore_ascii_case("vmx"))
 }
 
 /// Backups two levels down, `MACHINE/DATE` or `DATE/MACHINE`; none if one of them has no date.
-fn dated_below(place: &dyn Place, dir: &Path, listing: &Listing) -> Found {
+fn dated_below(place: &dyn Place, dir: &Path, listing: &Listing) -> Result<Found> {
     let mut found = Found::default();
     let mut left = MOST_DIRECTORIES;
     for outer in &listing.directories {
@@ -151,17 +154,17 @@ fn dated_below(place: &dyn Place, dir: &Path, listing: &Listing) -> Found {
         for inner in &between.directories {
             left = match left.checked_sub(1) {
                 Some(left) => left,
-                None => return Found::default(),
+                None => return Ok(Found::default()),
             };
             let name = [outer, inner].map(|n| n.display().to_string()).join("/");
-            found.look(place, &dir.join(outer).join(inner), name);
+            found.look(place, &dir.join(outer).join(inner), name)?;
         }
     }
     let dated = found.vms.iter().all(|(name, _)| date_of(name).is_some());
-    match dated && found.is_one_each() {
+    Ok(match dated && found.is_one_each() {
         true => found,
         false => Found::default(),
-    }
+    })
 }
 
 /// Whether two backups are of one machine.

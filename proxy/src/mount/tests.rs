@@ -817,7 +817,15 @@ fn a_day_of_readers_leaves_nothing_behind() {
             after_an_hour = resident();
         }
     }
-    let grown = resident().saturating_sub(after_an_hour);
+    // Other tests of this process have memory too, for a while.
+    let mut grown = resident().saturating_sub(after_an_hour);
+    for _ in 0..200 {
+        if grown < 24 << 20 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        grown = grown.min(resident().saturating_sub(after_an_hour));
+    }
     assert!(grown < 24 << 20, "{grown} bytes more after a day");
     // Open files keep it, however quiet it is.
     now.fetch_add(3 * 60 * MINUTE, Ordering::Relaxed);
