@@ -43,6 +43,8 @@ fn fixture() -> Option<&'static [u8]> {
         for i in 0..400u64 {
             holes.write_at(&noise(i, 512), i * 1024).unwrap();
         }
+        // What has an open file cannot be unmounted.
+        drop(holes);
         std::os::unix::fs::symlink("plain", at.join("link")).unwrap();
         drop(mounted);
         Some(std::fs::read(&volume.image).unwrap())

@@ -101,6 +101,8 @@ impl Drop for Mounted {
             }
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
+        let at = self.at.display();
+        assert!(std::thread::panicking(), "{at} cannot be unmounted");
     }
 }
 
