@@ -39,13 +39,33 @@ pub(crate) struct Present {
     pub(crate) twice: bool,
 }
 
+/// The newest metadata of a group.
+struct Newest {
+    id: String,
+    seqno: u64,
+    wrapped: text::Section,
+    /// There are others of the same version.
+    split: bool,
+}
+
+impl Newest {
+    fn new(id: String, seqno: u64, wrapped: text::Section) -> Self {
+        Self {
+            id,
+            seqno,
+            wrapped,
+            split: false,
+        }
+    }
+}
+
 /// Puts together every volume group of which `disks` (whole disks or partitions) have a
 /// part. Disks that are no physical volumes are left aside. A group's metadata is the newest
 /// that any of its disks has.
 pub fn scan(disks: &[Arc<dyn Disk>]) -> Result<Found> {
     let mut found = Found::default();
     let mut present: HashMap<String, Present> = HashMap::new();
-    let mut newest: Vec<(String, u64, text::Section)> = Vec::new();
+    let mut newest: Vec<Newest> = Vec::new();
     for disk in disks {
         let Some(pv) = PhysicalVolume::read(disk)? else {
             continue;
@@ -66,10 +86,12 @@ pub fn scan(disks: &[Arc<dyn Disk>]) -> Result<Found> {
             let id = section.text("id").unwrap_or(&name).to_owned();
             let seqno = section.number("seqno").unwrap_or(0);
             versions.push((id.clone(), seqno));
-            match newest.iter_mut().find(|(known, ..)| *known == id) {
-                Some(known) if known.1 >= seqno => {}
-                Some(known) => *known = (id, seqno, wrap(name, section)),
-                None => newest.push((id, seqno, wrap(name, section))),
+            let wrapped = wrap(name, section);
+            match newest.iter_mut().find(|known| known.id == id) {
+                Some(known) if known.seqno > seqno => {}
+                Some(known) if known.seqno == seqno => known.split |= known.wrapped != wrapped,
+                Some(known) => *known = Newest::new(id, seqno, wrapped),
+                None => newest.push(Newest::new(id, seqno, wrapped)),
             }
         }
         match present.get_mut(&pv.uuid) {
@@ -84,9 +106,16 @@ pub fn scan(disks: &[Arc<dyn Disk>]) -> Result<Found> {
             }
         }
     }
-    for (id, seqno, wrapped) in newest {
-        if let Some((name, section)) = wrapped.sections.into_iter().next() {
-            let group = Group::build(name, &section, (&id, seqno), &present);
+    for newest in newest {
+        let (id, seqno, split) = (newest.id, newest.seqno, newest.split);
+        if let Some((name, section)) = newest.wrapped.sections.into_iter().next() {
+            let mut group = Group::build(name, &section, (&id, seqno), &present);
+            if split {
+                group.doubt(&format!(
+                    "disks of the group have different metadata of one version, {seqno}: they are not \
+                     of one time"
+                ));
+            }
             found.groups.push(group);
         }
     }

@@ -123,6 +123,24 @@ impl Table {
         }
     }
 
+    /// Tells of a GUID partition table beside this one: partitions may be missing where it lists
+    /// others. That of an image that is a CD too lists the whole of it.
+    fn not_announced(&mut self, other: &Self) {
+        let missing = other.partitions.iter().filter(|p| {
+            let mut own = self.partitions.iter();
+            p.start > 0 && !own.any(|o| (o.start, o.len) == (p.start, p.len))
+        });
+        let missing: Vec<String> = missing.map(|p| p.number.to_string()).collect();
+        let there = "there is a GUID partition table too, which sector 0 does not announce";
+        match missing.as_slice() {
+            [] => self.remarks.push(format!("{there}; it lists nothing else")),
+            some => self.lose(format!(
+                "{there}; its partitions {} are not listed here",
+                some.join(", ")
+            )),
+        }
+    }
+
     /// Computes what the disk has of each partition, and remarks on what it has not.
     fn clamp(&mut self, disk_len: u64) {
         for p in &mut self.partitions {
@@ -179,16 +197,24 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
     disk.read_exact_at(&mut sector, 0)?;
     let sectors = mbr::Mbr::parse(&sector);
 
+    // A file system without a table, tested before an MBR is believed: boot sectors of FAT
+    // and NTFS end in 0x55AA too.
+    let boot = volume::boot_sector(disk)?;
+    let sound = sectors.as_ref().is_some_and(mbr::Mbr::is_sound);
+    // What an array, or a file system on the whole disk, left of a table is not believed.
+    let whole = || {
+        let found = volume::recognise(disk).ok().flatten();
+        found.filter(|w| w.kind != FsKind::Ldm)
+    };
+    let in_array = volume::begins_as_array(disk);
     // A GPT is believed where the MBR announces it, or where sector 0 was wiped.
-    let announced = sectors.as_ref().is_none_or(mbr::Mbr::is_protective);
+    let announced = match &sectors {
+        None => true,
+        Some(mbr) => mbr.is_protective() && (sound || boot.is_none()),
+    };
+    let mut unannounced = None;
     match gpt::read(disk, sectors.as_ref()) {
-        gpt::Found::Table(table) if !announced => {
-            let (listed, sector) = (table.partitions.len(), table.sector_size);
-            none.lose(format!(
-                "there is a GUID partition table too, of {listed} partitions (sectors of {sector} \
-                 bytes), which sector 0 does not announce; it is not used"
-            ));
-        }
+        gpt::Found::Table(table) if !announced => unannounced = Some(table),
         gpt::Found::Table(mut table) => {
             if sectors.is_none() {
                 table.remarks.push(
@@ -198,26 +224,28 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
             }
             return Ok(table);
         }
-        gpt::Found::Backup(mut table) if announced => {
-            // What is on the disk now may be larger than a table, and leave the end alone.
-            let whole = match sectors {
-                None => volume::recognise(disk)?.filter(|w| w.kind != FsKind::Ldm),
-                Some(_) => None,
+        gpt::Found::Backup { mut table, primary } if announced => {
+            // What is on the disk now may leave its end alone: a superblock of an array lies among
+            // the entries, one of a file system too.
+            let left_over = match primary {
+                true => in_array.then_some(FsKind::LinuxRaid),
+                false => whole().map(|w| w.kind),
             };
-            let Some(whole) = whole else {
+            if let Some(kind) = left_over {
+                none.remarks.push(format!(
+                    "the whole disk is {kind}; what there is of a GUID partition table is left over \
+                     from before, and ignored"
+                ));
+                return Ok(none);
+            }
+            if !primary {
                 table.lose(
                     "only the backup of the GUID partition table, at the end of the disk, is left: \
                      it may be of an earlier time"
                         .into(),
                 );
-                return Ok(table);
-            };
-            none.remarks.push(format!(
-                "the whole disk is {}; the backup of a GUID partition table at its end is left over \
-                 from before, and ignored",
-                whole.kind
-            ));
-            return Ok(none);
+            }
+            return Ok(table);
         }
         gpt::Found::Damaged(remarks) if announced => {
             none.losses = remarks.clone();
@@ -226,9 +254,6 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
         _ => {}
     }
 
-    // A file system without a table, tested before an MBR is believed: boot sectors of FAT
-    // and NTFS end in 0x55AA too.
-    let boot = volume::boot_sector(disk)?;
     let odd = sectors
         .as_ref()
         .filter(|m| !m.is_empty())
@@ -236,7 +261,7 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
     let Some(mbr) = sectors.filter(mbr::Mbr::is_sound) else {
         if boot.is_none() {
             other_schemes(disk, &mut none);
-            if let Some((slot, flag)) = odd {
+            if let Some((slot, flag)) = odd.filter(|_| whole().is_none()) {
                 none.lose(format!(
                     "sector 0 is no partition table that is believed: slot {slot} has the boot flag \
                      {flag:#04x}, which is neither 0 nor 0x80"
@@ -246,6 +271,9 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
         return Ok(none);
     };
     let mut table = with_sector_size(disk, &mbr);
+    if let Some(other) = unannounced {
+        table.not_announced(&other);
+    }
     table.remarks.splice(0..0, none.remarks.clone());
     table.losses.splice(0..0, none.losses.clone());
     if let Some(kind) = boot {
@@ -261,15 +289,20 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
         }
         return Ok(if table_first { table } else { none });
     }
-    let whole = volume::recognise(disk).ok().flatten();
-    if table.partitions.is_empty() && whole.is_some() {
+    let found = volume::recognise(disk).ok().flatten();
+    if table.partitions.is_empty() && found.is_some() {
         return Ok(none);
     }
-    if let Some(whole) = whole.filter(|w| w.kind != FsKind::Ldm) {
-        table.remarks.push(format!(
+    if let Some(found) = found.filter(|w| w.kind != FsKind::Ldm) {
+        let told = format!(
             "the whole disk also looks like {}; the partition table is believed",
-            whole.kind
-        ));
+            found.kind
+        );
+        match in_array {
+            // Making an array of the disk leaves the table alone.
+            true => table.lose(told),
+            false => table.remarks.push(told),
+        }
     }
     Ok(table)
 }

@@ -142,6 +142,17 @@ pub fn doubts(disk: &Arc<dyn Disk>, found: &Recognised) -> Vec<String> {
     doubts
 }
 
+/// Whether a disk has a superblock of a Linux software RAID in front: no partition table, and no
+/// file system, is made around it.
+pub fn begins_as_array(disk: &Arc<dyn Disk>) -> bool {
+    linux::raid_in_front(&Probe::new(disk.clone())).is_some()
+}
+
+/// Why a disk may be part of an array, or older than the rest of one ([`doubts`]).
+pub fn doubt_of_array(disk: &Arc<dyn Disk>) -> Option<String> {
+    linux::doubt_of_raid(&Probe::new(disk.clone()))
+}
+
 /// Whether a volume has, or may have, a superblock of a Linux software RAID: what its file system
 /// calls free need not be.
 pub fn is_in_array(disk: &Arc<dyn Disk>) -> bool {

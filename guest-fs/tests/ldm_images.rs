@@ -165,13 +165,26 @@ fn a_mirror_is_read_from_its_current_copy() {
             .unwrap_err();
         assert!(e.to_string().contains("each disk of the group once"), "{e}");
     }
-    let detached = with_database(&paths[0], |config| {
-        let at = place_of(config, b"Volume3-02\x06ACTIVE");
-        config[at + 11..at + 17].copy_from_slice(b"DETACH");
-    });
-    // Both are of the same version, and the first says so.
-    let (volume, _) = mirrored(&[detached, disk(&paths[1])]);
+    let detached = |version: u8| {
+        with_database(&paths[0], |config| {
+            let at = place_of(config, b"VMDB");
+            config[at + 0x7c] = version;
+            let at = place_of(config, b"Volume3-02\x06ACTIVE");
+            config[at + 11..at + 17].copy_from_slice(b"DETACH");
+        })
+    };
+    let (volume, _) = mirrored(&[detached(0x6e), disk(&paths[1])]);
     assert!(volume.doubts.is_empty() && volume.complete());
+    // Both are of the same version, and do not say the same: each went on by itself.
+    let (volume, _) = mirrored(&[detached(0x6d), disk(&paths[1])]);
+    assert!(
+        volume
+            .doubts
+            .iter()
+            .any(|d| d.contains("different databases of one version")),
+        "{:?}",
+        volume.doubts
+    );
 }
 
 #[test]

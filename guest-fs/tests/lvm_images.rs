@@ -240,6 +240,11 @@ fn a_member_that_was_away_is_doubtful() {
             Some("was not there when the group was changed"),
         ),
         (&now, &moved, Some("is of another group")),
+        (
+            &now,
+            &text(7, "other"),
+            Some("different metadata of one version"),
+        ),
     ] {
         let groups = lvm2::scan(&both(pv(A, a, 8), pv(B, b, 8))).unwrap().groups;
         let doubts = &groups[0].volumes[0].doubts;

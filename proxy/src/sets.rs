@@ -15,7 +15,10 @@ use guest_fs::{
     lvm2::{self, label::PhysicalVolume},
     partition::{self, Partition, Scheme, Table},
     vmfs,
-    volume::mapped::{Layout, Mapped, Piece},
+    volume::{
+        self,
+        mapped::{Layout, Mapped, Piece},
+    },
 };
 use std::{
     path::{Path, PathBuf},
@@ -221,11 +224,12 @@ impl Sets {
 
     /// Finds physical volumes among `parts`, marks them, and lists their logical volumes.
     fn lvm2(&mut self, parts: &mut [Part], spec: &SourceSpec) {
-        let mut disks = Vec::new();
+        let (mut disks, mut arrays) = (Vec::new(), Vec::new());
         for part in parts.iter_mut().filter(|p| p.role == Role::Plain) {
             match PhysicalVolume::read(&part.disk) {
                 Ok(Some(_)) => {
                     part.role = Role::Lvm2;
+                    arrays.extend(volume::doubt_of_array(&part.disk));
                     disks.push(part.disk.clone());
                 }
                 Ok(None) => {}
@@ -253,7 +257,7 @@ impl Sets {
                     directories: vec![Name::from("lvm"), Name::from(group.name.as_str())],
                     name: Name::from(volume.name.as_str()),
                     len: volume.len,
-                    doubts: volume.doubts.clone(),
+                    doubts: [volume.doubts.as_slice(), arrays.as_slice()].concat(),
                 };
                 self.logical(place, opened, spec);
             }

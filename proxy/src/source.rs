@@ -189,9 +189,19 @@ impl Source {
             source.warnings.extend(stores.warnings(&source.image));
             let devices = spec.datastores.iter().flat_map(|d| &d.devices);
             source.devices = devices.map(|d| d.path.clone()).collect();
+            source.warn(source.one_of_one(spec));
             return Ok(source);
         }
-        Self::open_in(machine::host_file(spec)?, spec)
+        let mut source = Self::open_in(machine::host_file(spec)?, spec)?;
+        source.warn(source.one_of_one(spec));
+        Ok(source)
+    }
+
+    /// What to say where a disk was named, and SOURCE is one that has no place.
+    fn one_of_one(&self, spec: &SourceSpec) -> Option<String> {
+        let named = spec.disk.as_deref()?;
+        let package = matches!(self.image.format, Format::Ova | Format::Ovf);
+        (!package).then(|| format!("--disk {}: SOURCE is one disk, and is meant", escape(named)))
     }
 
     /// The same for a file that passed the gate already: a member of a datastore or archive.

@@ -177,6 +177,12 @@ impl History {
         }
         let mut metadata: Metadata = tree.metadata(found.node)?;
         zone.settle_all(&mut metadata, global.tz.is_some());
+        if metadata.kind == NodeKind::Directory {
+            warn(format!(
+                "{}: {} is a directory: what is in it is not compared",
+                version.point, found.path
+            ));
+        }
         version.exists = true;
         version.size = Some(metadata.size);
         version.modified = metadata.modified.map(|t| zone.rfc3339(t));

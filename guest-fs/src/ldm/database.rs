@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 const MAX_DATABASE: u64 = 8 << 20;
 
 /// A volume.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct VolumeRecord {
     /// Its number.
     pub id: u64,
@@ -39,7 +39,7 @@ pub enum Arrangement {
 }
 
 /// A copy of a volume.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ComponentRecord {
     /// Its number.
     pub id: u64,
@@ -60,7 +60,7 @@ pub struct ComponentRecord {
 }
 
 /// A range of a disk.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PartitionRecord {
     /// Its name.
     pub name: String,
@@ -79,7 +79,7 @@ pub struct PartitionRecord {
 }
 
 /// A disk of the group.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DiskRecord {
     /// Its number.
     pub id: u64,
@@ -166,6 +166,14 @@ impl<'a> Cursor<'a> {
 }
 
 impl Database {
+    /// Whether another says the same of where bytes are.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.volumes == other.volumes
+            && self.components == other.components
+            && self.partitions == other.partitions
+            && self.disks == other.disks
+    }
+
     /// Reads the database at `at`, inside an area that ends at `end` (bytes).
     pub fn read(disk: &Arc<dyn Disk>, at: u64, end: u64) -> Result<Self> {
         let mut head = [0; 512];

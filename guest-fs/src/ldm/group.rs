@@ -90,6 +90,7 @@ impl Group {
         let mut best: Option<Database> = None;
         let mut failure = None;
         let mut here: Vec<Member<'_>> = Vec::new();
+        let mut split = false;
         for (header, disk) in members {
             let end = header.config_start.saturating_add(header.config_len);
             let read = header
@@ -99,8 +100,12 @@ impl Group {
             match read {
                 Ok(found) if best.as_ref().is_none_or(|b| b.sequence < found.sequence) => {
                     best = Some(found);
+                    split = false;
                 }
-                Ok(_) => {}
+                Ok(found) => {
+                    let same = |b: &Database| b.sequence == found.sequence && !b.is_same(&found);
+                    split |= best.as_ref().is_some_and(same);
+                }
                 Err(e) => {
                     remarks.push(e.to_string());
                     failure = failure.or(Some(e));
@@ -135,6 +140,7 @@ impl Group {
         let group = Disks {
             database: &database,
             here,
+            split,
         };
         let header = members.first().map(|(h, _)| h);
         Ok(Self {
@@ -161,6 +167,8 @@ struct Member<'a> {
 struct Disks<'a> {
     database: &'a Database,
     here: Vec<Member<'a>>,
+    /// There are others of the same version.
+    split: bool,
 }
 
 /// A copy of a volume, and what speaks against its bytes.
@@ -301,6 +309,12 @@ impl Disks<'_> {
             ));
         }
         let newest = self.database.sequence;
+        if self.split {
+            doubts.push(format!(
+                "disks of the group have different databases of one version, {newest}: they are not \
+                 of one time"
+            ));
+        }
         for part in parts {
             let own = self.member(part).and_then(|m| m.sequence);
             if let Some(own) = own.filter(|own| *own < newest) {

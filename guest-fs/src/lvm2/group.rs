@@ -156,6 +156,13 @@ impl Group {
 }
 
 impl Group {
+    /// Makes every volume doubtful.
+    pub(super) fn doubt(&mut self, why: &str) {
+        for volume in &mut self.volumes {
+            volume.doubts.push(why.to_owned());
+        }
+    }
+
     /// What a snapshot holds that is being merged into its origin belongs to the origin already.
     fn refuse_merging(&mut self, section: &Section) {
         let volumes = section.section("logical_volumes").into_iter();

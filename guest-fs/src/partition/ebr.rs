@@ -58,8 +58,9 @@ impl Extended {
                 let inside = start >= self.start
                     && start.saturating_add(len) <= self.start.saturating_add(self.len);
                 if slot.used() && !slot.extended() && index < 2 && !inside {
-                    table.lose(format!(
-                        "the logical partition {next_number} lies outside of the extended one"
+                    table.remarks.push(format!(
+                        "the logical partition {next_number} lies outside of the extended one, or \
+                         ends there"
                     ));
                 }
                 // The second slot leads on, with the type of an extended partition.

@@ -12,8 +12,13 @@ const MAX_ARRAY: u64 = 4 << 20;
 pub enum Found {
     /// A table, good or salvaged (its remarks say which).
     Table(Table),
-    /// The table of the backup at the end, where there is no header in sector 1.
-    Backup(Table),
+    /// The table of the backup at the end.
+    Backup {
+        /// The table.
+        table: Table,
+        /// Whether there is a header in sector 1, which is damaged, or whose entries are.
+        primary: bool,
+    },
     /// Headers, but none that can be used: why.
     Damaged(Vec<String>),
     /// No header.
@@ -50,7 +55,12 @@ pub fn read(disk: &Arc<dyn Disk>, mbr: Option<&Mbr>) -> Found {
         };
         match found {
             Found::Table(table) => return Found::Table(told(table)),
-            Found::Backup(table) => return Found::Backup(told(table)),
+            Found::Backup { table, primary } => {
+                return Found::Backup {
+                    table: told(table),
+                    primary,
+                };
+            }
             Found::Damaged(remarks) => why.extend(remarks),
             Found::Nothing => {}
         }
@@ -70,21 +80,30 @@ fn read_with(disk: &Arc<dyn Disk>, mbr: Option<&Mbr>, size: u32) -> Found {
         Ok(Some((header, _))) => header.alternate,
         _ => last,
     };
+    let mut from_backup = false;
     let mut table = match &primary {
         Ok(Some((header, Ok(entries)))) => {
             let mut table = build(header, entries, size);
             match copy(disk, size, alternate) {
-                Ok(Some((backup, Ok(others))))
-                    if backup.disk_guid != header.disk_guid || others != *entries =>
-                {
-                    let listed = build(&backup, &others, size).partitions.len();
-                    table.lose(format!(
-                        "the backup GUID partition table in sector {alternate} is sound and another \
-                         one: it lists {listed} partitions, the primary {}",
-                        table.partitions.len()
-                    ));
+                Ok(Some((backup, Ok(others)))) => {
+                    let other = build(&backup, &others, size);
+                    let listed = |t: &Table| -> Vec<_> {
+                        let all = t.partitions.iter();
+                        all.map(|p| (p.number, p.type_id.clone(), p.start, p.len)).collect()
+                    };
+                    if other.uuid != table.uuid || listed(&other) != listed(&table) {
+                        table.lose(format!(
+                            "the backup GUID partition table in sector {alternate} is sound and lists \
+                             other partitions, or is another disk's"
+                        ));
+                    } else if others != *entries {
+                        table.remarks.push(
+                            "the backup GUID partition table has other names, attributes or identities \
+                             of partitions"
+                                .into(),
+                        );
+                    }
                 }
-                Ok(Some((_, Ok(_)))) => {}
                 Ok(None) => table.remarks.push(format!(
                     "the backup GUID partition table is not in sector {alternate}: the image may be cut short"
                 )),
@@ -109,6 +128,7 @@ fn read_with(disk: &Arc<dyn Disk>, mbr: Option<&Mbr>, size: u32) -> Found {
             };
             match (backup, first) {
                 (Some((header, entries, at)), _) => {
+                    from_backup = true;
                     let mut table = build(&header, &entries, size);
                     table.remarks.push(format!(
                         "the primary GUID partition table is bad ({why}); the backup in sector {at} is used"
@@ -143,9 +163,12 @@ fn read_with(disk: &Arc<dyn Disk>, mbr: Option<&Mbr>, size: u32) -> Found {
     }
     super::mbr::overlaps(&mut table);
     table.clamp(disk.len());
-    match primary {
-        Ok(None) => Found::Backup(table),
-        _ => Found::Table(table),
+    match from_backup {
+        true => Found::Backup {
+            table,
+            primary: !matches!(primary, Ok(None)),
+        },
+        false => Found::Table(table),
     }
 }
 

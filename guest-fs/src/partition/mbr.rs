@@ -103,7 +103,8 @@ impl Mbr {
         }
         let mut next_logical = 5;
         for (slot, number) in self.slots.iter().zip(1u32..) {
-            if slot.is_hidden() {
+            let again = |s: &Slot| s.used() && (s.start, s.count) == (slot.start, slot.count);
+            if slot.is_hidden() && !self.slots.iter().any(again) {
                 table.lose(format!(
                     "slot {number} of the partition table has a place and no type: a partition may \
                      be hidden"

@@ -152,9 +152,19 @@ fn swap(probe: &Probe) -> Option<Recognised> {
 
 /// A superblock of an array, version 1.x: what of it is looked at.
 struct Md {
-    level: u32,
-    /// Its contents are being rebuilt, or its mirror's are not yet the same.
-    unfinished: bool,
+    /// 0 to 10; -1 linear, -4 several paths to one disk.
+    level: i32,
+    state: State,
+}
+
+enum State {
+    Whole,
+    /// What was being written is not on every mirror, or a first synchronisation began.
+    InUse,
+    /// Its contents are being rebuilt.
+    Rebuilt,
+    /// It has no part of the contents: what is on it is from before.
+    Spare,
 }
 
 const MD: u32 = 0xa92b_4efc;
@@ -185,10 +195,24 @@ fn md(probe: &Probe, at: u64) -> Option<Md> {
     });
     let sum = words.fold(0, u64::saturating_add);
     let folded = u32::try_from((sum & 0xffff_ffff).saturating_add(sum >> 32) & 0xffff_ffff).ok()?;
-    let recovering = probe.u32_le(f(8)?)? & 2 != 0;
-    (folded == probe.u32_le(f(216)?)?).then_some(Md {
-        level: probe.u32_le(f(72)?)?,
-        unfinished: recovering || probe.u64_le(f(208)?)? != u64::MAX,
+    if folded != probe.u32_le(f(216)?)? {
+        return None;
+    }
+    let (recovering, resync) = (probe.u32_le(f(8)?)? & 2 != 0, probe.u64_le(f(208)?)?);
+    let own = probe.u32_le(f(160)?)?;
+    let role = f(256)?.checked_add(u64::from(own).checked_mul(2)?)?;
+    let role = match own < roles {
+        true => probe.u16_le(role)?,
+        false => u16::MAX,
+    };
+    Some(Md {
+        level: i32::from_le_bytes(probe.u32_le(f(72)?)?.to_le_bytes()),
+        state: match (role, recovering, resync) {
+            (0xfffd.., _, _) => State::Spare,
+            (_, false, u64::MAX) => State::Whole,
+            (_, false, 0) => State::InUse,
+            _ => State::Rebuilt,
+        },
     })
 }
 
@@ -208,17 +232,29 @@ fn near_end(probe: &Probe) -> Option<u64> {
 /// one: its superblock is at the end.
 pub(super) fn doubt_of_raid(probe: &Probe) -> Option<String> {
     let md = md(probe, near_end(probe)?)?;
-    match (md.level, md.unfinished) {
-        (1, false) => None,
-        (1, true) => Some(
-            "it is a member of a mirror (Linux software RAID) that was not synchronised: its \
-             contents may be older, or half copied"
-                .into(),
+    let said = |state: &str| {
+        Some(format!(
+            "it is a member of a mirror (Linux software RAID) {state}"
+        ))
+    };
+    match (md.level, md.state) {
+        (1 | -4, State::Whole) => None,
+        (1 | -4, State::InUse) => said(
+            "that was in use, or not synchronised yet: what was being written may be on another \
+             member only",
         ),
-        (level, _) => Some(format!(
-            "it is a member of an array (Linux software RAID, level {level}): what lies on it may be \
-             left over from before"
-        )),
+        (1 | -4, State::Rebuilt) => said("that was being rebuilt: its contents may be half copied"),
+        (1 | -4, State::Spare) => said("without a part in it: its contents are from before"),
+        (level, _) => {
+            let level = match level {
+                -1 => "linear".into(),
+                level => format!("level {level}"),
+            };
+            Some(format!(
+                "it is a member of an array (Linux software RAID, {level}): what lies on it may be \
+                 left over from before"
+            ))
+        }
     }
 }
 
