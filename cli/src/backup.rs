@@ -202,9 +202,10 @@ fn machine_parts(
         let expected = manifest.as_ref().filter(|_| point.is_current());
         let expected = expected.and_then(|m| {
             let place = disk.slot.to_string();
-            let at_place = m.disks.iter().find(|d| d.place.as_ref() == Some(&place));
             // Hung elsewhere since, it is the same file.
-            let entry = at_place.or_else(|| m.disks.iter().find(|d| d.file == disk.file));
+            let of_file = m.disks.iter().find(|d| d.file == disk.file);
+            let at_place = || m.disks.iter().find(|d| d.place.as_ref() == Some(&place));
+            let entry = of_file.or_else(at_place);
             entry.map(|d| d.digest.clone())
         });
         if let (true, Some(manifest)) = (point.is_current() && expected.is_none(), &manifest) {
@@ -234,6 +235,9 @@ fn machine_parts(
                 disk.slot, disk.file
             ));
         }
+    }
+    if only.is_none() {
+        taken.left_out.extend(point.lost.iter().cloned());
     }
     if let (Some(manifest), true, None) = (&manifest, point.is_current(), only) {
         against_manifest(machine, point, manifest, &mut taken)?;
@@ -339,18 +343,24 @@ fn against_manifest(
             ));
         }
     }
-    let mut files = manifest.files.iter();
-    if let Some(entry) = files.find(|f| Path::new(&f.name) == vm.config_file)
-        && let Some(kind) = entry.digest.kind()
-    {
-        let opened = machine.file(&vm.config_file)?;
-        let found = digest_of(&opened.disk, kind, 0, &convert::NoProgress)?;
-        if compare(&found, &entry.digest, &entry.name).is_err() {
-            taken.left_out.push(format!(
-                "{}: was changed after the backup was made: settings of the machine may be others",
-                entry.name
-            ));
+    // Renamed since, it is that one too.
+    let called = |name: &str| manifest.files.iter().find(|f| f.name == name);
+    let own = vm.config_file.to_str().and_then(called);
+    let of_machine = || called(&manifest.vm.as_ref()?.config);
+    let digest = own.or_else(of_machine).map(|entry| &entry.digest);
+    let same = match digest.and_then(|d| Some((d, d.kind()?))) {
+        None => false,
+        Some((digest, kind)) => {
+            let opened = machine.file(&vm.config_file)?;
+            let found = digest_of(&opened.disk, kind, 0, &convert::NoProgress)?;
+            compare(&found, digest, "").is_ok()
         }
+    };
+    if !same {
+        taken.left_out.push(format!(
+            "{}: was changed after the backup was made: settings of the machine may be others",
+            vm.config_file.display()
+        ));
     }
     taken.left_out.extend(gaps(manifest));
     Ok(())

@@ -225,7 +225,7 @@ impl Vm {
         if config.encrypted {
             warnings.push("the configuration is encrypted: what it hides is not known".into());
         }
-        let snapshots = match snapshot_list(file, listing) {
+        let snapshots = match snapshot_list(file, listing, &mut warnings) {
             None => None,
             Some(list) => {
                 let read = gate
@@ -375,7 +375,7 @@ pub fn rfc3339(micros: i64) -> String {
 
 /// The list of snapshots beside a configuration: of the same name, else the only one, where no
 /// other machine is there that it may be of.
-fn snapshot_list(config: &Path, listing: &Listing) -> Option<PathBuf> {
+fn snapshot_list(config: &Path, listing: &Listing, warnings: &mut Vec<String>) -> Option<PathBuf> {
     let is_list = |n: &&PathBuf| {
         let extension = n.extension();
         extension.is_some_and(|e| e.eq_ignore_ascii_case("vmsd"))
@@ -386,11 +386,20 @@ fn snapshot_list(config: &Path, listing: &Listing) -> Option<PathBuf> {
         .map(|(n, _)| n)
         .filter(is_list)
         .collect();
-    let own = all.iter().find(|n| n.file_stem() == config.file_stem());
+    let stem = |n: &Path| n.file_stem().map(|s| s.to_string_lossy().to_lowercase());
+    let own = all.iter().find(|n| stem(n) == stem(config));
     match (own, all.as_slice()) {
         (Some(own), _) => Some((**own).clone()),
-        (None, [only]) if configs(listing) == 1 => Some((*only).clone()),
-        _ => None,
+        (None, []) => None,
+        (None, [only]) if configs(listing) <= 1 => Some((*only).clone()),
+        (None, some) => {
+            let names: Vec<String> = some.iter().map(|n| n.display().to_string()).collect();
+            warnings.push(format!(
+                "{}: may be of this machine or of another: its snapshots are not shown",
+                names.join(", ")
+            ));
+            None
+        }
     }
 }
 
@@ -399,6 +408,8 @@ fn configs(listing: &Listing) -> usize {
     let names = listing.files.iter().map(|(name, _)| name);
     names
         .filter(|n| FileKind::of(n) == Some(FileKind::Config))
+        // What macOS writes beside a file on volumes of others.
+        .filter(|n| !n.to_string_lossy().starts_with("._"))
         .count()
 }
 

@@ -8,16 +8,26 @@ use crate::{
 use disk_io::DiskError;
 use guest_fs::{FsKind, Name};
 
-/// Types of partitions that hold no files, by words of their names.
-const NO_FILES: [&str; 7] = [
-    "swap",
-    "boot",
-    "reserved",
+/// Types of partitions that hold no files.
+const NO_FILES: [&str; 14] = [
+    "Linux swap",
+    "Linux swap or Solaris",
+    "FreeBSD swap",
+    "BIOS boot",
+    "FreeBSD boot",
+    "Solaris boot",
+    "bare boot",
+    "Microsoft reserved",
+    "Linux reserved",
+    "VMware reserved",
+    "VMware VMKCORE",
+    "VMware swap or VMKCORE",
     "hibernation",
-    "VMKCORE",
-    "LVM",
-    "(LDM)",
+    "Windows dynamic disk (LDM) metadata",
 ];
+
+/// Runs of a volume that are looked at to tell whether it was ever written to.
+const RUNS: usize = 4096;
 
 impl Tree {
     /// Why it is not known that nothing has `path`, which was not found: the first disk or volume
@@ -30,15 +40,19 @@ impl Tree {
                 .next()
                 .and_then(path::drive_component)
         });
-        if let Some(letter) = drive {
-            let known = self.letters_at(point);
-            let told = !known.letters.is_empty() && known.remarks.is_empty();
-            return (known.of(letter).is_none() && !told)
-                .then(|| self.no_letter(path, letter, point));
-        }
-        let first = path::components(path).next()?;
-        if let Ok(Some(_)) = self.lookup(self.root(), &Name::from_bytes(first)) {
-            // Through a name of the tree's own: what cannot be entered there is an error itself.
+        let known = drive.map(|letter| (letter, self.letters_at(point)));
+        // Through what is here: what cannot be entered there is an error itself.
+        let leads = match &known {
+            Some((letter, known)) => known.of(*letter).is_some(),
+            None => {
+                let first = path::components(path).next()?;
+                matches!(
+                    self.lookup(self.root(), &Name::from_bytes(first)),
+                    Ok(Some(_))
+                )
+            }
+        };
+        if leads {
             return None;
         }
         let doing = |what: Name, e: DiskError| e.context(format!("looking on {what}"));
@@ -46,10 +60,16 @@ impl Tree {
             return Some(doing(self.own.path(disk), e));
         }
         let mut volumes = self.volumes_at(point).into_iter();
-        volumes.find_map(|(volume, door)| {
+        let unreadable = volumes.find_map(|(volume, door)| {
             let e = self.enter(own_node(door)).err()?;
             may_hold_files(&volume).then(|| doing(self.own.path(door), e))
-        })
+        });
+        if unreadable.is_some() {
+            return unreadable;
+        }
+        let (letter, known) = known?;
+        let told = !known.letters.is_empty() && known.remarks.is_empty();
+        (!told || known.elsewhere.contains(&letter)).then(|| self.no_letter(path, letter, point))
     }
 }
 
@@ -58,9 +78,26 @@ fn may_hold_files(volume: &Volume) -> bool {
     match volume.recognised() {
         // What lies over members of sets is looked through by itself.
         Ok(Some(r)) => !matches!(r.kind, FsKind::Swap | FsKind::Lvm2 | FsKind::Ldm),
-        Ok(None) => volume
-            .partition()
-            .is_none_or(|p| !NO_FILES.iter().any(|w| p.type_name.contains(w))),
+        Ok(None) => {
+            let partition = volume.partition();
+            let of_none = partition.is_some_and(|p| NO_FILES.contains(&p.type_name.as_str()));
+            !of_none && !is_blank(volume)
+        }
         Err(_) => true,
     }
+}
+
+/// Whether nothing was ever written to a volume, as far as a look at so many runs tells.
+fn is_blank(volume: &Volume) -> bool {
+    let (disk, mut at) = (volume.disk(), 0u64);
+    for _ in 0..RUNS {
+        if at >= disk.len() {
+            return true;
+        }
+        match disk.run_at(at) {
+            Ok(run) if run.kind.reads_as_zero() && run.len > 0 => at = at.saturating_add(run.len),
+            _ => return false,
+        }
+    }
+    false
 }

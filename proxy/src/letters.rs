@@ -40,6 +40,8 @@ pub(crate) struct Letters {
     pub(crate) letters: Vec<(u8, OwnId)>,
     /// Letters that more than one volume may have, with these: a disk and its clone, two Windows.
     pub(crate) disputed: Vec<(u8, Vec<OwnId>)>,
+    /// Letters of volumes that are not here.
+    pub(crate) elsewhere: Vec<u8>,
     /// Mount points: `Volume{guid}`, in lower case.
     pub(crate) mounts: Vec<(String, OwnId)>,
     /// Why a registry could not be read, one sentence each.
@@ -96,11 +98,16 @@ impl Letters {
         found.map(|(_, door)| *door)
     }
 
-    /// The volume that a mount point names as `Volume{guid}`.
-    pub(crate) fn mounted(&self, name: &str) -> Option<OwnId> {
-        let mut mounts = self.mounts.iter();
-        let found = mounts.find(|(guid, _)| guid.eq_ignore_ascii_case(name));
-        found.map(|(_, door)| *door)
+    /// The volumes that a mount point names as `Volume{guid}`: of a disk and its clone both.
+    pub(crate) fn mounted(&self, name: &str) -> Vec<OwnId> {
+        let named = self
+            .mounts
+            .iter()
+            .filter(|(guid, _)| guid.eq_ignore_ascii_case(name));
+        let mut doors: Vec<OwnId> = named.map(|(_, door)| *door).collect();
+        doors.sort_unstable();
+        doors.dedup();
+        doors
     }
 
     /// Takes over what one registry says. `disk` is the directory of the disk that it lies on: of
@@ -120,10 +127,12 @@ impl Letters {
                 doors = vec![*same];
             }
             match (name, doors.as_slice()) {
-                (_, []) => {}
+                (Named::Letter(letter), []) => self.elsewhere.push(letter),
                 (Named::Letter(letter), doors) => self.letter(letter, doors),
-                (Named::Mount(guid), [door]) => self.mounts.push((guid, *door)),
-                (Named::Mount(_), _) => {}
+                (Named::Mount(guid), doors) => {
+                    let doors = doors.iter().map(|door| (guid.clone(), *door));
+                    self.mounts.extend(doors);
+                }
             }
         }
     }
@@ -315,7 +324,8 @@ impl Tree {
         for (n, (volume, door)) in volumes.into_iter().enumerate() {
             let name = Name::from((n + 1).to_string().as_str());
             tree.add_volume_as(digits, &name, volume.clone())?;
-            for (guid, _) in known.mounts.iter().filter(|(_, d)| *d == door) {
+            let only = |guid: &str| known.mounted(guid) == [door];
+            for (guid, _) in known.mounts.iter().filter(|(guid, _)| only(guid)) {
                 mounts.push((guid.clone(), Name::from(format!("/digits/{name}").as_str())));
             }
             if let Some(letter) = self.letter_of(door) {
@@ -374,9 +384,10 @@ mod tests {
         let gpt = of("0f0e0d0c-1111-2222-3333-444455556666");
         assert!(
             gpt.mounted("Volume{0F0E0D0C-1111-2222-3333-444455556666}")
-                .is_some()
+                .len()
+                == 1
         );
-        assert!(gpt.mounted("Volume{1}").is_none());
+        assert!(gpt.mounted("Volume{1}").is_empty());
         // What stands for one on MBR disks is none.
         assert!(of("1a2b3c4d-01").mounts.is_empty());
     }

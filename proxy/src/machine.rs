@@ -167,18 +167,10 @@ impl Machines {
     /// The machine, where there is one; of dated backups the one that `--snapshot date:…`
     /// means, and then what is left to choose.
     pub fn only(&self, wanted: Option<&str>) -> Result<(&Machine, bool)> {
-        let backups = match self {
+        let (backups, several) = match self {
             Self::One(machine) => return Ok((machine, false)),
-            Self::Dated(backups) => backups,
-            Self::Forest(Backups { all, .. }) => {
-                let names = all.iter().take(32).map(|(name, _)| name.clone());
-                return Err(
-                    DiskError::new(ErrorKind::Ambiguous, "choosing one of the machines")
-                        .expected("the directory of one, or of one's backups")
-                        .found(names.collect::<Vec<_>>().join(", "))
-                        .hint("name that directory"),
-                );
-            }
+            Self::Dated(backups) => (backups, false),
+            Self::Forest(backups) => (backups, true),
         };
         let date = wanted.and_then(|w| w.strip_prefix("date:"));
         let exact = |name: &String| date == Some(name.as_str());
@@ -199,6 +191,15 @@ impl Machines {
                 let lost = backups.lost.iter().map(|(name, _)| name);
                 let names = all.iter().map(|(name, _)| name).chain(lost).take(32);
                 let names: Vec<_> = names.cloned().collect();
+                if several {
+                    return Err(DiskError::new(
+                        ErrorKind::Ambiguous,
+                        "choosing one of the machines",
+                    )
+                    .expected("the directory of one, or of one's backups")
+                    .found(names.join(", "))
+                    .hint("name that directory"));
+                }
                 Err(
                     DiskError::new(ErrorKind::Ambiguous, "choosing one of the dated backups")
                         .expected("one of them")

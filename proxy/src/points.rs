@@ -111,9 +111,18 @@ impl Tree {
         let (Some(letter), Some(scope)) = (path::drive_component(part), scope) else {
             return Ok(None);
         };
-        let door = self
-            .letters_at(scope.point)
+        let known = self.letters_at(scope.point);
+        // The disk that is named may settle what it is.
+        let settled = || {
+            let disk = scope.disk?;
+            let (_, doors) = known.disputed.iter().find(|(l, _)| *l == letter)?;
+            let mut here = doors.iter().filter(|door| self.lies_in(**door, disk));
+            let first = here.next().copied();
+            first.filter(|_| here.next().is_none())
+        };
+        let door = known
             .of(letter)
+            .or_else(settled)
             .ok_or_else(|| self.no_letter(typed, letter, scope.point))?;
         let path = self.own.path(door);
         if let Some(disk) = scope.disk
@@ -173,7 +182,12 @@ impl Tree {
             volumes.push_str(&format!("; {disk} could not be opened (ls says why)"));
         }
         if !others.is_empty() {
-            return error.hint(format!("the registry knows {}", others.join(", ")));
+            let mut hint = format!("the registry knows {}", others.join(", "));
+            for (disk, _) in self.closed_at(point) {
+                let disk = self.own.path(disk);
+                hint.push_str(&format!("; {disk} could not be opened (ls says why)"));
+            }
+            return error.hint(hint);
         }
         if let Some(why) = known.remarks.first() {
             return error
@@ -239,7 +253,28 @@ impl Tree {
                 .hint("begin the path with the volume that is meant"));
         }
         let point = self.point_of(step);
-        let Some(door) = self.letters_at(point).mounted(&volume) else {
+        let doors = self.letters_at(point).mounted(&volume);
+        // Of a disk and its clone the one that the mount point is on.
+        let own = self.volume_door(step.node.volume);
+        let near = doors
+            .iter()
+            .find(|d| own.is_some_and(|own| self.own.parent(**d) == self.own.parent(own)));
+        let door = match (doors.as_slice(), near) {
+            ([only], _) => Some(only),
+            (_, near) => near,
+        };
+        if door.is_none() && !doors.is_empty() {
+            let doors: Vec<String> = doors
+                .iter()
+                .map(|d| self.own.path(*d).to_string())
+                .collect();
+            let said = format!("more than one volume may be mounted in {}", step.path);
+            return Err(DiskError::new(ErrorKind::Ambiguous, said)
+                .file(Name::from_bytes(typed))
+                .found(doors.join(" and "))
+                .hint("name the volume in the path"));
+        }
+        let Some(door) = door.copied() else {
             let mut hint = format!(
                 "it may be on another disk of the machine; the volumes here are {}",
                 self.list_volumes_at(point)
@@ -248,7 +283,8 @@ impl Tree {
                 let disk = self.own.path(disk);
                 hint.push_str(&format!("; {disk} could not be opened (ls says why)"));
             }
-            return Err(DiskError::not_found(format!(
+            // Not `NotFound`: whether the path is on it is not known.
+            return Err(DiskError::unsupported(format!(
                 "{} is a mount point of {volume}, which is not here",
                 step.path
             ))
@@ -277,11 +313,15 @@ impl Tree {
         Some((volume.to_owned(), rest.to_owned()))
     }
 
+    /// The root directory of a volume, by its number.
+    fn volume_door(&self, number: u16) -> Option<OwnId> {
+        let found = self.volumes.get(usize::from(number).wrapping_sub(1));
+        found.map(|(_, door)| *door)
+    }
+
     fn point_of(&self, step: &Step) -> OwnId {
-        let door = self
-            .volumes
-            .get(usize::from(step.node.volume).wrapping_sub(1));
-        door.map_or(OwnTree::ROOT, |(_, door)| self.point_above(*door))
+        let door = self.volume_door(step.node.volume);
+        door.map_or(OwnTree::ROOT, |door| self.point_above(door))
     }
 
     /// What to say of a node that is a mount point and is not entered: where its volume is.

@@ -16,7 +16,7 @@ use guest_fs::{Metadata, NodeKind};
 use inventory::vm::rfc3339;
 use proxy::{Machines, SourceSpec, Tree, TreeOptions, Warn};
 use serde::Serialize;
-use std::{ffi::OsString, os::unix::ffi::OsStrExt, sync::Arc};
+use std::{collections::BTreeSet, ffi::OsString, os::unix::ffi::OsStrExt, sync::Arc};
 
 /// List the versions of one guest file over all snapshots and dated backups
 #[derive(Debug, Args)]
@@ -80,7 +80,7 @@ impl History {
         let points = points(&spec, &machines)?;
         let zone = global.zone();
         let mut versions: Vec<Version> = Vec::new();
-        let mut doubtful = false;
+        let (mut doubtful, mut said) = (false, BTreeSet::new());
         for OnePoint {
             name,
             selector,
@@ -99,7 +99,7 @@ impl History {
                 changed: false,
                 error: None,
             };
-            match at.and_then(|at| self.look(&at, &zone, global, &mut version)) {
+            match at.and_then(|at| self.look(&at, &zone, global, &mut version, &mut said)) {
                 Ok(found) => doubtful |= found,
                 Err(e) if e.kind() == ErrorKind::Ambiguous => return Err(e.into()),
                 Err(e) => {
@@ -143,6 +143,7 @@ impl History {
         zone: &Zone,
         global: &Global,
         version: &mut Version,
+        said: &mut BTreeSet<String>,
     ) -> disk_io::Result<bool> {
         let mut spec = at.spec.clone();
         since::allow(&mut spec)?;
@@ -153,8 +154,11 @@ impl History {
                 ..TreeOptions::default()
             },
         )?;
+        // What is said of the machine is said at each of its points.
         for told in tree.warnings() {
-            warn(format!("{}: {told}", version.point));
+            if said.insert(told.clone()) {
+                warn(told);
+            }
         }
         let path = self.path.as_bytes();
         let found = match tree.resolve(path) {
@@ -240,21 +244,19 @@ fn points(spec: &SourceSpec, machines: &Machines) -> Result<Vec<OnePoint>, Failu
             Ok(points.collect())
         }
         Machines::Dated(backups) => {
-            let read = backups.all.iter().map(|(name, _)| {
+            let points = backups.in_order().into_iter().map(|(name, machine)| {
                 let spec = SourceSpec {
                     path: spec.path.join(name),
                     snapshot: None,
                     ..spec.clone()
                 };
                 let lost = Vec::new();
-                (name, Ok(At { spec, lost }))
-            });
-            let lost = backups.lost.iter().map(|(name, e)| (name, Err(e.clone())));
-            let points = read.chain(lost).map(|(name, at)| OnePoint {
-                name: name.clone(),
-                selector: format!("date:{name}"),
-                taken: None,
-                at,
+                OnePoint {
+                    name: name.to_owned(),
+                    selector: format!("date:{name}"),
+                    taken: None,
+                    at: machine.map(|_| At { spec, lost }),
+                }
             });
             Ok(points.collect())
         }

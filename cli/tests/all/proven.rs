@@ -65,6 +65,12 @@ fn a_configuration_that_was_changed_afterwards() {
     f.run(&["restore", "out", "memory"])
         .code(3)
         .says("was changed after");
+    // By another name too.
+    fs::rename(f.path("out/web.vmx"), f.path("out/new.vmx")).unwrap();
+    f.run(&["restore", "out", "renamed"])
+        .code(3)
+        .says("was changed after");
+    fs::remove_file(f.path("out/new.vmx")).unwrap();
     fs::write(f.path("out/web.vmx"), &good).unwrap();
     replace(&f, "out/web.vmx", "scsi0:1.fileName", "scsi0:1.fileNbme");
     f.run(&["restore", "out", "lost"])
@@ -163,4 +169,21 @@ fn a_name_that_begins_with_a_blank() {
     f.run(&["export", "web", "out"]).code(0);
     f.run(&["verify", "out"]).code(0);
     f.run(&["restore", "out", "back"]).code(0);
+}
+
+/// A disk that a snapshot has and whose file is not named.
+#[test]
+fn a_snapshot_that_lost_a_disk_is_not_whole() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    replace(
+        &f,
+        "web/web.vmsd",
+        "snapshot1.numDisks = \"1\"",
+        "snapshot1.numDisks = \"2\"\nsnapshot1.disk1.node = \"scsi0:1\"",
+    );
+    f.run(&["export", "web", "out", "--snapshot", "id:2"])
+        .code(3)
+        .says("is not named");
+    f.run(&["verify", "out"]).code(3);
 }

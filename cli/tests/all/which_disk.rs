@@ -79,6 +79,7 @@ fn another_machines_snapshots_are_not_taken() {
     fs::copy(f.path("two/web.vmx"), f.path("two/db.vmx")).unwrap();
     let listed = f.run(&["history", "two/web.vmx", "/a.txt"]).code(0);
     assert_eq!(listed.text().lines().count(), 2, "{}", listed.text());
+    listed.says("db.vmsd: may be of this machine");
     f.run(&["history", "two/db.vmx", "/a.txt"]).code(0);
 }
 
@@ -164,8 +165,24 @@ fn a_snapshot_may_be_called_current() {
 fn what_cannot_be_looked_through_is_unknown() {
     let f = Fixture::new();
     machine(&f, "web");
+    // One that nobody ever wrote to has no file.
     f.run(&["create", "web/blank.vmdk", "8M"]).code(0);
-    replace(&f, "web/web.vmx", "\"disk-000002.vmdk\"", "\"blank.vmdk\"");
+    add(&f, "web/web.vmx", "scsi0:1.fileName = \"blank.vmdk\"\n");
+    f.run(&["history", "web", "/nowhere"])
+        .code(1)
+        .says("none of 3");
+    fs::write(f.path("junk.raw"), vec![0x5a; 1 << 20]).unwrap();
+    let args = [
+        "convert",
+        "--format",
+        "raw",
+        "junk.raw",
+        "web/junk.vmdk",
+        "--to",
+        "vmdk",
+    ];
+    f.run(&args).code(0);
+    replace(&f, "web/web.vmx", "\"disk-000002.vmdk\"", "\"junk.vmdk\"");
     let said = f.run(&["history", "web", "/a.txt"]).code(3);
     let states = ["absent", "unknown"].map(|s| said.text().matches(s).count());
     assert_eq!(states, [0, 1], "{}", said.text());
@@ -222,5 +239,62 @@ fn dated_backups_are_told_apart() {
         .code(2)
         .says("old-2023-12-31");
     f.run(&["cat", "all", "/old-2023-12-31/current/scsi0-0/p0/a.txt"])
+        .code(0);
+}
+
+/// A name that leads to the very file, by another path, is as good as its own; one that leads to
+/// another file is not replaced by the one beside it, nor the other way round.
+#[test]
+fn a_path_through_a_link_and_a_copy() {
+    let f = Fixture::new();
+    machine(&f, "data/web");
+    std::os::unix::fs::symlink("data", f.path("vms")).unwrap();
+    let named = |dir: &str| format!("\"{}\"", f.path(dir).join("disk-000002.vmdk").display());
+    replace(
+        &f,
+        "data/web/web.vmx",
+        "\"disk-000002.vmdk\"",
+        &named("vms/web"),
+    );
+    for source in ["data/web", "vms/web", "vms/web/web.vmx"] {
+        f.run(&["cat", source, "/a.txt"]).code(0).quiet();
+    }
+    machine(&f, "copy");
+    replace(
+        &f,
+        "copy/web.vmx",
+        "\"disk-000002.vmdk\"",
+        &named("data/web"),
+    );
+    f.run(&["cat", "copy", "/a.txt"])
+        .code(1)
+        .says("has the same name");
+    f.run(&["cat", "copy", "--allow-dir", "data", "/a.txt"])
+        .code(0);
+}
+
+/// What lies among dated backups and is none of a machine, or of one that had no uuid yet.
+#[test]
+fn others_among_dated_backups() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    fs::create_dir(f.path("all")).unwrap();
+    f.run(&["export", "web", "all/2024-01-01"]).code(0);
+    f.run(&["export", "web", "all/2024-01-03"]).code(0);
+    f.run(&["export", "disk.vmdk", "all/data-2024-01-02"])
+        .code(0);
+    f.run(&["history", "all", "/a.txt"]).code(0).quiet();
+    let vmx = "all/2024-01-01/web.vmx";
+    replace(&f, vmx, "uuid.bios", "not.bios");
+    f.run(&["history", "all", "/a.txt"]).code(0);
+    fs::remove_file(f.path(vmx)).unwrap();
+    let said = f.run(&["history", "all", "/a.txt"]).code(3);
+    let first = said.text().lines().nth(1).unwrap();
+    assert!(first.contains("2024-01-01"), "the oldest first: {first}");
+    // Several machines: a date that only one has is enough.
+    replace(&f, "all/2024-01-03/web.vmx", "f5 7c 2d 9f", "f5 7c 2d 9e");
+    f.run(&["export", "web", "all/2024-01-04"]).code(0);
+    f.run(&["history", "all", "/a.txt"]).code(2);
+    f.run(&["cat", "all", "--snapshot", "date:2024-01-04", "/a.txt"])
         .code(0);
 }

@@ -196,7 +196,8 @@ impl Package {
         let entries = manifest::parse(&*opened.disk).map_err(|e| e.file(opened.path.display()))?;
         let dir = self.beside("");
         let whole = |mut e: Entry| {
-            e.name = dir.join(&e.name).to_string_lossy().into_owned();
+            let name = e.name.strip_prefix("./").unwrap_or(&e.name);
+            e.name = dir.join(name).to_string_lossy().into_owned();
             e
         };
         Ok(Some(entries.into_iter().map(whole).collect()))

@@ -1,10 +1,14 @@
 //! Directories of backups: which machines they are of, and in which order.
 
 use super::{Backups, Machine, Machines, configs, one_of};
-use disk_io::{DiskError, Result};
+use disk_io::{DiskError, Purpose, Result};
 use inventory::{Listing, Place, Vm};
 use std::path::Path;
 
+/// What a backup says of itself (`convert::backup::Manifest`).
+const MANIFEST: &str = "vmdkit-manifest.json";
+/// Manifests are some kilobytes long.
+const MAX_MANIFEST: u64 = 64 << 20;
 /// Directories below which dated backups of several machines are looked for.
 const MOST_DIRECTORIES: usize = 20_000;
 
@@ -77,6 +81,20 @@ struct Found {
     lost: Vec<(String, DiskError)>,
 }
 
+impl Backups {
+    /// All of them, those that cannot be read too, the oldest first.
+    pub fn in_order(&self) -> Vec<(&str, Result<&Machine>)> {
+        let read = self.all.iter().map(|(name, m)| (name.as_str(), Ok(m)));
+        let lost = self
+            .lost
+            .iter()
+            .map(|(name, e)| (name.as_str(), Err(e.clone())));
+        let mut all: Vec<_> = read.chain(lost).collect();
+        all.sort_by_cached_key(|(name, _)| (date_of(name), (*name).to_owned()));
+        all
+    }
+}
+
 impl Found {
     /// Looks for machines in one directory. One that has a date and disks, and no machine that can
     /// be read, is not passed over: it would be a version less.
@@ -90,11 +108,11 @@ impl Found {
             }
         };
         let configs = configs(place, path, &listing)?;
-        if configs.is_empty() && dated && listing.files.iter().any(|(name, _)| is_disk(name)) {
+        if configs.is_empty() && dated && is_of_machine(place, path, &listing) {
             let e = DiskError::corrupt("looking for the machine of a backup")
                 .file(path.display())
                 .expected("a configuration (*.vmx)")
-                .found("disks, and none that can be read")
+                .found("disks, and no configuration that can be read")
                 .hint("name the disks in it one by one");
             self.lost.push((name.clone(), e));
         }
@@ -138,9 +156,28 @@ impl Found {
     }
 }
 
-fn is_disk(name: &Path) -> bool {
-    let extension = name.extension();
-    extension.is_some_and(|e| e.eq_ignore_ascii_case("vmdk") || e.eq_ignore_ascii_case("vmx"))
+/// Whether a directory without a configuration was a machine's backup: its manifest says so, or it
+/// has none, and disks.
+fn is_of_machine(place: &dyn Place, path: &Path, listing: &Listing) -> bool {
+    let manifest = || -> Option<serde_json::Value> {
+        let opened = place
+            .gate(path)
+            .ok()?
+            .open(Path::new(MANIFEST), Purpose::Member)
+            .ok()?;
+        let mut text = vec![0; usize::try_from(opened.disk.len().min(MAX_MANIFEST)).ok()?];
+        opened.disk.read_exact_at(&mut text, 0).ok()?;
+        serde_json::from_slice(&text).ok()
+    };
+    let files = || listing.files.iter().map(|(name, _)| name);
+    if files().any(|name| name == Path::new(MANIFEST)) {
+        // One that cannot be read says nothing to the contrary.
+        return manifest().is_none_or(|m| m.get("vm").is_some_and(|vm| !vm.is_null()));
+    }
+    files().any(|name| {
+        let extension = name.extension();
+        extension.is_some_and(|e| e.eq_ignore_ascii_case("vmdk") || e.eq_ignore_ascii_case("vmx"))
+    })
 }
 
 /// Backups two levels down, `MACHINE/DATE` or `DATE/MACHINE`; none if one of them has no date.
@@ -171,8 +208,8 @@ fn dated_below(place: &dyn Place, dir: &Path, listing: &Listing) -> Result<Found
 fn is_same(a: &Vm, b: &Vm) -> bool {
     match (&a.config.uuid, &b.config.uuid) {
         (Some(a), Some(b)) => a == b,
-        (None, None) => a.name() == b.name(),
-        _ => false,
+        // A machine has none before it is first started.
+        _ => a.name() == b.name(),
     }
 }
 
@@ -190,7 +227,7 @@ fn date_of(name: &str) -> Option<String> {
     for at in starts {
         // With a separator, the same twice, or without.
         let gap = match bytes.get(at + 4) {
-            Some(b'-' | b'_' | b'.') if bytes.get(at + 4) == bytes.get(at + 7) => 1,
+            Some(b'-' | b'_' | b'.' | b' ') if bytes.get(at + 4) == bytes.get(at + 7) => 1,
             _ => 0,
         };
         let (month, day) = (at + 4 + gap, at + 6 + 2 * gap);
@@ -200,9 +237,9 @@ fn date_of(name: &str) -> Option<String> {
         );
         let end = day + 2;
         let run = (at..).take_while(|n| digit(*n)).count();
-        // Of digits alone there are a day's, a minute's or a second's.
+        // Of digits alone there are a day's, an hour's, a minute's or a second's.
         let whole = match gap {
-            0 => matches!(run, 8 | 12 | 14),
+            0 => matches!(run, 8 | 10 | 12 | 14),
             _ => !digit(end),
         };
         if plausible && whole {
@@ -239,7 +276,7 @@ mod tests {
             "2024-13-31",
             "db-9999999",
             "web-01-12-2024_1015",
-            "120240131",
+            "1202401311",
             "2024-01-311",
         ] {
             assert_eq!(date_of(no), None, "{no}");

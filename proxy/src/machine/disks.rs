@@ -11,9 +11,10 @@ use std::path::Path;
 fn written(name: &str) -> Vec<String> {
     let mut names = vec![name.to_owned()];
     let unix = name.replace('\\', "/");
-    if unix != name {
-        names.push(unix);
-    }
+    names.push(unix.clone());
+    // A name may end with a blank, and one that somebody wrote may do so by mistake.
+    names.push(unix.trim_end().to_owned());
+    names.dedup();
     names
 }
 
@@ -79,7 +80,15 @@ impl Machine {
         };
         // What is there and cannot be had is not replaced by something else.
         if !self.is_elsewhere(&disk.file, &failure) {
-            return Err(failure.context(doing));
+            return match self.beside(&*gate, disk) {
+                Some((opened, true)) => Ok((opened, None)),
+                Some((opened, false)) => Err(failure.context(doing).hint(format!(
+                    "{} has the same name: open it by itself if it is the one that is meant; \
+                     --allow-dir reads the other one",
+                    opened.path.display()
+                ))),
+                None => Err(failure.context(doing)),
+            };
         }
         for name in moved(&disk.file) {
             let Ok(opened) = gate.open(Path::new(&name), Purpose::Member) else {
@@ -104,6 +113,22 @@ impl Machine {
         Err(failure.context(doing))
     }
 
+    /// A file of the disk's name where a machine that was moved has it, and whether it is the very
+    /// one that is named: by another path, such as one through a link.
+    fn beside(&self, gate: &dyn Locate, disk: &PointDisk) -> Option<(Opened, bool)> {
+        use std::os::unix::fs::MetadataExt;
+        let opened = first_of(gate, &moved(&disk.file)).ok()?;
+        if !self.spec.datastores.is_empty() {
+            return Some((opened, false));
+        }
+        let dir = Path::new(&self.place.describe()).join(&self.vm.dir);
+        let id = |path: &Path| path.metadata().map(|m| (m.dev(), m.ino())).ok();
+        let here = id(&opened.path);
+        let mut named = written(&disk.file).into_iter();
+        let same = here.is_some() && named.any(|name| id(&dir.join(name)) == here);
+        Some((opened, same))
+    }
+
     /// Whether a disk is not where its name says: there is nothing, or it leads to a place of
     /// another host.
     fn is_elsewhere(&self, name: &str, failure: &DiskError) -> bool {
@@ -113,7 +138,10 @@ impl Machine {
                 let dir = Path::new(&self.place.describe()).join(&self.vm.dir);
                 let nothing = |name: &String| {
                     let found = dir.join(name).symlink_metadata();
-                    found.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+                    found.is_err_and(|e| {
+                        use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+                        matches!(e.kind(), NotFound | NotADirectory | PermissionDenied)
+                    })
                 };
                 written(name).iter().all(nothing)
             }
@@ -162,7 +190,9 @@ impl Machine {
             let Some(on) = on.next().map(|d| base(&d.file)) else {
                 continue;
             };
-            if !links.is_empty() && !links.contains(&on.to_lowercase()) {
+            // VCB calls a disk by its place, whatever it was called.
+            let of_vcb = base(&disk.file).starts_with(&format!("{}-0-", disk.slot.in_path()));
+            if !links.is_empty() && !of_vcb && !links.contains(&on.to_lowercase()) {
                 told.push(format!(
                     "{}: {} does not lie on {}, which snapshot {} ({}) has: one of them may be the \
                      disk of another time",

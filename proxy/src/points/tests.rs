@@ -38,6 +38,7 @@ fn point(tree: &Tree, dir: OwnId, name: &str, letters: [u8; 2], volumes: [MockFs
         letters: vec![(letters[0], first), (letters[1], second)],
         mounts: vec![("volume{1}".into(), first), ("volume{2}".into(), second)],
         disputed: Vec::new(),
+        elsewhere: Vec::new(),
         remarks: Vec::new(),
     };
     tree.points.push((point, OnceLock::from(known)));
@@ -222,7 +223,7 @@ fn volumes_mounted_in_directories_are_walked_through() {
         "{text}"
     );
     let (kind, text) = error(&tree, "C:/deep/gone/x.txt");
-    assert_eq!(kind, ErrorKind::NotFound);
+    assert_eq!(kind, ErrorKind::Unsupported);
     assert!(
         text.contains("mount point of Volume{9}, which is not here"),
         "{text}"
