@@ -197,20 +197,18 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
     disk.read_exact_at(&mut sector, 0)?;
     let sectors = mbr::Mbr::parse(&sector);
 
-    // A file system without a table, tested before an MBR is believed: boot sectors of FAT
-    // and NTFS end in 0x55AA too.
-    let boot = volume::boot_sector(disk)?;
     let sound = sectors.as_ref().is_some_and(mbr::Mbr::is_sound);
     // What an array, or a file system on the whole disk, left of a table is not believed.
     let whole = || {
         let found = volume::recognise(disk).ok().flatten();
         found.filter(|w| w.kind != FsKind::Ldm)
     };
-    let in_array = volume::begins_as_array(disk);
+    let in_array = || volume::begins_as_array(disk);
     // A GPT is believed where the MBR announces it, or where sector 0 was wiped.
     let announced = match &sectors {
         None => true,
-        Some(mbr) => mbr.is_protective() && (sound || boot.is_none()),
+        Some(mbr) if sound => mbr.is_protective(),
+        Some(mbr) => mbr.is_protective() && volume::boot_sector(disk)?.is_none(),
     };
     let mut unannounced = None;
     match gpt::read(disk, sectors.as_ref()) {
@@ -228,7 +226,7 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
             // What is on the disk now may leave its end alone: a superblock of an array lies among
             // the entries, one of a file system too.
             let left_over = match primary {
-                true => in_array.then_some(FsKind::LinuxRaid),
+                true => in_array().then_some(FsKind::LinuxRaid),
                 false => whole().map(|w| w.kind),
             };
             if let Some(kind) = left_over {
@@ -254,6 +252,9 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
         _ => {}
     }
 
+    // A file system without a table, tested before an MBR is believed: boot sectors of FAT
+    // and NTFS end in 0x55AA too.
+    let boot = volume::boot_sector(disk)?;
     let odd = sectors
         .as_ref()
         .filter(|m| !m.is_empty())
@@ -298,7 +299,7 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
             "the whole disk also looks like {}; the partition table is believed",
             found.kind
         );
-        match in_array {
+        match in_array() {
             // Making an array of the disk leaves the table alone.
             true => table.lose(told),
             false => table.remarks.push(told),
