@@ -210,9 +210,23 @@ fn ours(found: &Metadata) -> bool {
         && found.mode() & 0o022 == 0
 }
 
+/// How often, and after how long, a lock that somebody has is asked for again.
+const LOCK_TRIES: usize = 20;
+const LOCK_WAIT: Duration = Duration::from_millis(10);
+
 /// Takes the lock that says that a process writes the file.
 pub(crate) fn lock(file: &File, dest: &Path) -> Result<()> {
-    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+    let take = || flock(file, FlockOperation::NonBlockingLockExclusive);
+    let mut taken = take();
+    // A program that this process starts has its locks for a moment, also one that was given up.
+    for _ in 0..LOCK_TRIES {
+        if taken != Err(Errno::WOULDBLOCK) {
+            break;
+        }
+        std::thread::sleep(LOCK_WAIT);
+        taken = take();
+    }
+    match taken {
         Err(Errno::WOULDBLOCK) => Err(DiskError::refused("creating the output")
             .file(dest.display())
             .expected("nobody else who writes it")
