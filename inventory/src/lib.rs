@@ -23,7 +23,7 @@ pub mod place;
 mod redo;
 pub mod scan;
 pub mod snapshots;
-mod vcb;
+pub mod vcb;
 pub mod vm;
 
 pub use config::{Bus, Config, ConfigDisk, Slot};

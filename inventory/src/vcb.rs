@@ -52,7 +52,7 @@ pub(crate) fn attach(
 }
 
 /// The last component of a name, of a path or of `[datastore] dir/name`.
-fn base(name: &str) -> &str {
+pub fn base(name: &str) -> &str {
     name.rsplit(['/', '\\', ']'])
         .next()
         .unwrap_or(name)

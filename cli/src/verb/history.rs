@@ -72,6 +72,8 @@ impl History {
         check_path(&self.path)?;
         let spec = spec_of(&self.source, global)?;
         let Some(machines) = spec.machines()? else {
+            // What is not there has no state at all.
+            spec.locate()?;
             return Err(Failure::usage_with(
                 "SOURCE is one disk, which has one state",
                 "name a machine (.vmx or directory) or a directory of dated backups",

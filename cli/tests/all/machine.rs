@@ -311,6 +311,9 @@ fn versions_of_a_file() {
         .code(1)
         .says("none of 3");
     f.run(&["history", "disk.vmdk", "/a.txt"]).code(2);
+    f.run(&["history", "no-such-file", "/a.txt"])
+        .code(1)
+        .says("No such file");
 }
 
 /// A mount serves from another directory than it was started in.

@@ -3,7 +3,7 @@
 use super::Machine;
 use disk_image::Image;
 use disk_io::{DiskError, ErrorKind, Locate, Opened, Purpose, Result, error::escape};
-use inventory::PointDisk;
+use inventory::{PointDisk, vcb::base};
 use std::path::Path;
 
 /// Names that a configuration's name for a disk may be: as it is written, and in the spelling of
@@ -36,13 +36,6 @@ fn moved(name: &str) -> Vec<String> {
     );
     names.retain(|n| n != name);
     names
-}
-
-fn base(name: &str) -> &str {
-    name.rsplit(['/', '\\', ']'])
-        .next()
-        .unwrap_or(name)
-        .trim_start()
 }
 
 /// The first that is there. Where none is, the error that says most.
