@@ -23,6 +23,7 @@ mod memory;
 mod names;
 mod output;
 mod package;
+mod paths;
 mod progress;
 mod ready;
 mod report;

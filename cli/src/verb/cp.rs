@@ -6,6 +6,7 @@ use crate::{
     guard,
     names::{NameJson, check_path, hex_if_needed, shown},
     output::{Out, human, say},
+    paths,
     progress::Bar,
     signals,
     source::{Restorable, open_tree},
@@ -18,12 +19,10 @@ use convert::{
         self, Acl, Destination, Event, Observer, Options, Overwrite, Record, Streams, Summary,
     },
 };
-use disk_io::{DiskError, ErrorKind};
+use disk_io::DiskError;
 use guest_fs::Name;
-use proxy::{Node, Tree};
 use serde::Serialize;
 use std::{
-    collections::HashSet,
     ffi::{OsStr, OsString},
     io::{self, Read, Write},
     os::unix::ffi::{OsStrExt, OsStringExt},
@@ -352,8 +351,18 @@ impl Cp {
             lists: Mutex::default(),
             cp: &self,
         };
-        let (wanted, unresolved, doubtful) = self.resolve(&tree, &teller)?;
-        let (items, left) = place.place(wanted);
+        let mut unresolved = 0;
+        let named = paths::resolve(&tree, &self.paths, "restoring", &mut |path, error| {
+            teller.event(Event::Failed { path, error });
+            unresolved += 1;
+        })?;
+        let mut doubtful = 0;
+        for (path, why) in named.iter().flat_map(|n| &n.doubts) {
+            let path = path.as_bytes();
+            teller.event(Event::Doubtful { path, why });
+            doubtful += 1;
+        }
+        let (items, left) = place.place(named.into_iter().map(|n| (n.path, n.node, n.contents)));
         for (path, error) in &left {
             teller.event(Event::Failed { path, error });
         }
@@ -424,60 +433,6 @@ impl Cp {
             (true, true) => Exit::Failed,
             _ => Exit::partial_if(partial),
         })
-    }
-
-    /// The nodes of the PATHs, how many could not be found, and how many names are doubtful.
-    #[allow(clippy::type_complexity)]
-    fn resolve(
-        &self,
-        tree: &Tree,
-        teller: &Teller<'_>,
-    ) -> Result<(Vec<(Vec<u8>, Node, bool)>, u64, u64), Failure> {
-        let mut wanted = Vec::new();
-        let (mut lost, mut doubtful) = (0, 0);
-        let mut told = HashSet::new();
-        for path in &self.paths {
-            let found = match tree.resolve(path.as_bytes()) {
-                Ok(found) => found,
-                Err(e) if e.kind() == ErrorKind::Ambiguous || self.paths.len() == 1 => {
-                    return Err(e.into());
-                }
-                Err(e) => {
-                    let path = path.as_bytes();
-                    teller.event(Event::Failed { path, error: &e });
-                    lost += 1;
-                    continue;
-                }
-            };
-            for remark in &found.remarks {
-                crate::output::warn(remark);
-            }
-            // What several PATHs lead through is told once.
-            for (path, why) in &found.doubts {
-                if !told.insert((path.clone(), why.clone())) {
-                    continue;
-                }
-                let path = path.as_bytes();
-                teller.event(Event::Doubtful { path, why });
-                doubtful += 1;
-            }
-            if let Some(stream) = &found.stream {
-                let e = DiskError::refused("restoring a stream by itself")
-                    .file(&found.path)
-                    .found(format!("the stream '{stream}'"))
-                    .hint("cat writes a stream; --streams files restores all of a file's");
-                teller.event(Event::Failed {
-                    path: path.as_bytes(),
-                    error: &e,
-                });
-                lost += 1;
-                continue;
-            }
-            let bytes = path.as_bytes();
-            let contents = bytes == b"." || bytes.ends_with(b"/.");
-            wanted.push((found.path.as_bytes().to_vec(), found.node, contents));
-        }
-        Ok((wanted, lost, doubtful))
     }
 
     fn tell(

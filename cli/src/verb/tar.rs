@@ -6,7 +6,8 @@ use crate::{
     exit::{Exit, Failure, STDOUT, tell_doubt, tell_path_error},
     guard,
     names::check_path,
-    output::{human, say, warn},
+    output::{human, say},
+    paths::{self, Named},
     progress::Bar,
     signals,
     source::{Restorable, open_tree},
@@ -18,14 +19,12 @@ use convert::{
     archive::{self, Item},
     restore::{Event, Observer, Streams, Summary},
 };
-use disk_io::{DiskError, ErrorKind};
+use disk_io::DiskError;
 use guest_fs::Name;
-use proxy::{Node, Tree};
+use proxy::Node;
 use std::{
-    collections::HashSet,
     ffi::OsString,
     io::{self, BufWriter, IsTerminal, Write},
-    os::unix::ffi::OsStrExt,
 };
 
 /// Write files and directories as an archive to standard output: tar, or zip
@@ -192,7 +191,12 @@ impl Tar {
             verbose: self.verbose,
             bar: Bar::new(global, 0),
         };
-        let (items, lost) = self.items(&tree)?;
+        let mut lost = 0;
+        let named = paths::resolve(&tree, &self.paths, "archiving", &mut |path, e| {
+            tell_path_error(path, e);
+            lost += 1;
+        })?;
+        let items: Vec<_> = named.into_iter().map(item).collect();
         let options = archive::Options {
             filter,
             streams: self.streams,
@@ -222,58 +226,24 @@ impl Tar {
             (failed, _) => Exit::partial_if(failed || summary.doubtful > 0),
         })
     }
+}
 
-    /// What the PATHs name, and how many name nothing.
-    fn items(&self, tree: &Tree) -> Result<(Vec<Item<Node>>, u64), Failure> {
-        let mut items = Vec::new();
-        let mut lost = 0;
-        let mut told = HashSet::new();
-        for path in &self.paths {
-            let found = match tree.resolve(path.as_bytes()) {
-                Ok(found) => found,
-                Err(e) if e.kind() == ErrorKind::Ambiguous || self.paths.len() == 1 => {
-                    return Err(e.into());
-                }
-                Err(e) => {
-                    tell_path_error(path.as_bytes(), &e);
-                    lost += 1;
-                    continue;
-                }
-            };
-            for remark in &found.remarks {
-                warn(remark);
-            }
-
-            if let Some(stream) = &found.stream {
-                let e = DiskError::refused("archiving a stream by itself")
-                    .file(&found.path)
-                    .found(format!("the stream '{stream}'"))
-                    .hint("cat writes a stream; --streams files takes all of a file's");
-                return Err(e.into());
-            }
-            let whole = found.path.as_bytes().to_vec();
-            let contents = path.as_bytes() == b"." || path.as_bytes().ends_with(b"/.");
-            let name = match contents {
-                true => Vec::new(),
-                false => whole
-                    .rsplit(|b| *b == b'/')
-                    .next()
-                    .unwrap_or_default()
-                    .to_vec(),
-            };
-            items.push(Item {
-                path: whole,
-                name,
-                node: found.node,
-                // What several PATHs lead through is told once.
-                doubts: found
-                    .doubts
-                    .into_iter()
-                    .filter(|d| told.insert(d.clone()))
-                    .collect(),
-            });
-        }
-        Ok((items, lost))
+/// Its member of the archive.
+fn item(named: Named) -> Item<Node> {
+    let name = match named.contents {
+        true => Vec::new(),
+        false => named
+            .path
+            .rsplit(|b| *b == b'/')
+            .next()
+            .unwrap_or_default()
+            .to_vec(),
+    };
+    Item {
+        path: named.path,
+        name,
+        node: named.node,
+        doubts: named.doubts,
     }
 }
 
