@@ -465,22 +465,8 @@ impl FileSystem for ExFat {
 
     fn metadata(&self, node: NodeId) -> Result<Metadata> {
         let mut meta = Metadata {
-            node,
-            kind: NodeKind::Directory,
-            size: 0,
-            allocated: 0,
-            links: 1,
-            created: None,
-            modified: None,
-            accessed: None,
-            changed: None,
             attributes: Some(0x10),
-            mode: None,
-            owner: None,
-            device: None,
-            reparse_tag: None,
-            refusal: None,
-            remarks: Vec::new(),
+            ..Metadata::new(node, NodeKind::Directory)
         };
         if node.record == ROOT {
             return Ok(meta);

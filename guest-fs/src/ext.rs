@@ -384,8 +384,6 @@ impl FileSystem for Ext {
         }
         let kind = inode.kind().unwrap_or(NodeKind::Special);
         Ok(Metadata {
-            node,
-            kind,
             size: match kind {
                 NodeKind::File | NodeKind::Symlink => inode.size,
                 _ => 0,
@@ -396,7 +394,6 @@ impl FileSystem for Ext {
             modified: Some(inode.modified),
             accessed: Some(inode.accessed),
             changed: Some(inode.changed),
-            attributes: None,
             // Only the mode says what a special file is.
             mode: Some(match kind {
                 NodeKind::Special => inode.mode.into(),
@@ -404,9 +401,8 @@ impl FileSystem for Ext {
             }),
             owner: Some((inode.uid, inode.gid)),
             device: inode.device(),
-            reparse_tag: None,
             refusal: Self::refusal(&inode),
-            remarks: Vec::new(),
+            ..Metadata::new(node, kind)
         })
     }
 

@@ -375,22 +375,9 @@ impl FileSystem for Fat {
         let node = NodeId::plain(node.record & !DELETED);
         if node.record == ROOT {
             return Ok(Metadata {
-                node,
-                kind: NodeKind::Directory,
-                size: 0,
                 allocated: self.geometry.root_len,
-                links: 1,
-                created: None,
-                modified: None,
-                accessed: None,
-                changed: None,
                 attributes: Some(0x10),
-                mode: None,
-                owner: None,
-                device: None,
-                reparse_tag: None,
-                refusal: None,
-                remarks: Vec::new(),
+                ..Metadata::new(node, NodeKind::Directory)
             });
         }
         let entry = self.entry(node)?;
@@ -418,22 +405,14 @@ impl FileSystem for Fat {
         }
         let zone = self.options.zone_offset;
         Ok(Metadata {
-            node: asked,
-            kind: entry.kind(),
             size,
             allocated: size.div_ceil(cluster).saturating_mul(cluster),
-            links: 1,
             created: entry.created(zone),
             modified: entry.modified(zone),
             accessed: entry.accessed(zone),
-            changed: None,
             attributes: Some(u32::from(entry.attributes & 0x37)),
-            mode: None,
-            owner: None,
-            device: None,
-            reparse_tag: None,
-            refusal: None,
             remarks,
+            ..Metadata::new(asked, entry.kind())
         })
     }
 

@@ -208,6 +208,30 @@ pub struct Metadata {
     pub remarks: Vec<String>,
 }
 
+impl Metadata {
+    /// An empty object of which nothing else is known, with one name.
+    pub fn new(node: NodeId, kind: NodeKind) -> Self {
+        Self {
+            node,
+            kind,
+            size: 0,
+            allocated: 0,
+            links: 1,
+            created: None,
+            modified: None,
+            accessed: None,
+            changed: None,
+            attributes: None,
+            mode: None,
+            owner: None,
+            device: None,
+            reparse_tag: None,
+            refusal: None,
+            remarks: Vec::new(),
+        }
+    }
+}
+
 /// One name in a directory. `.` and `..` are not listed.
 #[derive(Clone, Debug)]
 pub struct DirEntry {

@@ -265,25 +265,20 @@ impl FileSystem for Vmfs {
             _ => None,
         };
         Ok(Metadata {
-            node,
-            kind: kind(stat.kind),
             size: match stat.kind {
                 FileKind::Directory => 0,
                 _ => stat.size,
             },
             allocated: stat.allocated,
             links: stat.links.max(1),
-            created: None,
             modified: time(stat.modified),
             accessed: time(stat.accessed),
             changed: time(stat.changed),
-            attributes: None,
             mode: Some(stat.mode & 0o7777),
             owner: Some((stat.uid, stat.gid)),
-            device: None,
-            reparse_tag: None,
             refusal,
             remarks: self.in_use(stat.address),
+            ..Metadata::new(node, kind(stat.kind))
         })
     }
 

@@ -259,8 +259,6 @@ impl FileSystem for MockFs {
         let time = |n: i64| Some(Timestamp::from_unix(1_700_000_000 + n, 123_456_700));
         let record = node.record as i64;
         Ok(Metadata {
-            node,
-            kind: item.kind,
             size: item.data.len(),
             allocated: item.data.len().next_multiple_of(4096),
             links: item.names.len().max(1) as u32,
@@ -269,12 +267,8 @@ impl FileSystem for MockFs {
             accessed: time(record + 1),
             changed: time(record + 2),
             attributes: Some(0x20),
-            mode: None,
-            owner: None,
-            device: None,
-            reparse_tag: None,
             refusal: item.refusal.clone(),
-            remarks: Vec::new(),
+            ..Metadata::new(node, item.kind)
         })
     }
 

@@ -29,27 +29,16 @@ impl Source for Guest {
     type Node = u64;
 
     fn metadata(&self, node: u64) -> Result<Metadata> {
+        let kind = match node {
+            0 => NodeKind::Directory,
+            4 => NodeKind::Symlink,
+            _ => NodeKind::File,
+        };
         Ok(Metadata {
-            node: NodeId::plain(node),
-            kind: match node {
-                0 => NodeKind::Directory,
-                4 => NodeKind::Symlink,
-                _ => NodeKind::File,
-            },
-            size: 0,
-            allocated: 0,
             links: if node == 5 { 2 } else { 1 },
-            created: None,
             modified: Some(Timestamp::from_unix(1_000_000_000, 123_456_700)),
-            accessed: None,
-            changed: None,
             attributes: Some(attributes::READONLY),
-            mode: None,
-            owner: None,
-            device: None,
-            reparse_tag: None,
-            refusal: None,
-            remarks: Vec::new(),
+            ..Metadata::new(NodeId::plain(node), kind)
         })
     }
 

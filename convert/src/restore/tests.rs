@@ -95,22 +95,13 @@ impl Source for Guest {
         let object = &self.nodes[node as usize];
         assert!(!object.panics, "a test's own panic");
         Ok(Metadata {
-            node: NodeId::plain(node),
-            kind: object.kind,
             size: object.contents.len(),
-            allocated: 0,
             links: object.links,
-            created: None,
             modified: Some(Timestamp::from_unix(object.seconds, 123_456_700)),
-            accessed: None,
-            changed: None,
-            attributes: None,
             mode: object.mode,
             owner: object.owner,
-            device: None,
-            reparse_tag: None,
             refusal: object.refusal.clone(),
-            remarks: Vec::new(),
+            ..Metadata::new(NodeId::plain(node), object.kind)
         })
     }
 

@@ -444,27 +444,13 @@ impl Ntfs {
             sequence: file.base.sequence(),
         };
         let directory = file.base.is_directory();
+        let kind = match directory {
+            true => NodeKind::Directory,
+            false => NodeKind::File,
+        };
         let mut m = Metadata {
-            node,
-            kind: if directory {
-                NodeKind::Directory
-            } else {
-                NodeKind::File
-            },
-            size: 0,
-            allocated: 0,
-            links: 1,
-            created: None,
-            modified: None,
-            accessed: None,
-            changed: None,
-            attributes: None,
-            mode: None,
-            owner: None,
-            device: None,
-            reparse_tag: None,
-            refusal: None,
             remarks: file.damage.iter().map(ToString::to_string).collect(),
+            ..Metadata::new(node, kind)
         };
         let plain = file.plain(kind::STANDARD_INFORMATION);
         let standard = match plain.and_then(|mut all| all.next().map(|a| a.form)) {

@@ -231,22 +231,9 @@ impl Tree {
 
 fn own_metadata(node: Node, kind: NodeKind, size: u64, allocated: u64) -> Metadata {
     Metadata {
-        node: node.id,
-        kind,
         size,
         allocated,
-        links: 1,
-        created: None,
-        modified: None,
-        accessed: None,
-        changed: None,
-        attributes: None,
-        mode: None,
-        owner: None,
-        device: None,
-        reparse_tag: None,
-        refusal: None,
-        remarks: Vec::new(),
+        ..Metadata::new(node.id, kind)
     }
 }
 
