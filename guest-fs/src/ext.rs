@@ -245,13 +245,25 @@ impl Ext {
         // Short targets stand where the block pointers would be.
         let fast = size < 60
             && !inode.has(InodeFlags::EXTENTS | InodeFlags::INLINE_DATA | InodeFlags::ENCRYPTED);
-        if fast {
-            return Ok(inode.block.get(..size).unwrap_or_default().to_vec());
+        let target = if fast {
+            inode.block.get(..size).unwrap_or_default().to_vec()
+        } else {
+            let contents = self.contents(inode)?;
+            let mut target = vec![0; size];
+            contents.read_exact_at(&mut target, 0)?;
+            target
+        };
+        // Whether its length or its text is the wrong one nothing tells.
+        match target.iter().position(|b| *b == 0) {
+            None => Ok(target),
+            Some(at) => Err(DiskError::corrupt("reading a symbolic link")
+                .file(format!("inode {}", inode.number.0))
+                .expected(format!("a target of {size} bytes"))
+                .found(format!(
+                    "a NUL behind {at} of them: {}",
+                    Name::from_bytes(target.get(..at).unwrap_or_default().to_vec())
+                ))),
         }
-        let contents = self.contents(inode)?;
-        let mut target = vec![0; size];
-        contents.read_exact_at(&mut target, 0)?;
-        Ok(target)
     }
 
     /// Extended attributes of an object: full names (`user.x`, `security.selinux`) and values.

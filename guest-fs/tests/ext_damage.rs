@@ -6,7 +6,10 @@ mod volume_common;
 
 use disk_io::{Disk, MemDisk};
 use guest_fs::{FileSystem, Name, NodeId, OpenOptions, ext::Ext};
-use std::{collections::BTreeMap, fs, ops::ControlFlow, path::Path, process::Command, sync::Arc};
+use std::{
+    collections::BTreeMap, fs, ops::ControlFlow, os::unix::fs::symlink, path::Path,
+    process::Command, sync::Arc,
+};
 use volume_common::have_ext_tools;
 
 const BLOCK: usize = 1024;
@@ -278,5 +281,32 @@ fn maps_that_contradict_their_inode_are_told() {
                 told(0x28 + 12 + 4, &[2, 0], "parts of it may be missing");
             }
         }
+    }
+}
+
+#[test]
+fn a_link_with_a_nul_has_no_target() {
+    if !have_ext_tools() {
+        return;
+    }
+    let long = "d/".repeat(60);
+    let volume = Volume::new(&["-t", "ext4", "-O", "^metadata_csum"], "4M", &|tree| {
+        symlink("d/a", tree.join("short")).unwrap();
+        symlink(&long, tree.join("long")).unwrap();
+    });
+    let target = |name: &str, edits: &[(usize, &[u8])]| {
+        let fs = volume.with(edits);
+        fs.read_link(find(&fs, name)).map(|link| link.target)
+    };
+    let (short, block) = (volume.inode("/short"), volume.blocks("/long")[0]);
+    assert_eq!(target("short", &[]).unwrap().to_string(), "d/a");
+    assert_eq!(target("long", &[]).unwrap().to_string(), long);
+    for (name, edit) in [
+        ("short", (short + 4, &[7][..])),
+        ("short", (short + 0x28 + 1, &[0])),
+        ("long", (block + 99, &[0])),
+    ] {
+        let e = target(name, &[edit]).unwrap_err();
+        assert!(e.to_string().contains("a NUL behind"), "{e}");
     }
 }

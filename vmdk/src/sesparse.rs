@@ -308,20 +308,24 @@ impl Tables for SeSparse {
                     .len
                     .saturating_sub(grain.saturating_mul(GRAIN))
                     .min(GRAIN);
-                let at = self
-                    .grains
-                    .0
-                    .saturating_add(grain_index(entry).saturating_mul(GRAIN));
-                let end = at.saturating_add(needed);
-                if end > self.grains.1 || end > self.file.len() {
-                    return Cell::Bad(
-                        self.bad(format!("finding grain {grain}"), entry)
-                            .code("grain-outside-file")
-                            .offset(at)
-                            .expected("a place inside the file and the area of the grains"),
-                    );
+                let at = grain_index(entry)
+                    .checked_mul(GRAIN)
+                    .and_then(|at| at.checked_add(self.grains.0));
+                let inside = |at: &u64| {
+                    let end = at.saturating_add(needed);
+                    end <= self.grains.1 && end <= self.file.len()
+                };
+                if let Some(at) = at.filter(inside) {
+                    return Cell::At(at);
                 }
-                Cell::At(at)
+                let error = self
+                    .bad(format!("finding grain {grain}"), entry)
+                    .code("grain-outside-file")
+                    .expected("a place inside the file and the area of the grains");
+                Cell::Bad(match at {
+                    Some(at) => error.offset(at),
+                    None => error,
+                })
             }
             _ => Cell::Bad(
                 self.bad(format!("finding grain {grain}"), entry)

@@ -104,7 +104,10 @@ impl Metadata {
             taken.push(offset..end);
             let mut item = vec![0; usize::try_from(len).unwrap_or(0)];
             let item_at = region.offset.saturating_add(offset);
-            disk.read_exact_at(&mut item, item_at)?;
+            // Of an empty item no place was checked.
+            if len > 0 {
+                disk.read_exact_at(&mut item, item_at)?;
+            }
             let item = Fields::new(&item, item_at, "metadata item");
             match id {
                 FILE_PARAMETERS => {

@@ -426,6 +426,11 @@ fn what_contradicts_itself_is_refused() {
     let mut f = sound.clone();
     f[3 * MIB + 32 + 32 + 16] = 0;
     corrupt(f);
+    // An item of no length, which may be said to be anywhere.
+    let mut f = sound.clone();
+    put(&mut f, 3 * MIB + 32 + 16, &0x8000_0000u32.to_le_bytes());
+    put(&mut f, 3 * MIB + 32 + 20, &0u32.to_le_bytes());
+    corrupt(f);
     // A parent is named, and the mark of a child is lost.
     let top = Spec {
         parent: Some(1),

@@ -283,6 +283,56 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
         "is doubtful",
         "the copies of the allocation table differ about a file: it is restored, and that is told",
     ),
+    (
+        "",
+        "comparing an extent with its description",
+        "the descriptor and the header name different lengths; others look at one of them",
+    ),
+    (
+        "",
+        "in both directories",
+        "a grain directory and its copy differ, and nothing tells which is right; others look at one of them",
+    ),
+    (
+        "vmfsSparse",
+        "behind the metadata and inside the file",
+        "a grain lies behind the end of the file; qemu-img reads zeros there, which were right by chance",
+    ),
+    (
+        "seSparse",
+        "inside the file and the area of the grains",
+        "a grain lies behind the end of the file; qemu-img reads zeros there, which were right by chance",
+    ),
+    (
+        "qcow2",
+        "in the same place as a table",
+        "contents and a table are said to be in one place: all is copied, and that is told; others do not look",
+    ),
+    (
+        "qcow2",
+        "is in use and has no place",
+        "an entry says that a cluster is in use, and has no place: it may have lost it; qemu-img takes it for free",
+    ),
+    (
+        "VDI",
+        "blocks are stored from byte",
+        "the header names more blocks, or another place for them, than the file has: all is copied, and that is told; qemu-img does not look",
+    ),
+    (
+        "VDI",
+        "are enough: one of the two is wrong",
+        "the header has more blocks than its length needs: all is copied, and that is told; others do not look",
+    ),
+    (
+        "ext",
+        "reading the beginning of a directory",
+        "a directory does not begin with itself and its parent: that is told",
+    ),
+    (
+        "ext",
+        "a NUL behind",
+        "the target of a link is longer than its text: which of the two is wrong nothing tells; others end it there",
+    ),
 ];
 
 /// Why a mutant is refused that another program reads right; `None` where nothing explains it.
