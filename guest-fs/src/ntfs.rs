@@ -12,7 +12,9 @@
 //! | `file` | a file as its joined attributes |
 //! | `mft` | reading records, and how the $MFT itself is found |
 //! | `stream` | contents as a disk: resident, plain, and how others are chosen |
-//! | `index` | directories: listing and lookup |
+//! | `index` | directories: their blocks, and lookup in them |
+//! | `listing` | the names in a directory |
+//! | `facts` | what a record tells but for the contents |
 //! | `by_parent` | what damaged directories have lost, by the records |
 //! | `misnamed` | names that a directory and a record do not agree about |
 //! | `lznt1` | files compressed by NTFS |
@@ -38,8 +40,10 @@ mod by_parent;
 mod check;
 mod claims;
 mod ea;
+mod facts;
 mod file;
 mod index;
+mod listing;
 pub(crate) mod lznt1;
 mod mft;
 mod misnamed;
