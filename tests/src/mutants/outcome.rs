@@ -48,7 +48,8 @@ pub fn watch(command: &mut Command) -> Result<Ran> {
         .stderr(log.try_clone()?)
         .spawn()
         .with_context(|| format!("starting {command:?}"))?;
-    let status = format!("/proc/{}/status", child.id());
+    let place = format!("/proc/{}", child.id());
+    let ours = fs::read_link("/proc/self/exe")?;
     let mut peak = 0;
     let mut pause = Duration::from_micros(500);
     let end = loop {
@@ -64,7 +65,12 @@ pub fn watch(command: &mut Command) -> Result<Ran> {
             child.wait()?;
             break End::Hang;
         }
-        let text = fs::read_to_string(&status).unwrap_or_default();
+        // Until it runs the program, its memory is ours.
+        let runs = fs::read_link(format!("{place}/exe")).is_ok_and(|exe| exe != ours);
+        let text = match runs {
+            true => fs::read_to_string(format!("{place}/status")).unwrap_or_default(),
+            false => String::new(),
+        };
         let most = text.lines().find_map(|l| l.strip_prefix("VmHWM:"));
         let kib = most.and_then(|m| m.split_whitespace().next()?.parse().ok());
         peak = peak.max(kib.unwrap_or(0));
