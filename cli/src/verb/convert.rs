@@ -14,17 +14,20 @@ use crate::{
 };
 use clap::Args;
 use convert::{
-    Destination, DigestKind, ImageOptions, checkpoint, checkpoint::Checkpointing,
+    Destination, Digest, DigestKind, ImageOptions, Report, checkpoint, checkpoint::Checkpointing,
     pipeline::is_cancelled, to_image, verify,
 };
-use disk_io::Disk;
+use disk_io::{Disk, DiskError};
+use proxy::Source;
 use serde::Serialize;
 use std::{
     io::{self, IsTerminal},
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
+use tempfile::NamedTempFile;
 
 mod device;
 
@@ -148,209 +151,115 @@ struct DigestJson {
     hash: String,
 }
 
+impl DigestJson {
+    fn of(digest: &Digest) -> Self {
+        Self {
+            kind: digest.name(),
+            hash: digest.hex(),
+        }
+    }
+}
+
+/// What is told at the end, whatever DEST is.
+struct Told {
+    begin: Instant,
+    /// With --used-only.
+    left_out: Option<LeftOut>,
+    warnings: Vec<String>,
+}
+
+/// What DEST is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum To {
+    File,
+    Stdout,
+    /// Read everything and write nothing.
+    Null,
+    Device,
+}
+
 impl Convert {
     pub(crate) fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let mut formats = self.format.clone();
-        formats.qemu_options(&self.options)?;
-        if self.compress_short && formats.compress.is_none() {
-            formats.compress = Some("default".into());
-        }
-        let to_stdout = self.dest.as_os_str() == "-";
-        if to_stdout && io::stdout().is_terminal() {
-            return Err(Failure::usage_with(
-                "a disk is not written to a terminal",
-                "redirect it to a file or pipe",
-            ));
-        }
-        let to_null = !to_stdout && is_null(&self.dest);
-        if self.verify && (to_stdout || to_null) {
-            return Err(Failure::usage(
-                "--verify needs a file that can be read back",
-            ));
-        }
-        if to_null && self.to != Format::Raw {
-            return Err(Failure::usage_with(
-                format!("{} cannot be written to the null device", self.to.name()),
-                "use --to raw to read everything and write nothing",
-            ));
-        }
-        let to_device = self.to_device()?;
-        let from_stdin = self.source.source.as_os_str() == "-";
-        if self.resume {
-            self.check_resume(from_stdin, to_stdout || to_null || to_device)?;
-        }
+        let formats = self.formats()?;
         // What is wrong with the command line shows before SOURCE is opened.
-        formats.format(self.to, 512, to_stdout)?;
+        let to = self.check_arguments(&formats)?;
         signals::watch();
         let begin = Instant::now();
-        let spooled = match from_stdin {
-            true => Some(spool::standard_input(&beside(&self.dest, to_stdout))?),
-            false => None,
-        };
-        let mut args = self.source.clone();
-        if let Some(file) = &spooled {
-            args.source = file.path().to_path_buf();
-        }
-        let source = match source::open(&args, global) {
-            Err(Failure::Disk(e)) if from_stdin => {
-                return Err(Failure::Disk(
-                    e.context("reading a disk from standard input"),
-                ));
-            }
-            other => other?,
-        };
+        let (source, _spooled) = self.open(to, global)?;
         if !self.ignore_manifest {
             package::check(&source, global)?;
         }
         let shared = disk_doubts::tell(&source)?;
         let doubtful = !shared.is_empty();
         let warnings = [source.warnings(), shared.as_slice()].concat();
-        let bar = Bar::new(global, source.disk().len());
-        let options = ImageOptions {
-            format: formats.format(self.to, source.disk().sector_size(), to_stdout)?,
-            workers: self.jobs,
-            digest: match self.digest {
-                DigestKind::None if self.verify => DigestKind::Vmdkit,
-                digest => digest,
-            },
-            force: self.force,
-            sources: source::files(&source),
-            checkpoints: (!from_stdin).then(|| self.checkpointing(&formats)),
-        };
-        if to_stdout {
+        if to == To::Stdout {
             guard::check_stdout(&source)?;
         }
-        let (disk, left_out) = match self.used_only {
-            true => {
-                let (disk, left) = used_only(&source, self.no_swap);
-                for whole in &left.whole {
-                    say(format_args!("{whole}"));
-                }
-                (disk, Some(left))
-            }
-            false => (source.disk().clone(), None),
-        };
-        if to_device {
-            let exit = self.onto_device(&source, &disk, &bar, begin, global)?;
-            return Ok(exit.or_partial(doubtful));
-        }
-        let destination = if to_stdout {
-            Destination::Stream(Box::new(io::stdout()), STDOUT.into())
-        } else if to_null {
-            Destination::Discard
-        } else {
-            Destination::File(&self.dest)
-        };
-        let to_file = matches!(destination, Destination::File(_)) && !from_stdin;
-        if to_file {
-            self.say_what_is_left();
-        }
-        let report = match to_image(&disk, destination, &options, &bar) {
-            Ok(report) => report,
-            Err(e) => {
-                drop(bar);
-                if self.resume && checkpoint::interrupted(&self.dest).is_some() {
-                    let what = match is_cancelled(&e) {
-                        true => "stopped",
-                        false => "failed",
-                    };
-                    say(format_args!(
-                        "{what}; what is done is kept, and the same command goes on from there"
-                    ));
-                }
-                return Err(e.into());
-            }
-        };
-        drop(bar);
-        // Two runs made what was gone on with: nothing but its own bytes proves it.
-        let verified = self.verify || report.resumed.is_some();
-        if verified && let Some(digest) = &report.digest {
-            let bar = Bar::new(global, source.disk().len());
-            let done = verify(
-                &self.dest,
-                &options.format,
-                digest,
-                &report.files,
-                self.jobs,
-                &bar,
-            );
-            if let Err(e) = done {
-                // Nothing that is wrong, or unproven, keeps a good name.
-                for file in &report.files {
-                    let _ = std::fs::remove_file(file);
-                }
-                return Err(e.context("the output was removed").into());
-            }
-        }
-        let seconds = begin.elapsed().as_secs_f64();
-        let json = Json {
-            source: self.source.source.display().to_string(),
-            destination: self.dest.display().to_string(),
-            format: self.to.name(),
-            files: report
-                .files
-                .iter()
-                .map(|f| f.display().to_string())
-                .collect(),
-            verified,
-            resumed: report.resumed,
-            virtual_size: report.virtual_size,
-            written: report.written,
-            zeros: report.zeros,
-            digest: report.digest.map(|d| DigestJson {
-                kind: d.name(),
-                hash: d.hex(),
-            }),
+        let (disk, left_out) = self.contents(&source);
+        let told = Told {
+            begin,
             left_out,
-            seconds,
-            warnings: &warnings,
+            warnings,
         };
-        if to_stdout {
-            // Standard output is the disk itself.
-            if self.json {
-                say(crate::json::text(&json)?);
-            } else if let Some(digest) = report.digest.filter(|_| !global.quiet) {
-                say(format_args!("digest {digest}"));
-            }
-            return Ok(Exit::partial_if(doubtful));
+        match to {
+            To::Device => self.onto_device(&source, &disk, told, global)?,
+            _ => self.write_image(&source, &disk, (to, &formats), told, global)?,
         }
-        let mut out = Out::new();
-        if self.json {
-            out.document(&json)?;
-        } else if !global.quiet {
-            let size = |n: u64| format!("{n} ({})", human(n));
-            out.line(format!("virtual size  {}", size(report.virtual_size)))?;
-            out.line(format!("written       {}", size(report.written)))?;
-            if let Some(digest) = report.digest {
-                out.line(format!("digest        {digest}"))?;
-            }
-            if let Some(left) = &json.left_out {
-                out.line(format!("left out      {} of free space", size(left.bytes)))?;
-            }
-            if let Some(done) = report.resumed {
-                out.line(format!("gone on from  {}", size(done)))?;
-            }
-            if verified {
-                out.line("verified      read back, the same digest")?;
-            }
-            if let [beside @ .., _] = report.files.as_slice()
-                && !beside.is_empty()
-            {
-                for file in beside {
-                    let name = guest_fs::Name::from_bytes(file.as_os_str().as_encoded_bytes());
-                    out.line(format!("beside        {name}"))?;
-                }
-            }
-        }
-        out.finish()?;
         Ok(Exit::partial_if(doubtful))
     }
-}
 
-impl Convert {
+    /// The options of the format, those in the manner of qemu-img among them.
+    fn formats(&self) -> Result<FormatArgs, Failure> {
+        let mut formats = self.format.clone();
+        formats.qemu_options(&self.options)?;
+        if self.compress_short && formats.compress.is_none() {
+            formats.compress = Some("default".into());
+        }
+        Ok(formats)
+    }
+
+    fn reads_stdin(&self) -> bool {
+        self.source.source.as_os_str() == "-"
+    }
+
+    /// Refuses arguments that do not go together; what DEST is.
+    fn check_arguments(&self, formats: &FormatArgs) -> Result<To, Failure> {
+        let to = match self.dest.as_os_str() == "-" {
+            true => To::Stdout,
+            false if is_null(&self.dest) => To::Null,
+            false => To::File,
+        };
+        if to == To::Stdout && io::stdout().is_terminal() {
+            return Err(Failure::usage_with(
+                "a disk is not written to a terminal",
+                "redirect it to a file or pipe",
+            ));
+        }
+        if self.verify && to != To::File {
+            return Err(Failure::usage(
+                "--verify needs a file that can be read back",
+            ));
+        }
+        if to == To::Null && self.to != Format::Raw {
+            return Err(Failure::usage_with(
+                format!("{} cannot be written to the null device", self.to.name()),
+                "use --to raw to read everything and write nothing",
+            ));
+        }
+        let to = match self.to_device()? {
+            true => To::Device,
+            false => to,
+        };
+        if self.resume {
+            self.check_resume(to)?;
+        }
+        formats.format(self.to, 512, to == To::Stdout)?;
+        Ok(to)
+    }
+
     /// Refuses what cannot be gone on with.
-    fn check_resume(&self, from_stdin: bool, no_file: bool) -> Result<(), Failure> {
-        if from_stdin || no_file {
+    fn check_resume(&self, to: To) -> Result<(), Failure> {
+        if self.reads_stdin() || to != To::File {
             return Err(Failure::usage_with(
                 "--resume goes from a disk that can be read again into a file",
                 "without it the command begins anew",
@@ -362,6 +271,168 @@ impl Convert {
                 "leave --digest none out",
             ));
         }
+        Ok(())
+    }
+
+    /// Opens SOURCE. Standard input is kept in a file, for as long as that is held.
+    fn open(
+        &self,
+        to: To,
+        global: &Global,
+    ) -> Result<(Arc<Source>, Option<NamedTempFile>), Failure> {
+        if !self.reads_stdin() {
+            return Ok((source::open(&self.source, global)?, None));
+        }
+        let beside = match to {
+            To::File => spool::beside(&self.dest),
+            To::Stdout | To::Null | To::Device => std::env::temp_dir(),
+        };
+        let file = spool::standard_input(&beside)?;
+        let mut args = self.source.clone();
+        args.source = file.path().to_path_buf();
+        match source::open(&args, global) {
+            Ok(source) => Ok((source, Some(file))),
+            Err(Failure::Disk(e)) => Err(Failure::Disk(
+                e.context("reading a disk from standard input"),
+            )),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The disk, and with --used-only what of it reads as zeros.
+    fn contents(&self, source: &Source) -> (Arc<dyn Disk>, Option<LeftOut>) {
+        if !self.used_only {
+            return (source.disk().clone(), None);
+        }
+        let (disk, left) = used_only(source, self.no_swap);
+        for whole in &left.whole {
+            say(format_args!("{whole}"));
+        }
+        (disk, Some(left))
+    }
+
+    /// DEST is not a device.
+    fn write_image(
+        &self,
+        source: &Source,
+        disk: &Arc<dyn Disk>,
+        (to, formats): (To, &FormatArgs),
+        told: Told,
+        global: &Global,
+    ) -> Result<(), Failure> {
+        let bar = Bar::new(global, source.disk().len());
+        let options = ImageOptions {
+            format: formats.format(self.to, source.disk().sector_size(), to == To::Stdout)?,
+            workers: self.jobs,
+            digest: match self.digest {
+                DigestKind::None if self.verify => DigestKind::Vmdkit,
+                digest => digest,
+            },
+            force: self.force,
+            sources: source::files(source),
+            checkpoints: (!self.reads_stdin()).then(|| self.checkpointing(formats)),
+        };
+        let destination = match to {
+            To::Stdout => Destination::Stream(Box::new(io::stdout()), STDOUT.into()),
+            To::Null => Destination::Discard,
+            To::File | To::Device => Destination::File(&self.dest),
+        };
+        if to == To::File && !self.reads_stdin() {
+            self.say_what_is_left();
+        }
+        let written = to_image(disk, destination, &options, &bar);
+        drop(bar);
+        let report = written.inspect_err(|e| self.say_what_is_kept(e))?;
+        // Two runs made what was gone on with: nothing but its own bytes proves it.
+        let verified = self.verify || report.resumed.is_some();
+        if verified && let Some(digest) = &report.digest {
+            let bar = Bar::new(global, source.disk().len());
+            let format = &options.format;
+            let files = &report.files;
+            if let Err(e) = verify(&self.dest, format, digest, files, self.jobs, &bar) {
+                // Nothing that is wrong, or unproven, keeps a good name.
+                for file in files {
+                    let _ = std::fs::remove_file(file);
+                }
+                return Err(e.context("the output was removed").into());
+            }
+        }
+        self.tell(&report, verified, to, told, global)
+    }
+
+    /// What became of a run that was stopped, or failed.
+    fn say_what_is_kept(&self, e: &DiskError) {
+        if self.resume && checkpoint::interrupted(&self.dest).is_some() {
+            let what = match is_cancelled(e) {
+                true => "stopped",
+                false => "failed",
+            };
+            say(format_args!(
+                "{what}; what is done is kept, and the same command goes on from there"
+            ));
+        }
+    }
+
+    fn tell(
+        &self,
+        report: &Report,
+        verified: bool,
+        to: To,
+        told: Told,
+        global: &Global,
+    ) -> Result<(), Failure> {
+        let files = report.files.iter();
+        let json = Json {
+            source: self.source.source.display().to_string(),
+            destination: self.dest.display().to_string(),
+            format: self.to.name(),
+            files: files.map(|f| f.display().to_string()).collect(),
+            verified,
+            resumed: report.resumed,
+            virtual_size: report.virtual_size,
+            written: report.written,
+            zeros: report.zeros,
+            digest: report.digest.as_ref().map(DigestJson::of),
+            left_out: told.left_out,
+            seconds: told.begin.elapsed().as_secs_f64(),
+            warnings: &told.warnings,
+        };
+        if to == To::Stdout {
+            // Standard output is the disk itself.
+            if self.json {
+                say(crate::json::text(&json)?);
+            } else if let Some(digest) = report.digest.as_ref().filter(|_| !global.quiet) {
+                say(format_args!("digest {digest}"));
+            }
+            return Ok(());
+        }
+        let mut out = Out::new();
+        if self.json {
+            out.document(&json)?;
+        } else if !global.quiet {
+            let size = |n: u64| format!("{n} ({})", human(n));
+            out.line(format!("virtual size  {}", size(report.virtual_size)))?;
+            out.line(format!("written       {}", size(report.written)))?;
+            if let Some(digest) = &report.digest {
+                out.line(format!("digest        {digest}"))?;
+            }
+            if let Some(left) = &json.left_out {
+                out.line(format!("left out      {} of free space", size(left.bytes)))?;
+            }
+            if let Some(done) = report.resumed {
+                out.line(format!("gone on from  {}", size(done)))?;
+            }
+            if verified {
+                out.line("verified      read back, the same digest")?;
+            }
+            if let [beside @ .., _] = report.files.as_slice() {
+                for file in beside {
+                    let name = guest_fs::Name::from_bytes(file.as_os_str().as_encoded_bytes());
+                    out.line(format!("beside        {name}"))?;
+                }
+            }
+        }
+        out.finish()?;
         Ok(())
     }
 
@@ -399,14 +470,6 @@ impl Convert {
             )),
             (None, false) => {}
         }
-    }
-}
-
-/// Where standard input is kept meanwhile.
-fn beside(dest: &Path, to_stdout: bool) -> PathBuf {
-    match to_stdout || is_null(dest) {
-        true => std::env::temp_dir(),
-        false => spool::beside(dest),
     }
 }
 

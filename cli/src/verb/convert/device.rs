@@ -1,21 +1,23 @@
 //! DEST is a block device: the way back from a machine to a physical disk.
 
-use super::{Convert, DigestJson};
+use super::{Convert, DigestJson, Told};
 use crate::{
     args::Global,
-    exit::{Exit, Failure},
+    exit::Failure,
     guard,
     image_format::Format,
     output::{Out, human},
     progress::Bar,
+    used::LeftOut,
 };
 use convert::device;
 use disk_io::Disk;
+use proxy::Source;
 use serde::Serialize;
 use std::{
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::Path,
-    time::Instant,
+    sync::Arc,
 };
 
 #[derive(Serialize)]
@@ -31,8 +33,11 @@ struct DeviceJson<'a> {
     moved_gpt: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<DigestJson>,
+    /// With --used-only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<LeftOut>,
     seconds: f64,
-    warnings: &'a [String],
+    warnings: Vec<String>,
 }
 
 impl Convert {
@@ -71,19 +76,20 @@ impl Convert {
 
     pub(super) fn onto_device(
         &self,
-        source: &proxy::Source,
-        disk: &std::sync::Arc<dyn Disk>,
-        bar: &Bar,
-        begin: Instant,
+        source: &Source,
+        disk: &Arc<dyn Disk>,
+        told: Told,
         global: &Global,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<(), Failure> {
         guard::check(&self.dest, source)?;
         let options = device::Options {
             workers: self.jobs,
             digest: self.digest,
             verify: self.verify,
         };
-        let report = device::write(disk, &self.dest, options, bar)?;
+        let bar = Bar::new(global, source.disk().len());
+        let report = device::write(disk, &self.dest, options, &bar)?;
+        drop(bar);
         let mut out = Out::new();
         if self.json {
             out.document(&DeviceJson {
@@ -95,19 +101,20 @@ impl Convert {
                 written: report.written,
                 verified: report.verified,
                 moved_gpt: report.moved_gpt,
-                digest: report.digest.map(|d| DigestJson {
-                    kind: d.name(),
-                    hash: d.hex(),
-                }),
-                seconds: begin.elapsed().as_secs_f64(),
-                warnings: source.warnings(),
+                digest: report.digest.as_ref().map(DigestJson::of),
+                left_out: told.left_out,
+                seconds: told.begin.elapsed().as_secs_f64(),
+                warnings: told.warnings,
             })?;
         } else if !global.quiet {
             let size = |n: u64| format!("{n} ({})", human(n));
             out.line(format!("virtual size  {}", size(report.virtual_size)))?;
             out.line(format!("device        {}", size(report.device_size)))?;
-            if let Some(digest) = report.digest {
+            if let Some(digest) = &report.digest {
                 out.line(format!("digest        {digest}"))?;
+            }
+            if let Some(left) = &told.left_out {
+                out.line(format!("left out      {} of free space", size(left.bytes)))?;
             }
             if report.verified {
                 out.line("verified      read back, the same digest")?;
@@ -117,6 +124,6 @@ impl Convert {
             }
         }
         out.finish()?;
-        Ok(Exit::Done)
+        Ok(())
     }
 }
