@@ -31,7 +31,10 @@ pub(crate) fn resolve(
     for path in paths {
         let path = path.as_bytes();
         let found = tree.resolve(path).and_then(|found| match &found.stream {
-            None => Ok(found),
+            None => match tree.without_files(found.node) {
+                None => Ok(found),
+                Some(e) => Err(e),
+            },
             Some(stream) => Err(DiskError::refused(format!("{doing} a stream by itself"))
                 .file(&found.path)
                 .found(format!("the stream '{stream}'"))

@@ -51,5 +51,10 @@ pub fn scan(disks: &[Arc<dyn Disk>]) -> Result<Vec<Group>> {
 /// Whether a whole disk is a member of a group: its partitions are then parts of volumes,
 /// and one that looks like a file system may be a stripe of one.
 pub fn is_member(disk: &Arc<dyn Disk>) -> bool {
-    header::find(disk).is_ok_and(|h| h.is_some())
+    group_of(disk).is_some()
+}
+
+/// The identity of the group that a whole disk is a member of ([`Group::uuid`]).
+pub fn group_of(disk: &Arc<dyn Disk>) -> Option<String> {
+    header::find(disk).ok()?.map(|header| header.group_id)
 }

@@ -6,25 +6,7 @@ use crate::{
     volume::Volume,
 };
 use disk_io::DiskError;
-use guest_fs::{FsKind, Name};
-
-/// Types of partitions that hold no files.
-const NO_FILES: [&str; 14] = [
-    "Linux swap",
-    "Linux swap or Solaris",
-    "FreeBSD swap",
-    "BIOS boot",
-    "FreeBSD boot",
-    "Solaris boot",
-    "bare boot",
-    "Microsoft reserved",
-    "Linux reserved",
-    "VMware reserved",
-    "VMware VMKCORE",
-    "VMware swap or VMKCORE",
-    "hibernation",
-    "Windows dynamic disk (LDM) metadata",
-];
+use guest_fs::Name;
 
 /// Runs of a volume that are looked at to tell whether it was ever written to.
 const RUNS: usize = 4096;
@@ -76,14 +58,8 @@ impl Tree {
 /// Whether files can be on a volume that cannot be entered.
 fn may_hold_files(volume: &Volume) -> bool {
     match volume.recognised() {
-        // What lies over members of sets is looked through by itself.
-        Ok(Some(r)) => !matches!(r.kind, FsKind::Swap | FsKind::Lvm2 | FsKind::Ldm),
-        Ok(None) => {
-            let partition = volume.partition();
-            let of_none = partition.is_some_and(|p| NO_FILES.contains(&p.type_name.as_str()));
-            !of_none && !is_blank(volume)
-        }
-        Err(_) => true,
+        Ok(None) => !is_blank(volume),
+        Ok(Some(_)) | Err(_) => true,
     }
 }
 

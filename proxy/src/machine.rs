@@ -11,9 +11,13 @@ mod disks;
 use crate::{
     datastore::{DatastoreSpec, Device, Opening},
     package,
+    sets::{Hung, Siblings},
     source::{Source, SourceSpec},
 };
-use disk_io::{DiskError, ErrorKind, HostDir, Locate, Opened, Purpose, Result, host_dir::Allowed};
+use disk_io::{
+    DiskError, ErrorKind, FileId, HostDir, Locate, Opened, Purpose, Result, error::escape,
+    host_dir::Allowed,
+};
 use inventory::{
     Config, HostPlace, Inventory, Listing, Place, Point, PointDisk, Slot, Vm, vm::CURRENT,
 };
@@ -267,11 +271,17 @@ impl Machine {
     }
 
     /// A disk of a restore point, with its chain and volumes; `newer` asks for a warning
-    /// where disks were made on top of it.
-    pub fn open(&self, disk: &PointDisk, newer: bool) -> Result<Source> {
+    /// where disks were made on top of it. Volumes that lie on several disks of the point are
+    /// with the first of them.
+    pub fn open(&self, point: &Point, disk: &PointDisk, newer: bool) -> Result<Source> {
         let spec = self.spec_of(disk);
         let (opened, told) = self.find(disk)?;
-        let mut source = Source::open_at(opened, &spec, newer)?;
+        let beside = Beside {
+            machine: self,
+            point,
+            disk,
+        };
+        let mut source = Source::open_at(opened, &spec, newer, Some(&beside))?;
         source.warn(told);
         source.warn(self.contradictions(disk, source.image()));
         Ok(source)
@@ -292,13 +302,55 @@ impl Machine {
         let point = self.point(wanted)?;
         let slot = spec.disk.as_deref().map(str::parse::<Slot>).transpose()?;
         let disk = point.disk(slot)?;
-        let mut source = self.open(disk, point.is_current())?;
+        let mut source = self.open(point, disk, point.is_current())?;
         // What is said of other disks is of no matter here.
         let others: Vec<Slot> = self.vm.slots().filter(|slot| *slot != disk.slot).collect();
         let of_others = |w: &&String| others.iter().any(|o| w.starts_with(&format!("{o}: ")));
         let told = self.vm.warnings.iter().filter(|w| !of_others(w)).cloned();
         source.warn(told);
         Ok(source)
+    }
+}
+
+/// The other disks of a point.
+struct Beside<'a> {
+    machine: &'a Machine,
+    point: &'a Point,
+    disk: &'a PointDisk,
+}
+
+impl Beside<'_> {
+    fn hung(&self, disk: &PointDisk) -> Hung {
+        let mut disks = self.point.disks.iter();
+        Hung {
+            order: disks
+                .position(|d| d.slot == disk.slot)
+                .unwrap_or(usize::MAX),
+            slot: disk.slot,
+        }
+    }
+}
+
+impl Siblings for Beside<'_> {
+    fn own(&self) -> Hung {
+        self.hung(self.disk)
+    }
+
+    fn others(&self) -> Vec<(Hung, FileId)> {
+        let others = self.point.disks.iter();
+        let others = others.filter(|d| d.slot != self.disk.slot);
+        let found = others.filter_map(|d| Some((self.hung(d), self.machine.locate(d).ok()?.id)));
+        found.collect()
+    }
+
+    fn open(&self, hung: &Hung) -> Result<(Opened, SourceSpec)> {
+        let disk = self.point.disk(Some(hung.slot))?;
+        if let Some(kind) = self.machine.raw_device(disk) {
+            return Err(DiskError::unsupported("opening a disk of the machine")
+                .file(escape(&disk.file))
+                .found(format!("a {kind} raw device map")));
+        }
+        Ok((self.machine.locate(disk)?, self.machine.spec_of(disk)))
     }
 }
 

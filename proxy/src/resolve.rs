@@ -420,6 +420,7 @@ impl Tree {
             NodeKind::Directory => metadata
                 .refusal
                 .filter(|_| node.volume == 0)
+                .or_else(|| self.without_files(node))
                 .map(|e| e.file(place)),
             NodeKind::Symlink => {
                 let link = self.read_link(node);

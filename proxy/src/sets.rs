@@ -1,82 +1,37 @@
 //! Disks that belong together, and the volumes that lie over them.
 //!
 //! Windows dynamic disks, physical volumes of LVM2 and devices of VMFS are members of sets.
-//! SOURCE is one member; `--with` gives others. What the sets hold is put together here,
-//! from the members that are there.
+//! SOURCE is one member; `--with` gives others, and so does the machine that SOURCE is a disk of.
+//! What the sets hold is put together here, from the members that are there.
+
+mod member;
+
+pub use member::Member;
+pub(crate) use member::{Hung, Siblings};
 
 use crate::{
     source::SourceSpec,
     volume::{Members, Volume},
 };
-use disk_image::Image;
-use disk_io::{Disk, DiskError, HostDir, Result, error::escape, host_dir::Allowed};
+use disk_io::{Disk, DiskError, Result, error::escape};
 use guest_fs::{
     FsKind, Name, ldm,
     lvm2::{self, label::PhysicalVolume},
-    partition::{self, Partition, Scheme, Table},
+    partition::{Partition, Scheme, Table},
     vmfs,
     volume::{
         self,
         mapped::{Layout, Mapped, Piece},
     },
 };
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use inventory::Slot;
+use std::sync::Arc;
 
 /// How many names an error or warning lists.
 const SHOWN: usize = 8;
 
 /// What errors advise where a member of a set is not there.
 const GIVE_IT: &str = "give it with --with DISK, or go on without it by --allow-missing";
-
-/// A further member of SOURCE's set (`--with`).
-#[derive(Debug)]
-pub struct Member {
-    pub(crate) path: PathBuf,
-    pub(crate) image: Image,
-    table: Table,
-}
-
-impl Member {
-    /// Opens every `--with` of `spec`, each through a gate of its own.
-    pub(crate) fn open_all(spec: &SourceSpec) -> Result<Vec<Self>> {
-        spec.with
-            .iter()
-            .map(|path| Self::open(path, spec))
-            .collect()
-    }
-
-    fn open(path: &Path, spec: &SourceSpec) -> Result<Self> {
-        let allowed = Allowed {
-            dirs: spec.allow_dirs.clone(),
-            devices: spec.allow_devices.clone(),
-            open_files: 0,
-        };
-        // What is about SOURCE's own chain is not about this one's.
-        let mut options = spec.image_options();
-        options.snapshot = None;
-        options.vmdk.parent = None;
-        let image = disk_image::open(HostDir::open_source(path, &allowed)?, &options)?;
-        let table = partition::read(&image.disk).map_err(|e| e.file(path.display()))?;
-        Ok(Self {
-            path: path.to_owned(),
-            image,
-            table,
-        })
-    }
-
-    /// As the user named it.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The image with its chain.
-    pub fn image(&self) -> &Image {
-        &self.image
-    }
-}
 
 /// A volume over one or more members, and where the tree has it.
 #[derive(Clone, Debug)]
@@ -103,6 +58,18 @@ pub(crate) struct Sets {
     pub(crate) logical: Vec<Logical>,
     /// What the user should be told.
     pub(crate) warnings: Vec<String>,
+    /// A set that SOURCE belongs to has members that are not here.
+    pub(crate) lacking: bool,
+}
+
+/// A disk on which members of sets may be. The first is SOURCE.
+struct Whole<'a> {
+    disk: &'a Arc<dyn Disk>,
+    table: Option<&'a Table>,
+    /// Where it hangs in SOURCE's machine.
+    hung: Option<&'a Hung>,
+    /// Its machine has it; it was not given.
+    sibling: bool,
 }
 
 /// A place where a file system or a member can be.
@@ -112,6 +79,20 @@ struct Part {
     /// The disk it is on: 0 is SOURCE.
     on: usize,
     role: Role,
+    /// Where the volumes are that lie on it, among others.
+    shown: Shown,
+}
+
+/// Where the volumes of a set are in the tree.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// Nowhere, as far as is known.
+    Nowhere,
+    /// With SOURCE.
+    Here,
+    /// With another disk of the machine, which is the first that the set lies on: so that each
+    /// volume is in a machine once.
+    With(Slot),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -125,30 +106,35 @@ enum Role {
 }
 
 /// Puts together what lies on SOURCE and the other members. `table` is SOURCE's; `None`
-/// where it cannot be read, and then SOURCE has no volumes here.
+/// where it cannot be read, and then SOURCE has no volumes here. `hung` is where SOURCE hangs in
+/// its machine.
 pub(crate) fn assemble(
     disk: &Arc<dyn Disk>,
     table: Option<&Table>,
+    hung: Option<&Hung>,
     members: &[Member],
     spec: &SourceSpec,
 ) -> Result<Sets> {
     let mut sets = Sets::default();
-    let mut wholes = vec![(disk, table)];
-    wholes.extend(members.iter().map(|m| (&m.image.disk, Some(&m.table))));
+    let mut wholes = vec![Whole {
+        disk,
+        table,
+        hung,
+        sibling: false,
+    }];
+    wholes.extend(members.iter().map(Member::whole));
     let mut parts = Vec::new();
-    for (on, (disk, table)) in wholes.iter().enumerate() {
-        if let Some(table) = table {
-            parts_of(on, disk, table, &mut parts)?;
+    for (on, whole) in wholes.iter().enumerate() {
+        let Some(table) = whole.table else { continue };
+        match parts_of(on, whole.disk, table) {
+            Ok(more) => parts.extend(more),
+            // That is told where it is looked at itself.
+            Err(_) if whole.sibling => {}
+            Err(e) => return Err(e),
         }
     }
-    let dynamic = |table: &Option<&Table>| table.is_some_and(|t| t.dynamic);
-    let dynamics: Vec<Arc<dyn Disk>> = wholes
-        .iter()
-        .filter(|(_, table)| dynamic(table))
-        .map(|(disk, _)| Arc::clone(disk))
-        .collect();
-    sets.ldm(&dynamics, spec);
-    sets.lvm2(&mut parts, spec);
+    sets.ldm(&wholes, &mut parts, spec);
+    sets.lvm2(&wholes, &mut parts, spec);
     sets.unused(&wholes, &parts, members);
 
     let others: Arc<[Arc<dyn Disk>]> = parts
@@ -163,13 +149,24 @@ pub(crate) fn assemble(
     Ok(sets)
 }
 
-fn parts_of(on: usize, disk: &Arc<dyn Disk>, table: &Table, parts: &mut Vec<Part>) -> Result<()> {
+/// Where the volumes of a set are shown that has members on the disks `on`.
+fn shown(wholes: &[Whole<'_>], on: impl Iterator<Item = usize>) -> Shown {
+    let all = on.filter_map(|on| Some((on, wholes.get(on)?.hung?)));
+    match all.min_by_key(|(_, hung)| hung.order) {
+        Some((on, hung)) if on > 0 => Shown::With(hung.slot),
+        _ => Shown::Here,
+    }
+}
+
+fn parts_of(on: usize, disk: &Arc<dyn Disk>, table: &Table) -> Result<Vec<Part>> {
+    let mut parts = Vec::new();
     if table.scheme == Scheme::None {
         parts.push(Part {
             disk: disk.clone(),
             partition: None,
             on,
             role: Role::Plain,
+            shown: Shown::Nowhere,
         });
     }
     for partition in table.partitions.iter().filter(|p| !p.extended) {
@@ -182,9 +179,10 @@ fn parts_of(on: usize, disk: &Arc<dyn Disk>, table: &Table, parts: &mut Vec<Part
             partition: Some(partition.clone()),
             on,
             role,
+            shown: Shown::Nowhere,
         });
     }
-    Ok(())
+    Ok(parts)
 }
 
 fn is_ldm(partition: &Partition) -> bool {
@@ -192,15 +190,34 @@ fn is_ldm(partition: &Partition) -> bool {
 }
 
 impl Sets {
-    fn ldm(&mut self, disks: &[Arc<dyn Disk>], spec: &SourceSpec) {
+    fn ldm(&mut self, wholes: &[Whole<'_>], parts: &mut [Part], spec: &SourceSpec) {
+        let dynamic = |whole: &Whole<'_>| whole.table.is_some_and(|t| t.dynamic);
+        let all = wholes
+            .iter()
+            .enumerate()
+            .filter(|(_, whole)| dynamic(whole));
+        let (on, disks): (Vec<usize>, Vec<_>) = all.map(|(on, w)| (on, w.disk.clone())).unzip();
         if disks.is_empty() {
             return;
         }
-        let groups = match ldm::scan(disks) {
+        let groups = match ldm::scan(&disks) {
             Ok(groups) => groups,
             Err(e) => return self.warnings.push(e.to_string()),
         };
+        let of: Vec<Option<String>> = disks.iter().map(ldm::group_of).collect();
         for group in groups {
+            let of = on.iter().zip(&of);
+            let holders = of.filter(|(_, of)| of.as_ref() == Some(&group.uuid));
+            let holders: Vec<usize> = holders.map(|(on, _)| *on).collect();
+            let shown = shown(wholes, holders.iter().copied());
+            let members = parts.iter_mut().filter(|p| p.role == Role::Ldm);
+            for part in members.filter(|p| holders.contains(&p.on)) {
+                part.shown = shown;
+            }
+            self.lacking |= holders.contains(&0) && !group.missing.is_empty();
+            if shown != Shown::Here {
+                continue;
+            }
             let what = format!("the dynamic disk group {}", escape(&group.name));
             self.group(&what, &group.remarks, &group.missing);
             for volume in &group.volumes {
@@ -223,14 +240,18 @@ impl Sets {
     }
 
     /// Finds physical volumes among `parts`, marks them, and lists their logical volumes.
-    fn lvm2(&mut self, parts: &mut [Part], spec: &SourceSpec) {
-        let (mut disks, mut arrays) = (Vec::new(), Vec::new());
-        for part in parts.iter_mut().filter(|p| p.role == Role::Plain) {
+    fn lvm2(&mut self, wholes: &[Whole<'_>], parts: &mut [Part], spec: &SourceSpec) {
+        let (mut disks, mut arrays, mut physical) = (Vec::new(), Vec::new(), Vec::new());
+        for (n, part) in parts.iter_mut().enumerate() {
+            if part.role != Role::Plain {
+                continue;
+            }
             match PhysicalVolume::read(&part.disk) {
-                Ok(Some(_)) => {
+                Ok(Some(pv)) => {
                     part.role = Role::Lvm2;
                     arrays.extend(volume::doubt_of_array(&part.disk));
                     disks.push(part.disk.clone());
+                    physical.push((n, pv.uuid));
                 }
                 Ok(None) => {}
                 // A place that cannot be read is told by who reads it.
@@ -247,6 +268,23 @@ impl Sets {
         };
         self.group("LVM2", &found.remarks, &[]);
         for group in found.groups {
+            let of_group = |(_, id): &&(usize, String)| group.members.contains(id);
+            let members: Vec<usize> = physical.iter().filter(of_group).map(|(n, _)| *n).collect();
+            let on = |parts: &[Part]| -> Vec<usize> {
+                let all = members.iter().filter_map(|n| parts.get(*n));
+                all.map(|part| part.on).collect()
+            };
+            let on = on(parts);
+            let shown = shown(wholes, on.iter().copied());
+            for n in &members {
+                if let Some(part) = parts.get_mut(*n) {
+                    part.shown = shown;
+                }
+            }
+            self.lacking |= on.contains(&0) && !group.missing.is_empty();
+            if shown != Shown::Here {
+                continue;
+            }
             let what = format!("the LVM2 group {}", escape(&group.name));
             self.group(&what, &[], &group.missing);
             for volume in group.volumes.iter().filter(|v| v.visible) {
@@ -320,8 +358,14 @@ impl Sets {
             DiskError::unsupported("entering the volume")
                 .expected("a file system")
                 .found(found)
-                .hint(self.below(top))
+                .hint(match part.shown {
+                    Shown::With(slot) => format!(
+                        "the logical volumes are with {slot}, the first disk that they lie on"
+                    ),
+                    _ => self.below(top),
+                })
         };
+        let spread = part.shown != Shown::Nowhere;
         match part.role {
             Role::Plain => {
                 let members = Members {
@@ -333,26 +377,25 @@ impl Sets {
             // A stripe of one may look like the whole of a file system.
             Role::Ldm => {
                 let e = member("a part of a Windows dynamic disk (LDM)", "ldm");
-                Volume::unreadable(name, disk, partition, e).holding(FsKind::Ldm)
+                Volume::unreadable(name, disk, partition, e)
+                    .holding(FsKind::Ldm)
+                    .spread(spread)
             }
             Role::Lvm2 => {
                 let e = member("a physical volume of LVM2", "lvm");
-                Volume::unreadable(name, disk, partition, e).holding(FsKind::Lvm2)
+                Volume::unreadable(name, disk, partition, e)
+                    .holding(FsKind::Lvm2)
+                    .spread(spread)
             }
         }
     }
 
     /// Says which `--with` is no member of anything.
-    fn unused(
-        &mut self,
-        wholes: &[(&Arc<dyn Disk>, Option<&Table>)],
-        parts: &[Part],
-        members: &[Member],
-    ) {
-        for (member, on) in members.iter().zip(1usize..) {
-            let dynamic = wholes
-                .get(on)
-                .is_some_and(|(_, table)| table.is_some_and(|t| t.dynamic));
+    fn unused(&mut self, wholes: &[Whole<'_>], parts: &[Part], members: &[Member]) {
+        let given = members.iter().zip(1usize..).filter(|(m, _)| !m.sibling);
+        for (member, on) in given {
+            let table = wholes.get(on).and_then(|whole| whole.table);
+            let dynamic = table.is_some_and(|t| t.dynamic);
             let mut here = parts.iter().filter(|p| p.on == on);
             let used = dynamic
                 || here.any(|p| p.role != Role::Plain || vmfs::is_member(&p.disk).unwrap_or(true));

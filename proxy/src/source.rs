@@ -3,7 +3,7 @@
 use crate::{
     datastore::{DatastoreSpec, Opening},
     machine,
-    sets::{self, Logical, Member, Sets},
+    sets::{self, Logical, Member, Sets, Siblings},
     volume::Volume,
 };
 use disk_image::{Format, Image};
@@ -206,25 +206,51 @@ impl Source {
 
     /// The same for a file that passed the gate already: a member of a datastore or archive.
     pub fn open_in(opened: Opened, spec: &SourceSpec) -> Result<Self> {
-        Self::open_at(opened, spec, true)
+        Self::open_at(opened, spec, true, None)
     }
 
-    /// The same; `newer` asks for a warning where disks were made on top of it.
-    pub(crate) fn open_at(opened: Opened, spec: &SourceSpec, newer: bool) -> Result<Self> {
-        let path = opened.path.clone();
+    /// The same; `newer` asks for a warning where disks were made on top of it. `siblings` are the
+    /// other disks of its machine: they are opened where a set lacks members.
+    pub(crate) fn open_at(
+        opened: Opened,
+        spec: &SourceSpec,
+        newer: bool,
+        siblings: Option<&dyn Siblings>,
+    ) -> Result<Self> {
+        let (path, id) = (opened.path.clone(), opened.id);
         let image = disk_image::open(opened.clone(), &spec.image_options())?;
         let mut warnings = image.warnings.clone();
         // Also on a flat disk of ESX 2, which has no descriptor.
         if newer && (image.vmdk.is_some() || image.format == Format::Raw) {
             warnings.extend(newer_data(&opened));
         }
-        let members = Member::open_all(spec)?;
+        let mut members = Member::open_all(spec, id)?;
+        if let Some(siblings) = siblings {
+            Member::hang(&mut members, siblings);
+        }
         for member in &members {
-            let name = escape(&member.path.display().to_string());
-            let told = member.image.warnings.iter();
+            let name = escape(&member.path().display().to_string());
+            let told = member.image().warnings.iter();
             warnings.extend(told.map(|w| format!("{name}: {w}")));
         }
-        let assemble = |table: Option<&Table>| sets::assemble(&image.disk, table, &members, spec);
+        let hung = siblings.map(Siblings::own);
+        let mut assemble = |table: Option<&Table>| -> Result<Sets> {
+            let all = |members: &[Member]| {
+                sets::assemble(&image.disk, table, hung.as_ref(), members, spec)
+            };
+            let sets = all(&members)?;
+            let Some(siblings) = siblings.filter(|_| sets.lacking) else {
+                return Ok(sets);
+            };
+            let (more, lost) = Member::of_machine(siblings, id, &members);
+            members.extend(more);
+            let mut sets = all(&members)?;
+            if sets.lacking {
+                let lost = lost.into_iter();
+                (sets.warnings).extend(lost.map(|(slot, e)| format!("{slot}: {e}")));
+            }
+            Ok(sets)
+        };
         let (table, sets) = match partition::read(&image.disk) {
             Ok(table) => {
                 let sets = assemble(Some(&table))?;
@@ -253,6 +279,7 @@ impl Source {
             volumes,
             logical,
             warnings: told,
+            ..
         } = sets;
         warnings.extend(table.remarks.iter().cloned());
         warnings.extend(told);

@@ -245,6 +245,18 @@ impl Tree {
         })
     }
 
+    fn is_without_files(&self, number: u16) -> bool {
+        (self.volume(number)).is_some_and(|(volume, _)| volume.is_without_files())
+    }
+
+    /// Why a volume cannot be entered that is an empty directory of the tree, since no files are
+    /// missed for it. Who asks for that volume by name should be told.
+    pub fn without_files(&self, node: Node) -> Option<DiskError> {
+        let number = self.number_of(node).filter(|_| node.volume == 0)?;
+        let error = self.file_system(number).err()?;
+        self.is_without_files(number).then_some(error)
+    }
+
     pub(crate) fn place(&self, node: Node) -> Result<Place<'_>> {
         let gone = || {
             DiskError::not_found("looking up a file by number")
@@ -259,10 +271,14 @@ impl Tree {
                     Ok(Place::Own(id))
                 }
                 Own::File(file) => Ok(Place::File(file)),
-                Own::Volume(number) => {
-                    let fs = self.file_system(*number)?.ok_or_else(gone)?;
-                    Ok(Place::Guest(*number, fs, fs.root()))
-                }
+                Own::Volume(number) => match self.file_system(*number) {
+                    // Nothing is missed: what walks the tree goes on.
+                    Err(_) if self.is_without_files(*number) => Ok(Place::Own(id)),
+                    fs => {
+                        let fs = fs?.ok_or_else(gone)?;
+                        Ok(Place::Guest(*number, fs, fs.root()))
+                    }
+                },
             };
         }
         let fs = self.file_system(node.volume)?.ok_or_else(gone)?;

@@ -9,6 +9,24 @@ use guest_fs::{
 };
 use std::sync::{Arc, OnceLock};
 
+/// Types of partitions that hold no files.
+const NO_FILES: [&str; 14] = [
+    "Linux swap",
+    "Linux swap or Solaris",
+    "FreeBSD swap",
+    "BIOS boot",
+    "FreeBSD boot",
+    "Solaris boot",
+    "bare boot",
+    "Microsoft reserved",
+    "Linux reserved",
+    "VMware reserved",
+    "VMware VMKCORE",
+    "VMware swap or VMKCORE",
+    "hibernation",
+    "Windows dynamic disk (LDM) metadata",
+];
+
 /// Where the other devices of a VMFS volume may be.
 #[derive(Clone, Debug)]
 pub(crate) struct Members {
@@ -30,6 +48,8 @@ pub struct Volume {
     doubts: Vec<String>,
     /// What it holds was said and not looked for.
     said: bool,
+    /// It is a member of a set whose volumes the tree has beside it.
+    spread: bool,
     opened: OnceLock<Result<Arc<dyn FileSystem>>>,
 }
 
@@ -50,6 +70,7 @@ impl Volume {
             members: None,
             doubts: Vec::new(),
             said: false,
+            spread: false,
             opened: OnceLock::new(),
         }
     }
@@ -72,6 +93,7 @@ impl Volume {
             members: None,
             doubts: Vec::new(),
             said: true,
+            spread: false,
             opened: OnceLock::from(Ok(fs)),
         }
     }
@@ -92,6 +114,7 @@ impl Volume {
             members: None,
             doubts: Vec::new(),
             said: true,
+            spread: false,
             opened: OnceLock::from(Err(error)),
         }
     }
@@ -112,6 +135,30 @@ impl Volume {
     pub(crate) fn with_members(mut self, members: Members) -> Self {
         self.members = Some(members);
         self
+    }
+
+    /// Says that what lies on it is in the tree already, as volumes of the set that it belongs to.
+    pub(crate) fn spread(mut self, spread: bool) -> Self {
+        self.spread = spread;
+        self
+    }
+
+    /// Whether no files are missed where it is left alone: swap, what only firmware or a boot
+    /// loader reads, members of sets whose volumes are there. [`Self::file_system`] still fails.
+    pub fn is_without_files(&self) -> bool {
+        // What cannot be read is looked at again later.
+        if self.recognised.get().is_none() && self.look().is_err() {
+            return false;
+        }
+        match self.recognised.get() {
+            _ if self.spread => true,
+            Some(Ok(Some(found))) => found.kind == FsKind::Swap,
+            Some(Ok(None)) => {
+                let partition = self.partition.as_ref();
+                partition.is_some_and(|p| NO_FILES.contains(&p.type_name.as_str()))
+            }
+            Some(Err(_)) | None => false,
+        }
     }
 
     /// Says what speaks against its bytes.
@@ -244,6 +291,8 @@ pub struct VolumeReport {
     pub info: Option<VolumeInfo>,
     /// Why it cannot be entered; `None` if it can.
     pub why_not: Option<DiskError>,
+    /// It cannot be entered, and no files are missed for it ([`Volume::is_without_files`]).
+    pub without_files: bool,
 }
 
 impl VolumeReport {
@@ -276,6 +325,7 @@ impl VolumeReport {
                 .or_else(|| recognised.and_then(|r| r.size)),
             used: info.as_ref().and_then(|i| i.used),
             letter,
+            without_files: why_not.is_some() && volume.is_without_files(),
             info,
             why_not,
         }

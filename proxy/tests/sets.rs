@@ -422,3 +422,79 @@ fn a_device_of_a_datastore_is_missing() {
     let remarks = report.info.unwrap().remarks;
     assert!(remarks.iter().any(|r| r.contains("missing")), "{remarks:?}");
 }
+
+/// A machine whose disks are these images, in this order.
+fn machine(dir: &Path, disks: &[PathBuf]) -> PathBuf {
+    let mut config = "config.version = \"8\"\nscsi0.present = \"TRUE\"\n".to_owned();
+    for (n, disk) in disks.iter().enumerate() {
+        let len = std::fs::copy(disk, dir.join(format!("{n}-flat.vmdk"))).unwrap();
+        let text = format!(
+            "# Disk DescriptorFile\nversion=1\nCID=00000001\nparentCID=ffffffff\n\
+             createType=\"monolithicFlat\"\nRW {} FLAT \"{n}-flat.vmdk\" 0\n",
+            len / 512
+        );
+        std::fs::write(dir.join(format!("{n}.vmdk")), text).unwrap();
+        config += &format!("scsi0:{n}.present = \"TRUE\"\nscsi0:{n}.fileName = \"{n}.vmdk\"\n");
+    }
+    std::fs::write(dir.join("vm.vmx"), config).unwrap();
+    dir.join("vm.vmx")
+}
+
+/// What lies on several disks of one machine is read, and is with the first of them.
+#[test]
+fn a_machine_has_the_members_of_its_sets() {
+    let Some(images) = images() else { return };
+    let image = |n: usize| images.join(format!("partition/libldm/ldm-2003r2-spanned-{n}.img"));
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = machine(dir.path(), &[image(1), image(2)]);
+    let again = machine(other.path(), &[image(2), image(1)]);
+    let of = |spec: &SourceSpec| Tree::of(spec, TreeOptions::default()).unwrap();
+    let volumes = |tree: &Tree| -> Vec<String> {
+        for disk in ["/scsi0-0", "/scsi0-1"] {
+            tree.enter(tree.resolve(disk).unwrap().node).unwrap();
+        }
+        let all = reports(tree).into_iter();
+        let sound = all.filter(|(_, kind, e)| e.is_none() && *kind == Some(FsKind::Ntfs));
+        sound.map(|(path, _, _)| path).collect()
+    };
+    for config in [&config, &again] {
+        // Whether it is given too makes no difference.
+        let given = config.with_file_name("1.vmdk");
+        for with in [
+            vec![],
+            vec![given.clone()],
+            vec![config.with_file_name("0.vmdk"), given],
+        ] {
+            let tree = of(&spec(config, &with));
+            let found = volumes(&tree);
+            assert_eq!(found.len(), 1, "{with:?}: {found:?}");
+            assert!(found[0].starts_with("/current/scsi0-0/ldm/"), "{found:?}");
+            assert!(read_all(&tree, &found[0]) > 0);
+            let asked = tree.resolve("/scsi0-1/p1").unwrap().node;
+            let e = tree.without_files(asked).unwrap().to_string();
+            assert!(e.contains("LDM") && e.contains("scsi0:0"), "{e}");
+        }
+    }
+    // One that is not there is told, and the volume fails.
+    std::fs::remove_file(dir.path().join("1-flat.vmdk")).unwrap();
+    let tree = of(&spec(&config, &[]));
+    let disk = tree.resolve("/scsi0-0").unwrap().node;
+    let all = tree.volume_level(disk).unwrap().unwrap();
+    let failed = all.iter().filter(|v| v.path.to_string().contains("/ldm/"));
+    assert!(failed.filter(|v| v.why_not.is_some()).count() > 0);
+
+    let half = |n| images.join(format!("partition/dissect/lvm-mirror-{n}.bin"));
+    let dir = tempfile::tempdir().unwrap();
+    let config = machine(dir.path(), &[half(1), half(2)]);
+    for (disk, listed) in [("scsi0:0", 1), ("scsi0:1", 0)] {
+        let source = Source::open(&SourceSpec {
+            disk: Some(disk.into()),
+            ..spec(&config, &[])
+        });
+        let source = source.unwrap();
+        assert_eq!(source.logical().len().min(1), listed, "{disk}");
+        let lacks = |w: &&String| w.contains("--with");
+        assert_eq!(source.warnings().iter().find(lacks), None);
+        assert!(source.volumes().iter().any(|v| v.is_without_files()));
+    }
+}

@@ -53,7 +53,7 @@ pub(super) fn machine_parts(
     let says = manifest.as_ref().filter(|_| point.is_current());
     for disk in &point.disks {
         if only.is_none_or(|slot| slot == disk.slot) {
-            take_disk(machine, disk, says, &mut taken)?;
+            take_disk(machine, (point, disk), says, &mut taken)?;
         }
     }
     match only {
@@ -100,7 +100,7 @@ pub(super) fn machine_parts(
 /// Opens one disk of the machine. `manifest` is what a backup says of it.
 fn take_disk(
     machine: &Machine,
-    disk: &PointDisk,
+    (point, disk): (&Point, &PointDisk),
     manifest: Option<&Manifest>,
     taken: &mut Taken,
 ) -> Result<(), Failure> {
@@ -111,7 +111,7 @@ fn take_disk(
         ));
         return Ok(());
     }
-    let opened = machine.open(disk, false)?;
+    let opened = machine.open(point, disk, false)?;
     let told = opened.warnings().iter();
     (taken.warnings).extend(told.map(|w| format!("{slot}: {w}")));
     taken.parts.sources.extend(source::files(&opened));

@@ -94,7 +94,8 @@ impl Cat {
         if stream.is_none() {
             let metadata = tree.metadata(found.node)?;
             if metadata.kind == NodeKind::Directory {
-                return Err(metadata.refusal.unwrap_or_else(|| {
+                let refusal = metadata.refusal.or_else(|| tree.without_files(found.node));
+                return Err(refusal.unwrap_or_else(|| {
                     DiskError::refused("reading")
                         .file(&found.path)
                         .expected("a file")

@@ -202,6 +202,9 @@ impl Find {
         for remark in &found.remarks {
             warn(remark);
         }
+        if let Some(e) = tree.without_files(found.node) {
+            return Err(e.into());
+        }
         let path = found.path.as_bytes().to_vec();
         let metadata = tree.metadata(found.node)?;
         if found.stream.is_some() || metadata.kind != NodeKind::Directory {

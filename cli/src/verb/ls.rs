@@ -144,6 +144,9 @@ impl Ls {
             missing: tell_doubts(&found),
             stream: None,
         };
+        if let Some(e) = tree.without_files(found.node) {
+            return Err(e.into());
+        }
         let metadata = tree.metadata(found.node)?;
         let mut path = found.path.as_bytes().to_vec();
         if metadata.kind != NodeKind::Directory || found.stream.is_some() {

@@ -131,8 +131,10 @@ impl Facts {
         stream: Option<&Name>,
     ) -> disk_io::Result<Self> {
         let mut metadata = tree.metadata(node)?;
+        metadata.refusal = metadata.refusal.or_else(|| tree.without_files(node));
         // A volume that cannot be entered: every question would give the same answer.
-        if metadata.refusal.is_some() && tree.enter(node).is_err() {
+        let closed = || tree.enter(node).is_err() || tree.without_files(node).is_some();
+        if metadata.refusal.is_some() && closed() {
             return Ok(Self {
                 metadata,
                 streams: Vec::new(),

@@ -253,7 +253,7 @@ impl Vm {
             let opened = point
                 .disks
                 .iter()
-                .filter_map(|d| machine.open(d, false).ok());
+                .filter_map(|d| machine.open(point, d, false).ok());
             let sources: Vec<_> = opened.map(Arc::new).collect();
             guest::of_machine(&sources, &machine.vm().config.dictionary)
         });

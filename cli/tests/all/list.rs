@@ -200,3 +200,70 @@ fn find_by_name_size_time_and_type() {
         .code(1)
         .says("a directory");
 }
+
+/// A disk with swap and a FAT volume, and, `unknown`, a partition of files of which nothing is known.
+fn with_swap(f: &Fixture, unknown: bool) -> std::path::PathBuf {
+    let fat = f.raw();
+    let mib = 1 << 20;
+    let mut disk = vec![0; 4 * mib + fat.len()];
+    let partitions = [(0x82u8, 1, 1), (0x83, 2, 1), (6, 4, fat.len() / mib)];
+    for (n, (kind, start, len)) in partitions.iter().enumerate() {
+        if *kind == 0x83 && !unknown {
+            continue;
+        }
+        let entry = &mut disk[446 + 16 * n..][..16];
+        entry[4] = *kind;
+        entry[8..12].copy_from_slice(&(*start as u32 * 2048).to_le_bytes());
+        entry[12..].copy_from_slice(&(*len as u32 * 2048).to_le_bytes());
+    }
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk[mib..3 * mib].fill(0x5a);
+    disk[4 * mib..].copy_from_slice(&fat);
+    let path = f.path(if unknown { "unknown.raw" } else { "swap.raw" });
+    std::fs::write(&path, disk).unwrap();
+    path
+}
+
+/// Whoever asks for all of a disk misses nothing for a partition that has no files; whoever asks for
+/// that partition is told.
+#[test]
+fn what_has_no_files_is_no_failure() {
+    let f = Fixture::new();
+    for (unknown, code) in [(false, 0), (true, 3)] {
+        let disk = with_swap(&f, unknown);
+        let disk = disk.to_str().unwrap();
+        let out = f.path(&format!("out{code}"));
+        let verbs: [&[&str]; 4] = [
+            &["ls", "-R", disk],
+            &["find", disk],
+            &["cp", "-r", disk, "/", out.to_str().unwrap()],
+            &["tar", disk, "/"],
+        ];
+        for args in verbs {
+            let ran = f.run(args).code(code);
+            assert_eq!(ran.err.contains("/p2"), unknown, "{args:?}: {}", ran.err);
+        }
+        assert_eq!(std::fs::read(out.join("p3/a.txt")).unwrap(), b"hello\n");
+        // Nothing proves the contents.
+        let verified = f.run(&["verify", disk]).code(3);
+        let lost = if unknown {
+            "1 not readable"
+        } else {
+            "0 not readable"
+        };
+        assert!(verified.text().contains(lost), "{}", verified.text());
+    }
+    let disk = with_swap(&f, false);
+    let disk = disk.to_str().unwrap();
+    for args in [
+        &["ls", disk, "/p1"][..],
+        &["find", disk, "/p1"],
+        &["cat", disk, "/p1"],
+        &["cat", disk, "/p1/a.txt"],
+        &["tar", disk, "/p1"],
+    ] {
+        f.run(args).code(1).says("swap");
+    }
+    let stat = f.run(&["stat", disk, "/p1"]).code(3);
+    assert!(stat.text().contains("swap"), "{}", stat.text());
+}

@@ -20,7 +20,9 @@ pub struct Group {
     pub uuid: Option<String>,
     /// Its volumes, hidden parts of others included.
     pub volumes: Vec<LogicalVolume>,
-    /// Physical volumes that are not among the disks given.
+    /// Its physical volumes.
+    pub members: Vec<String>,
+    /// Those of them that are not among the disks given.
     pub missing: Vec<String>,
 }
 
@@ -129,6 +131,7 @@ impl Group {
             name,
             uuid: section.text("id").map(str::to_owned),
             volumes: Vec::new(),
+            members: Vec::new(),
             missing: Vec::new(),
         };
         let mut physical = Volumes::new();
@@ -141,6 +144,7 @@ impl Group {
             if pv.leg.disk.is_none() {
                 group.missing.push(pv.leg.name.clone());
             }
+            group.members.push(pv.leg.name.clone());
             physical.insert(name.clone(), pv);
         }
         for (name, lv) in section

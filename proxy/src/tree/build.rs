@@ -167,10 +167,11 @@ impl Tree {
 
     fn add_point(&self, dir: OwnId, machine: &Machine, point: &Point) {
         self.points.push((dir, OnceLock::new()));
+        let point = Arc::new(point.clone());
         for disk in &point.disks {
-            let (machine, wanted, newer) = (machine.clone(), disk.clone(), point.is_current());
+            let (machine, point, wanted) = (machine.clone(), point.clone(), disk.clone());
             let lazy = LazyDisk {
-                open: Box::new(move || machine.open(&wanted, newer)),
+                open: Box::new(move || machine.open(&point, &wanted, point.is_current())),
                 opened: OnceLock::new(),
             };
             let name = Name::from(disk.slot.in_path().as_str());

@@ -147,6 +147,9 @@ impl Files<'_> {
     fn volumes(&mut self) {
         for volume in self.tree.volumes() {
             let path = volume.path.to_string();
+            if volume.without_files {
+                continue;
+            }
             if volume.why_not.is_some() {
                 self.closed.push(path.clone().into_bytes());
             }
