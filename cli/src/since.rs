@@ -1,7 +1,7 @@
 //! `export --since`: which disk of the earlier backup each disk builds on, and what can have
 //! changed in it; and the leave to read the earlier backup that a later one needs.
 
-use crate::{backup::Taken, exit::Failure};
+use crate::{backup::Taken, exit::Failure, output};
 use convert::{
     DigestKind,
     backup::{Base, ChainFile, ChainLink, Manifest, SinceEntry, units::Units},
@@ -135,6 +135,18 @@ pub(crate) fn attach(
         };
         allow(&mut spec)?;
         let opened = Source::open(&spec)?;
+        // A child of another length than its parent is none that others read.
+        let (len, before) = (source.disk().len(), opened.disk().len());
+        if len != before {
+            let shown = place.as_deref().unwrap_or(&entry.file);
+            output::say(format_args!(
+                "{}{shown}: it has {len} bytes, {before} in the earlier backup: all of it is written",
+                output::subject()
+            ));
+            mark(&mut used, lists, place.as_ref())?;
+            how.push(Found::Whole);
+            continue;
+        }
         let cid = opened.image().vmdk.as_ref().and_then(|v| {
             let top = v.links().first()?;
             top.cid
@@ -155,21 +167,8 @@ pub(crate) fn attach(
             entry.digest.kind() == Some(DigestKind::Vmdkit)
                 && digest.is_ok_and(|d| d.hex() == entry.digest.hash)
         });
-        let list = lists.iter().position(|l| match &l.place {
-            Some(wanted) => place.as_ref() == Some(wanted),
-            None => true,
-        });
-        let (found, candidates) = match list.and_then(|n| Some((n, lists.get(n)?))) {
-            Some((n, list)) => {
-                if let Some(used) = used.get_mut(n) {
-                    if *used {
-                        return Err(Failure::usage_with(
-                            "one list of changed blocks for several disks",
-                            "say which it is of: --changed-blocks scsi0:0=FILE",
-                        ));
-                    }
-                    *used = true;
-                }
+        let (found, candidates) = match mark(&mut used, lists, place.as_ref())? {
+            Some(list) => {
                 let ranges = read_list(&list.file, source.disk().len())?;
                 (Found::List, Some(ranges))
             }
@@ -203,6 +202,27 @@ pub(crate) fn attach(
         manifest: own,
     };
     Ok((since, how))
+}
+
+/// The list of a disk, which is of no other.
+fn mark<'l>(
+    used: &mut [bool],
+    lists: &'l [List],
+    place: Option<&String>,
+) -> Result<Option<&'l List>, Failure> {
+    let mut all = lists.iter().zip(used);
+    let of_disk = |list: &List| list.place.is_none() || list.place.as_ref() == place;
+    let Some((list, used)) = all.find(|(list, _)| of_disk(list)) else {
+        return Ok(None);
+    };
+    if *used {
+        return Err(Failure::usage_with(
+            "one list of changed blocks for several disks",
+            "say which it is of: --changed-blocks scsi0:0=FILE",
+        ));
+    }
+    *used = true;
+    Ok(Some(list))
 }
 
 /// The name of the earlier backup, which must lie beside the new one.

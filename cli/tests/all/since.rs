@@ -559,3 +559,41 @@ fn lists_that_are_not_whole() {
     ])
     .code(2);
 }
+
+/// A disk that was made larger is written whole once, and what comes then builds on that.
+#[test]
+fn a_disk_that_grew() {
+    let f = Fixture::new();
+    f.noise();
+    export(&f, &["disk.vmdk", "g1"]);
+    let text = fs::read_to_string(f.path("disk.vmdk")).unwrap();
+    let mut bytes = f.raw();
+    bytes.resize(bytes.len() + (3 << 20), 7);
+    let sectors = |len: usize| format!("RW {} FLAT", len / 512);
+    let text = text.replace(&sectors(f.raw().len()), &sectors(bytes.len()));
+    fs::write(f.path("disk.vmdk"), text).unwrap();
+    fs::write(f.path("disk-flat.vmdk"), &bytes).unwrap();
+    let list = r#"{"changedArea": [{"start": 0, "length": 1}]}"#;
+    fs::write(f.path("list.json"), list).unwrap();
+    let ran = f.run(&[
+        "export",
+        "--json",
+        "disk.vmdk",
+        "g2",
+        "--since",
+        "g1",
+        "--changed-blocks",
+        "list.json",
+    ]);
+    let ran = ran.code(0).says("all of it is written");
+    assert_eq!(ran.json()["found_by"], serde_json::json!(["whole"]));
+    bytes[9 << 20] ^= 1;
+    fs::write(f.path("disk-flat.vmdk"), &bytes).unwrap();
+    let said = export(&f, &["disk.vmdk", "g3", "--since", "g2"]);
+    assert_eq!(said["found_by"], serde_json::json!(["hashes"]));
+    assert!(size(&f, "g3") < 1 << 20, "{}", size(&f, "g3"));
+    for dir in ["g2", "g3"] {
+        f.run(&["verify", dir]).code(0);
+    }
+    assert_eq!(raw_of(&f, "g3/disk.vmdk"), bytes);
+}
