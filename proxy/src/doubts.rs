@@ -12,6 +12,9 @@ use disk_io::DiskError;
 use guest_fs::FileSystem;
 use guest_fs::Name;
 
+/// What an error says that tells of a doubt, and of nothing that could not be read.
+pub const DOUBTFUL: &str = "names-doubtful";
+
 /// More directories than these, and all are looked at anew.
 const DIRS_KNOWN: usize = 1 << 16;
 
@@ -51,14 +54,20 @@ impl Tree {
         doubts
     }
 
-    /// The same as an error of listing it: what is not listed need not be missing.
+    /// The same as an error of listing it: what is not listed need not be missing. Its code is
+    /// [`DOUBTFUL`].
     pub fn doubts_of_listing(&self, dir: Node) -> Option<DiskError> {
         let doubts = self.doubts(dir);
-        (!doubts.is_empty()).then(|| {
-            DiskError::corrupt("listing the directory")
-                .found(doubts.join("; "))
-                .hint("names may be missing here: check --guests tells what is damaged")
-        })
+        if doubts.is_empty() {
+            return None;
+        }
+        let error = match dir == self.root() && self.source().is_some() {
+            true => DiskError::corrupt("listing the disk")
+                .hint("partitions may be missing here: info shows the table that is believed"),
+            false => DiskError::corrupt("listing the directory")
+                .hint("names may be missing here: check --guests tells what is damaged"),
+        };
+        Some(error.code(DOUBTFUL).found(doubts.join("; ")))
     }
 
     /// What to say where a node's own record does not have the name that leads to it

@@ -47,6 +47,7 @@ mod vmfs_place;
 pub mod volume;
 
 pub use datastore::DatastoreSpec;
+pub use doubts::DOUBTFUL;
 pub use find::Below;
 pub use guest_state::GuestState;
 pub use machine::{Machine, Machines};

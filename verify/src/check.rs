@@ -249,6 +249,10 @@ fn one(spec: &SourceSpec, options: &Options, step: &mut dyn FnMut(Step<'_>)) -> 
     let mut remarks = Vec::new();
     let source = opened(spec, format, &disks, &found, &mut remarks)?;
     if let Some(source) = &source {
+        for loss in &source.table().losses {
+            let e = DiskError::corrupt("reading the partition table").found(loss);
+            found.put(Finding::note("partitions-doubtful", e));
+        }
         datastores(source, &mut |volume, f| found.of_guest(source, volume, f))?;
         if options.guests {
             volumes::visit(source, &mut |volume, f| found.of_guest(source, volume, f))?;

@@ -12,7 +12,7 @@ use crate::{
 };
 use disk_io::{Disk, DiskError, ErrorKind, Result, Severity};
 use guest_fs::NodeKind;
-use proxy::{Source, Tree, TreeOptions, Volume, find::Below};
+use proxy::{DOUBTFUL, Source, Tree, TreeOptions, Volume, find::Below};
 use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
 
 /// What is read of a guest file at a time.
@@ -72,6 +72,8 @@ struct Files<'a> {
     guests: &'a mut Guests,
     /// Volumes that cannot be entered, by path: they were named.
     closed: Vec<Vec<u8>>,
+    /// Volumes that were not closed, by path.
+    unsettled: Vec<Vec<u8>>,
     /// The second readers, by volume.
     readers: HashMap<u16, Reader>,
     buf: Vec<u8>,
@@ -95,6 +97,7 @@ pub(super) fn read_guests(
         effort,
         guests,
         closed: Vec::new(),
+        unsettled: Vec::new(),
         readers: HashMap::new(),
         buf: vec![0; CHUNK as usize],
         done: 0,
@@ -162,6 +165,7 @@ impl Files<'_> {
                 (None, Some(info)) => {
                     self.guests.volumes += 1;
                     if info.dirty == Some(true) {
+                        self.unsettled.push(volume.path.as_bytes().to_vec());
                         self.guests.remarks.push(format!(
                             "{path}: was not closed: it is as a crash left it, and its own \
                              journal is replayed when the guest starts"
@@ -186,6 +190,15 @@ impl Files<'_> {
                 let file = e.file_name().unwrap_or_default().as_bytes().to_vec();
                 // A volume that cannot be entered was named above.
                 if !self.closed.contains(&file) {
+                    // A name may come onto the disk before its file does.
+                    let within = |dir: &Vec<u8>| {
+                        let below = file.strip_prefix(dir.as_slice());
+                        below.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+                    };
+                    let e = match self.unsettled.iter().any(within) {
+                        true => e.code(DOUBTFUL),
+                        false => e,
+                    };
                     self.guests.fail(file, e);
                 }
                 return Ok(());

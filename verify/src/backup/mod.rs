@@ -26,7 +26,7 @@ use crate::{
     owners::{Owner, owners},
 };
 use disk_io::{DiskError, ErrorKind, Result, Severity};
-use proxy::{Source, SourceSpec, Tree, TreeOptions};
+use proxy::{DOUBTFUL, Source, SourceSpec, Tree, TreeOptions};
 use std::{ops::Range, path::PathBuf, sync::Arc};
 
 /// Problems with guest files that are kept; beyond, only counted.
@@ -137,8 +137,10 @@ impl Verified {
     pub fn is_bad(&self) -> bool {
         let bad = |items: &[Item]| items.iter().any(|i| i.problem.is_some());
         let damage = self.guests.failed.iter().any(|(_, e)| {
-            // What is only not read here says nothing about the backup.
+            // What is only not read here says nothing about the backup, and what makes names
+            // doubtful is damage where the volume's structures say so.
             matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::OutOfRange)
+                && e.code_text() != Some(DOUBTFUL)
         });
         let broken = |f: &VolumeFinding| f.finding.severity == Severity::Damage;
         let volumes = self.guests.structure.iter().any(broken);
@@ -147,14 +149,31 @@ impl Verified {
             || bad(&self.contents)
             || bad(&self.baseline)
             || bad(&self.restorable)
-            || self.structure.is_bad()
+            || self.is_structure_bad()
             || damage
             || volumes
             || second.is_some_and(|s| !s.differ.is_empty())
     }
 
+    /// Whether the structure of an image is not as it should be.
+    pub fn is_structure_bad(&self) -> bool {
+        let wrong = |r: &check::Reported| r.finding.severity > Severity::Note && !is_crash(r);
+        self.structure.dropped > 0 || self.structure.findings.iter().any(wrong)
+    }
+
     /// Whether something could not be looked at or has nothing to be compared with.
     pub fn is_partial(&self) -> bool {
-        !self.unproven.is_empty() || !self.guests.failed.is_empty()
+        !self.unproven.is_empty()
+            || !self.guests.failed.is_empty()
+            || self.structure.findings.iter().any(is_crash)
     }
+}
+
+/// Whether a finding only says that an image is as a crash left it: what was made of a running
+/// machine is, and it would restore.
+fn is_crash(reported: &check::Reported) -> bool {
+    matches!(
+        reported.finding.code,
+        "log-not-replayed" | "unclean-shutdown"
+    )
 }

@@ -137,7 +137,7 @@ impl Json {
             created: v.created.clone(),
             files: v.files.iter().map(item).collect(),
             structure: StructureJson {
-                result: if structure.is_bad() { "bad" } else { "sound" },
+                result: if v.is_structure_bad() { "bad" } else { "sound" },
                 layers: structure.layers.len(),
                 damage: structure.count(Severity::Damage),
                 warnings: structure.count(Severity::Warning),
