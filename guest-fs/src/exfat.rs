@@ -418,6 +418,7 @@ impl FileSystem for ExFat {
             used: *self.used.get_or_init(|| self.count_used()),
             cluster_size: self.geometry.cluster,
             dirty: Some(self.geometry.dirty),
+            unsettled: self.geometry.dirty,
             remarks,
         }
     }

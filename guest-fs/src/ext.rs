@@ -335,6 +335,7 @@ impl FileSystem for Ext {
             used: Some(used.saturating_mul(self.sb.block_size.into())),
             cluster_size: self.sb.block_size,
             dirty: Some(self.replayed.is_some() || self.sb.state & 1 == 0),
+            unsettled: self.replayed.is_none() && self.sb.state & 1 == 0,
             remarks: [&self.remarks[..], &self.doubts].concat(),
         }
     }

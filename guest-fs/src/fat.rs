@@ -341,6 +341,7 @@ impl FileSystem for Fat {
             used: *self.used.get_or_init(|| self.count_used()),
             cluster_size: self.geometry.cluster,
             dirty: Some(self.dirty()),
+            unsettled: self.dirty(),
             remarks,
         }
     }

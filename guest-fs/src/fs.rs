@@ -291,6 +291,9 @@ pub struct VolumeInfo {
     pub cluster_size: u32,
     /// Whether it was not closed cleanly; `None` if the format does not say.
     pub dirty: Option<bool>,
+    /// Names and the files that they lead to may be of different moments: it was not closed, and its
+    /// journal, if it has one, is not replayed here.
+    pub unsettled: bool,
     /// What else a user should know: backup boot sector used, hibernated, …
     pub remarks: Vec<String>,
 }

@@ -102,12 +102,21 @@ pub struct Table {
     pub remarks: Vec<String>,
     /// Those of them after which partitions may be missing.
     pub losses: Vec<String>,
+    /// Those of them by which the disk may be another one: what is left of an earlier life, or the
+    /// table is.
+    pub rivals: Vec<String>,
 }
 
 impl Table {
     /// Adds a remark after which partitions may be missing.
     fn lose(&mut self, remark: String) {
         self.losses.push(remark.clone());
+        self.remarks.push(remark);
+    }
+
+    /// Adds a remark by which the disk may be another one.
+    fn doubt(&mut self, remark: String) {
+        self.rivals.push(remark.clone());
         self.remarks.push(remark);
     }
 
@@ -120,6 +129,7 @@ impl Table {
             dynamic: false,
             remarks: Vec::new(),
             losses: Vec::new(),
+            rivals: Vec::new(),
         }
     }
 
@@ -134,7 +144,7 @@ impl Table {
         let there = "there is a GUID partition table too, which sector 0 does not announce";
         match missing.as_slice() {
             [] => self.remarks.push(format!("{there}; it lists nothing else")),
-            some => self.lose(format!(
+            some => self.doubt(format!(
                 "{there}; its partitions {} are not listed here",
                 some.join(", ")
             )),
@@ -301,7 +311,7 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
         );
         match in_array() {
             // Making an array of the disk leaves the table alone.
-            true => table.lose(told),
+            true => table.doubt(told),
             false => table.remarks.push(told),
         }
     }

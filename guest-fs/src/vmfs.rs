@@ -234,6 +234,7 @@ impl FileSystem for Vmfs {
             used: self.used(),
             cluster_size: u32::try_from(sb.block_size).unwrap_or(u32::MAX),
             dirty,
+            unsettled: false,
             remarks,
         }
     }

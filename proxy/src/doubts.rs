@@ -31,10 +31,10 @@ impl Tree {
                 doubts
             }
             // Of a disk: partitions may be missing.
-            Ok(None) if node == self.root() => {
-                let losses = self.source().map(|s| s.table().losses.clone());
-                losses.unwrap_or_default()
-            }
+            Ok(None) if node == self.root() => match self.source().map(|s| s.table()) {
+                Some(table) => [table.losses.as_slice(), &table.rivals].concat(),
+                None => Vec::new(),
+            },
             _ => Vec::new(),
         }
     }
@@ -55,19 +55,26 @@ impl Tree {
     }
 
     /// The same as an error of listing it: what is not listed need not be missing. Its code is
-    /// [`DOUBTFUL`].
+    /// [`DOUBTFUL`], but where a partition table is damaged.
     pub fn doubts_of_listing(&self, dir: Node) -> Option<DiskError> {
         let doubts = self.doubts(dir);
         if doubts.is_empty() {
             return None;
         }
-        let error = match dir == self.root() && self.source().is_some() {
-            true => DiskError::corrupt("listing the disk")
-                .hint("partitions may be missing here: info shows the table that is believed"),
-            false => DiskError::corrupt("listing the directory")
-                .hint("names may be missing here: check --guests tells what is damaged"),
+        let error = match self.source().filter(|_| dir == self.root()) {
+            Some(disk) => {
+                let error = DiskError::corrupt("listing the disk")
+                    .hint("partitions may be missing here: info shows the table that is believed");
+                match disk.table().losses.is_empty() {
+                    true => error.code(DOUBTFUL),
+                    false => error,
+                }
+            }
+            None => DiskError::corrupt("listing the directory")
+                .hint("names may be missing here: check --guests tells what is damaged")
+                .code(DOUBTFUL),
         };
-        Some(error.code(DOUBTFUL).found(doubts.join("; ")))
+        Some(error.found(doubts.join("; ")))
     }
 
     /// What to say where a node's own record does not have the name that leads to it

@@ -203,6 +203,7 @@ impl FileSystem for MockFs {
             used: Some(1 << 29),
             cluster_size: 4096,
             dirty: Some(false),
+            unsettled: false,
             remarks: Vec::new(),
         }
     }

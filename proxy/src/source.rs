@@ -266,6 +266,7 @@ impl Source {
                     dynamic: false,
                     remarks: vec![format!("the partition table cannot be read: {e}")],
                     losses: Vec::new(),
+                    rivals: Vec::new(),
                 };
                 let mut sets = assemble(None)?;
                 let name = Name::from("p0");

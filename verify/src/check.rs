@@ -249,9 +249,13 @@ fn one(spec: &SourceSpec, options: &Options, step: &mut dyn FnMut(Step<'_>)) -> 
     let mut remarks = Vec::new();
     let source = opened(spec, format, &disks, &found, &mut remarks)?;
     if let Some(source) = &source {
-        for loss in &source.table().losses {
-            let e = DiskError::corrupt("reading the partition table").found(loss);
-            found.put(Finding::note("partitions-doubtful", e));
+        let table = source.table();
+        let told = |text: &String| DiskError::corrupt("reading the partition table").found(text);
+        for loss in &table.losses {
+            found.put(Finding::warning("partitions-lost", told(loss)));
+        }
+        for rival in &table.rivals {
+            found.put(Finding::note("partitions-doubtful", told(rival)));
         }
         datastores(source, &mut |volume, f| found.of_guest(source, volume, f))?;
         if options.guests {

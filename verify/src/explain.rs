@@ -134,6 +134,7 @@ pub const ALL: &[Explanation] = table! {
 "parent-unknown" "which parent is meant cannot be told" "give it with --parent";
 "parent-unusable" "the parent cannot be opened" "read what it says";
 "partitions-doubtful" "the disk says two things of its partitions: some may be missing" "info shows the table that is believed; if files are missing, look at the other one";
+"partitions-lost" "the partition table is damaged: partitions may be missing" "compare it with the machine's; the partitions that are listed can be restored";
 "place-in-table" "a place of the disk is stored where the file has a header or a table: one overwrote the other" "restore it from another copy";
 "place-shared" "two places of the disk are stored in the same bytes: one overwrote the other" "restore both from another copy";
 "range-unreadable" "a range of the disk cannot be read" "restore it from another copy";

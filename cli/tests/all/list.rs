@@ -267,3 +267,40 @@ fn what_has_no_files_is_no_failure() {
     let stat = f.run(&["stat", disk, "/p1"]).code(3);
     assert!(stat.text().contains("swap"), "{}", stat.text());
 }
+
+/// What was on a disk before its partition table makes it doubtful, and not bad; so does a crash.
+#[test]
+fn doubtful_is_not_bad() {
+    let f = Fixture::new();
+    let disk = with_swap(&f, false);
+    // A superblock of a Linux software RAID, of version 1.2, whose checksum is right.
+    let mut bytes = std::fs::read(&disk).unwrap();
+    let superblock = &mut bytes[4096..4096 + 256];
+    for (at, n) in [(0, 0xa92b_4efcu32), (4, 1), (72, 5), (92, 2), (144, 8)] {
+        superblock[at..at + 4].copy_from_slice(&n.to_le_bytes());
+    }
+    let words = superblock
+        .chunks(4)
+        .map(|w| u64::from(u32::from_le_bytes(w.try_into().unwrap())));
+    let sum: u64 = words.sum();
+    let sum = (sum & 0xffff_ffff) as u32 + (sum >> 32) as u32;
+    superblock[216..220].copy_from_slice(&sum.to_le_bytes());
+    std::fs::write(&disk, &bytes).unwrap();
+    let disk = disk.to_str().unwrap();
+    f.run(&["ls", "-R", disk])
+        .code(3)
+        .says("info shows the table");
+    let checked = f.run(&["check", disk]).code(0);
+    assert!(checked.text().contains("partitions-doubtful"));
+    let verified = f.run(&["verify", disk]).code(3);
+    assert!(!verified.text().contains("BAD"), "{}", verified.text());
+
+    f.run(&["convert", "disk.vmdk", "open.vmdk", "--to", "vmdk"])
+        .code(0);
+    let mut bytes = std::fs::read(f.path("open.vmdk")).unwrap();
+    bytes[72] = 1;
+    std::fs::write(f.path("open.vmdk"), bytes).unwrap();
+    f.run(&["check", "open.vmdk"]).code(4);
+    let verified = f.run(&["verify", "open.vmdk"]).code(3);
+    assert!(verified.text().contains("1 warnings"));
+}

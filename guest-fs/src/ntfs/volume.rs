@@ -292,6 +292,7 @@ impl Volume {
             used: self.used(),
             cluster_size: self.boot.cluster_size,
             dirty: None,
+            unsettled: false,
             remarks: Vec::new(),
         };
         if let Err(e) = self.volume_file(&mut info) {
@@ -302,12 +303,18 @@ impl Volume {
                 "$UpCase cannot be read, Unicode's own folding is used: {e}"
             ));
         }
+        let mut open = info.dirty == Some(true);
         match self.log_state() {
             Ok(None) => {}
-            Ok(Some(text)) => remarks.push(text),
+            Ok(Some(text)) => {
+                open = true;
+                remarks.push(text);
+            }
             Err(e) => remarks.push(format!("$LogFile cannot be read: {e}")),
         }
-        remarks.extend(self.hibernation());
+        let hibernation = self.hibernation();
+        info.unsettled = open || hibernation.is_some();
+        remarks.extend(hibernation);
         info.remarks = remarks;
         info
     }

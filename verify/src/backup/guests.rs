@@ -164,8 +164,10 @@ impl Files<'_> {
                 (Some(e), _) => self.guests.fail(path.into_bytes(), e.clone()),
                 (None, Some(info)) => {
                     self.guests.volumes += 1;
-                    if info.dirty == Some(true) {
+                    if info.unsettled {
                         self.unsettled.push(volume.path.as_bytes().to_vec());
+                    }
+                    if info.dirty == Some(true) {
                         self.guests.remarks.push(format!(
                             "{path}: was not closed: it is as a crash left it, and its own \
                              journal is replayed when the guest starts"
