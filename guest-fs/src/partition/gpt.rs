@@ -92,7 +92,7 @@ fn read_with(disk: &Arc<dyn Disk>, mbr: Option<&Mbr>, size: u32) -> Found {
                         all.map(|p| (p.number, p.type_id.clone(), p.start, p.len)).collect()
                     };
                     if other.uuid != table.uuid || listed(&other) != listed(&table) {
-                        table.lose(format!(
+                        table.doubt(format!(
                             "the backup GUID partition table in sector {alternate} is sound and lists \
                              other partitions, or is another disk's"
                         ));

@@ -105,7 +105,7 @@ impl Mbr {
         for (slot, number) in self.slots.iter().zip(1u32..) {
             let again = |s: &Slot| s.used() && (s.start, s.count) == (slot.start, slot.count);
             if slot.is_hidden() && !self.slots.iter().any(again) {
-                table.lose(format!(
+                table.doubt(format!(
                     "slot {number} of the partition table has a place and no type: a partition may \
                      be hidden"
                 ));
