@@ -218,7 +218,7 @@ was found (`fuzz/corpus`) and mutates for a moment.
 Found so far, and mended: an $MFT of holes and a VMFS resource file of holes, 2^40 records and 2^32 clusters long, whose walks did
 not end.
 
-Processor seconds and executions add up over campaigns; edges, inputs that reach them and memory are of the last one.
+Processor seconds and executions add up over campaigns; edges, inputs that reach them and memory are of the one that reached most.
 
 | target | fed with | seconds | executions | edges | inputs | peak MiB |
 |---|---|---|---|---|---|---|
@@ -247,10 +247,11 @@ fn read(page: &Path) -> BTreeMap<String, Done> {
 fn add(page: &Path, target: &str, new: Done) -> Result<()> {
     let mut rows = read(page);
     let row = rows.entry(target.to_owned()).or_default();
+    let most = if new.edges > row.edges { new } else { *row };
     *row = Done {
         seconds: row.seconds + new.seconds,
         executions: row.executions + new.executions,
-        ..new
+        ..most
     };
     let old = fs::read_to_string(page).unwrap_or_default();
     // What is written below the table by hand stays.
