@@ -43,7 +43,8 @@ pub struct Logical {
 }
 
 impl Logical {
-    fn path(&self) -> String {
+    /// Its path in the tree of its disk, such as `/lvm/GROUP/VOLUME`.
+    pub fn path(&self) -> String {
         let parts = self.directories.iter().chain([self.volume.name()]);
         parts.map(|part| format!("/{part}")).collect()
     }

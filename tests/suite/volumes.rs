@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 use std::{fs, path::Path, process::Command};
-use tests::{fixtures, tools};
+use tests::{fixtures, images::images, tools};
 
 fn verify(image: &Path) -> (Option<i32>, Vec<Value>) {
     let out = Command::new(tools::vmdkit().unwrap())
@@ -182,4 +182,22 @@ fn faults_of_fat() {
         found["said"].as_str().unwrap().contains("/one.bin"),
         "{found}"
     );
+}
+
+/// Volumes over partitions are held against themselves too: an ext2 in an LVM2 group whose first
+/// block group has its bitmaps nowhere.
+#[test]
+fn logical_volumes_are_checked() {
+    let Some(images) = images() else { return };
+    let sound = images.root.join("partition/plaso/lvm.raw");
+    let mut bytes = fs::read(sound).unwrap();
+    // The physical extents begin at 1 MiB, the superblock and the descriptors 1 and 2 KiB behind.
+    let superblock = (1 << 20) + 1024;
+    assert_eq!(&bytes[superblock + 56..][..2], &[0x53, 0xef]);
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("lvm.raw");
+    bytes[superblock + 1024..][..4].fill(0xee);
+    let found = only(&image, &bytes, "ext-group-damaged", "damage");
+    let volume = found["volume"].as_str().unwrap();
+    assert_eq!(volume, "/lvm/test_volume_group/test_logical_volume1");
 }

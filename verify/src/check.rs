@@ -8,7 +8,7 @@ use crate::{
 use disk_image::{CheckedDisk, Format};
 use disk_io::{DiskError, ErrorKind, Finding, Result, RunKind, Severity};
 use guest_fs::FsKind;
-use proxy::{Machine, Source, SourceSpec, Tree, TreeOptions, Volume};
+use proxy::{Machine, Source, SourceSpec, Tree, TreeOptions};
 use std::{collections::HashSet, ops::Range, path::PathBuf, sync::Arc};
 
 /// Findings that are kept; beyond, only counted.
@@ -257,10 +257,10 @@ fn one(spec: &SourceSpec, options: &Options, step: &mut dyn FnMut(Step<'_>)) -> 
         for rival in &table.rivals {
             found.put(Finding::note("partitions-doubtful", told(rival)));
         }
-        datastores(source, &mut |volume, f| found.of_guest(source, volume, f))?;
+        datastores(source, &mut |at, f| found.of_guest(source, at, f))?;
         if options.guests {
-            volumes::visit(source, &mut |volume, f| found.of_guest(source, volume, f))?;
-            volumes::unusable(source, &mut |volume, f| found.of_guest(source, volume, f))?;
+            volumes::visit(source, &mut |at, f| found.of_guest(source, at, f))?;
+            volumes::unusable(source, &mut |at, f| found.of_guest(source, at, f))?;
         }
         if !options.guests && format == Format::Raw && source.volumes().iter().all(|v| !is_vmfs(v))
         {
@@ -314,9 +314,9 @@ impl Found {
     }
 
     /// One of a guest's volume: its ranges become ranges of the disk, where they lie on it.
-    fn of_guest(&mut self, source: &Source, volume: &Arc<Volume>, mut finding: Finding) {
-        let guest = Some(volumes::wanted(volume, &finding));
-        match volumes::start(source, volume) {
+    fn of_guest(&mut self, source: &Source, at: &volumes::Found<'_>, mut finding: Finding) {
+        let guest = Some(volumes::wanted(at.volume, &finding));
+        match volumes::start(source, at.volume) {
             Some(start) => {
                 for range in &mut finding.ranges {
                     *range = start.saturating_add(range.start)..start.saturating_add(range.end);
@@ -334,7 +334,7 @@ impl Found {
         if e.code_text().is_some() && self.all.iter().any(said) {
             return;
         }
-        finding.error = finding.error.context(format!("/{}", volume.name()));
+        finding.error = finding.error.context(at.path.clone());
         self.keep(Kept {
             finding,
             depth: None,
@@ -435,12 +435,12 @@ fn is_vmfs(volume: &Arc<proxy::Volume>) -> bool {
 }
 
 /// VMFS volumes are checked too: they are where disks lie.
-fn datastores(source: &Arc<Source>, visit: &mut dyn FnMut(&Arc<Volume>, Finding)) -> Result<()> {
-    for volume in source.volumes().iter().filter(|v| is_vmfs(v)) {
-        match volume.file_system() {
-            Ok(fs) => fs.check(&mut |f| visit(volume, f)).map(|_| ())?,
+fn datastores(source: &Source, visit: &mut dyn FnMut(&volumes::Found<'_>, Finding)) -> Result<()> {
+    for at in volumes::all(source).filter(|at| is_vmfs(at.volume)) {
+        match at.volume.file_system() {
+            Ok(fs) => fs.check(&mut |f| visit(&at, f)).map(|_| ())?,
             Err(e) if e.kind() == ErrorKind::Io => return Err(e),
-            Err(e) => visit(volume, Finding::damage("datastore-unusable", e)),
+            Err(e) => visit(&at, Finding::damage("datastore-unusable", e)),
         }
     }
     Ok(())

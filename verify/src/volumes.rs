@@ -17,20 +17,42 @@ pub struct VolumeFinding {
     pub touched: Vec<Owner>,
 }
 
+/// A volume, and where the tree of its disk has it.
+pub struct Found<'a> {
+    /// `/p1`, `/lvm/GROUP/VOLUME`.
+    pub path: String,
+    /// The volume.
+    pub volume: &'a Arc<Volume>,
+}
+
+/// Partitions, and volumes over them.
+pub(crate) fn all(source: &Source) -> impl Iterator<Item = Found<'_>> {
+    let own = source.volumes().iter().map(|volume| Found {
+        path: format!("/{}", volume.name()),
+        volume,
+    });
+    let logical = source.logical().iter().map(|logical| Found {
+        path: logical.path(),
+        volume: &logical.volume,
+    });
+    own.chain(logical)
+}
+
 /// Visits what is wrong with the structures of every volume whose file system can tell. VMFS is
 /// left out: it is where disks lie, and is checked with them.
 ///
 /// # Errors
 /// Where the device fails.
-pub fn visit(source: &Source, visit: &mut dyn FnMut(&Arc<Volume>, Finding)) -> Result<()> {
-    for volume in source.volumes() {
+pub fn visit(source: &Source, visit: &mut dyn FnMut(&Found<'_>, Finding)) -> Result<()> {
+    for found in all(source) {
+        let volume = found.volume;
         let kind = volume.recognised().as_ref().ok().and_then(Option::as_ref);
         if kind.is_some_and(|k| k.kind == FsKind::Vmfs) {
             continue;
         }
         // Why one cannot be opened is told by whoever reads its files.
         if let Ok(fs) = volume.file_system() {
-            fs.check(&mut |finding| visit(volume, finding))?;
+            fs.check(&mut |finding| visit(&found, finding))?;
         }
     }
     Ok(())
@@ -40,8 +62,9 @@ pub fn visit(source: &Source, visit: &mut dyn FnMut(&Arc<Volume>, Finding)) -> R
 ///
 /// # Errors
 /// Where the device fails.
-pub fn unusable(source: &Source, visit: &mut dyn FnMut(&Arc<Volume>, Finding)) -> Result<()> {
-    for volume in source.volumes() {
+pub fn unusable(source: &Source, visit: &mut dyn FnMut(&Found<'_>, Finding)) -> Result<()> {
+    for found in all(source) {
+        let volume = found.volume;
         let Ok(Some(kind)) = volume.recognised() else {
             continue;
         };
@@ -52,9 +75,9 @@ pub fn unusable(source: &Source, visit: &mut dyn FnMut(&Arc<Volume>, Finding)) -
             Ok(_) => {}
             Err(e) if e.kind() == ErrorKind::Io => return Err(e),
             Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::Refused) => {
-                visit(volume, Finding::note("volume-not-read", e));
+                visit(&found, Finding::note("volume-not-read", e));
             }
-            Err(e) => visit(volume, Finding::damage("volume-unusable", e)),
+            Err(e) => visit(&found, Finding::damage("volume-unusable", e)),
         }
     }
     Ok(())
@@ -82,12 +105,12 @@ pub(crate) fn wanted(volume: &Arc<Volume>, finding: &Finding) -> Wanted {
 pub(crate) fn check(
     source: &Arc<Source>,
     most: usize,
-    called: &dyn Fn(&Volume) -> String,
+    called: &dyn Fn(&str) -> String,
 ) -> Result<(Vec<VolumeFinding>, u64)> {
     let mut found: Vec<VolumeFinding> = Vec::new();
     let mut asked: Vec<Wanted> = Vec::new();
     let mut more = 0u64;
-    visit(source, &mut |volume, finding| {
+    visit(source, &mut |at, finding| {
         // Damage is kept where notes and warnings are not, so that it is known.
         let room = match finding.severity {
             Severity::Damage => most.saturating_mul(2),
@@ -97,9 +120,9 @@ pub(crate) fn check(
             more = more.saturating_add(1);
             return;
         }
-        asked.push(wanted(volume, &finding));
+        asked.push(wanted(at.volume, &finding));
         found.push(VolumeFinding {
-            volume: called(volume),
+            volume: called(&at.path),
             finding,
             touched: Vec::new(),
         });

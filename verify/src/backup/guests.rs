@@ -11,7 +11,7 @@ use crate::{
     volumes::{self, VolumeFinding},
 };
 use disk_io::{Disk, DiskError, ErrorKind, Result, Severity};
-use guest_fs::NodeKind;
+use guest_fs::{Name, NodeKind};
 use proxy::{DOUBTFUL, Source, Tree, TreeOptions, Volume, find::Below};
 use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
 
@@ -52,9 +52,9 @@ pub(super) fn check_volumes(
     several: bool,
     guests: &mut Guests,
 ) -> Result<()> {
-    let called = |volume: &Volume| match several {
-        true => format!("{name} /{}", volume.name()),
-        false => format!("/{}", volume.name()),
+    let called = |path: &str| match several {
+        true => format!("{name} {path}"),
+        false => path.to_owned(),
     };
     let (found, more) = volumes::check(source, MOST, &called)?;
     guests.more = guests.more.saturating_add(more);
@@ -74,8 +74,8 @@ struct Files<'a> {
     closed: Vec<Vec<u8>>,
     /// Volumes that were not closed, by path.
     unsettled: Vec<Vec<u8>>,
-    /// The second readers, by volume.
-    readers: HashMap<u16, Reader>,
+    /// The second readers by volume, each with the volume's path.
+    readers: HashMap<u16, (Name, Reader)>,
     buf: Vec<u8>,
     done: u64,
 }
@@ -257,34 +257,38 @@ impl Files<'_> {
         ) else {
             return Ok(());
         };
-        let volume = self.tree.volume_of(below.node);
-        let damaged = &self.guests.structure;
-        let reader = self
-            .readers
-            .entry(number)
-            .or_insert_with(|| second_reader(volume, damaged));
-        let path = within(&below.path);
+        let (name, tree, damaged) = (self.name, self.tree, &self.guests.structure);
+        let (door, reader) = self.readers.entry(number).or_insert_with(|| {
+            let mut doors = tree.doors();
+            match doors.find(|(n, _, _)| *n == number) {
+                Some((_, volume, door)) => {
+                    let door = tree.path_of(door);
+                    let reader = second_reader(volume, (name, &door), damaged);
+                    (door, reader)
+                }
+                None => (Name::default(), Reader::None("of other file systems")),
+            }
+        });
+        // What comes behind the volume in the path.
+        let path = below.path.strip_prefix(door.as_bytes());
+        let path = path.unwrap_or_default();
+        let path = path.strip_prefix(b"/").unwrap_or(path);
         reader.compare(fs, (id, &below.metadata), (&below.path, path), file, second)
     }
 }
 
-fn second_reader(volume: Option<&Arc<Volume>>, findings: &[VolumeFinding]) -> Reader {
-    let Some(volume) = volume else {
-        return Reader::None("of other file systems");
-    };
+/// `disk` and `door` name the volume, as its findings do.
+fn second_reader(
+    volume: &Arc<Volume>,
+    (disk, door): (&str, &Name),
+    findings: &[VolumeFinding],
+) -> Reader {
     let kind = volume.recognised().as_ref().ok().and_then(Option::as_ref);
-    let called = format!("/{}", volume.name());
-    let sound = !findings.iter().any(|f| {
-        f.finding.severity == Severity::Damage
-            && (f.volume == called || f.volume.ends_with(&format!(" {called}")))
-    });
+    let called = [door.to_string(), format!("{disk} {door}")];
+    let sound = !findings
+        .iter()
+        .any(|f| f.finding.severity == Severity::Damage && called.contains(&f.volume));
     Reader::open(kind.map(|k| k.kind), volume.disk(), sound)
-}
-
-/// What comes behind the volume in a path: `/p1/a/b` is `a/b`.
-fn within(path: &[u8]) -> &[u8] {
-    let mut parts = path.splitn(3, |b| *b == b'/');
-    parts.nth(2).unwrap_or_default()
 }
 
 /// Reads what is stored of a file; holes are known to be zeros.
