@@ -13,6 +13,7 @@
     deny(clippy::arithmetic_side_effects, clippy::indexing_slicing)
 )]
 
+pub mod backward;
 mod linux;
 pub mod mapped;
 mod others;

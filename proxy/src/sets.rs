@@ -21,11 +21,12 @@ use guest_fs::{
     vmfs,
     volume::{
         self,
+        backward::ranges_in,
         mapped::{Layout, Mapped, Piece},
     },
 };
 use inventory::Slot;
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// How many names an error or warning lists.
 const SHOWN: usize = 8;
@@ -40,9 +41,25 @@ pub struct Logical {
     pub directories: Vec<Name>,
     /// The volume.
     pub volume: Arc<Volume>,
+    /// What it is made of, and what of that lies on SOURCE: partitions or all of it, each with the
+    /// place where it begins.
+    pieces: Arc<[Piece]>,
+    under: Under,
 }
 
+/// Places of SOURCE, each with its beginning.
+type Under = Arc<[(u64, Arc<dyn Disk>)]>;
+
 impl Logical {
+    /// Ranges of the volume whose bytes lie in `range` of SOURCE.
+    pub fn ranges_in(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let under = self.under.iter().flat_map(|(start, disk)| {
+            let place = |at: u64| at.saturating_sub(*start).min(disk.len());
+            ranges_in(&self.pieces, disk, &(place(range.start)..place(range.end)))
+        });
+        under.collect()
+    }
+
     /// Its path in the tree of its disk, such as `/lvm/GROUP/VOLUME`.
     pub fn path(&self) -> String {
         let parts = self.directories.iter().chain([self.volume.name()]);
@@ -206,6 +223,8 @@ impl Sets {
             Err(e) => return self.warnings.push(e.to_string()),
         };
         let of: Vec<Option<String>> = disks.iter().map(ldm::group_of).collect();
+        let source = on.iter().zip(&disks).filter(|(on, _)| **on == 0);
+        let under: Under = source.map(|(_, disk)| (0, disk.clone())).collect();
         for group in groups {
             let of = on.iter().zip(&of);
             let holders = of.filter(|(_, of)| of.as_ref() == Some(&group.uuid));
@@ -234,6 +253,8 @@ impl Sets {
                     name: Name::from(volume.name.as_str()),
                     len: volume.len,
                     doubts: volume.doubts.clone(),
+                    pieces: volume.pieces(),
+                    under: under.clone(),
                 };
                 self.logical(place, opened, spec);
             }
@@ -268,6 +289,11 @@ impl Sets {
             Err(e) => return self.warnings.push(e.to_string()),
         };
         self.group("LVM2", &found.remarks, &[]);
+        let own = parts
+            .iter()
+            .filter(|p| p.on == 0 && p.role == Role::Lvm2)
+            .map(|p| (p.partition.as_ref().map_or(0, |p| p.start), p.disk.clone()));
+        let under: Under = own.collect();
         for group in found.groups {
             let of_group = |(_, id): &&(usize, String)| group.members.contains(id);
             let members: Vec<usize> = physical.iter().filter(of_group).map(|(n, _)| *n).collect();
@@ -297,6 +323,8 @@ impl Sets {
                     name: Name::from(volume.name.as_str()),
                     len: volume.len,
                     doubts: [volume.doubts.as_slice(), arrays.as_slice()].concat(),
+                    pieces: volume.pieces(),
+                    under: under.clone(),
                 };
                 self.logical(place, opened, spec);
             }
@@ -331,6 +359,8 @@ impl Sets {
         self.logical.push(Logical {
             directories: place.directories,
             volume: Arc::new(volume),
+            pieces: place.pieces.into(),
+            under: place.under,
         });
     }
 
@@ -417,6 +447,8 @@ struct Place {
     name: Name,
     len: u64,
     doubts: Vec<String>,
+    pieces: Vec<Piece>,
+    under: Under,
 }
 
 /// Whether a volume can be opened: it has no refusal, and its members are there.

@@ -201,3 +201,29 @@ fn logical_volumes_are_checked() {
     let volume = found["volume"].as_str().unwrap();
     assert_eq!(volume, "/lvm/test_volume_group/test_logical_volume1");
 }
+
+/// What differs on the disk is told as files of the volumes over it.
+#[test]
+fn files_of_logical_volumes_are_named() {
+    let Some(images) = images() else { return };
+    let sound = images.root.join("partition/plaso/lvm.raw");
+    let mut bytes = fs::read(&sound).unwrap();
+    // Where `passwords.txt` is in its volume, behind the beginning of the physical extents.
+    bytes[(1 << 20) + 3_146_752] ^= 1;
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("lvm.raw");
+    fs::write(&image, bytes).unwrap();
+    let out = Command::new(tools::vmdkit().unwrap())
+        .args(["verify", "--json"])
+        .arg(&image)
+        .arg("--against")
+        .arg(&sound)
+        .output()
+        .unwrap();
+    let said: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(out.status.code(), Some(4));
+    touches(
+        &said["contents"][0],
+        "/lvm/test_volume_group/test_logical_volume1/passwords.txt",
+    );
+}

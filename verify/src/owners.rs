@@ -5,8 +5,8 @@
 //! where there is something to tell.
 
 use disk_io::Result;
-use guest_fs::{Extent, FileSystem, Name, NodeId, NodeKind};
-use proxy::{Node, Tree, Volume};
+use guest_fs::{Extent, FileSystem, FsKind, Name, NodeId, NodeKind};
+use proxy::{Logical, Node, Tree, Volume};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::{ControlFlow, Range},
@@ -62,13 +62,19 @@ pub fn owners(tree: &Tree, ranges: &[Range<u64>]) -> Owners {
 pub fn owners_of(tree: &Tree, wanted: &[Wanted]) -> Owners {
     let mut found = Owners::default();
     for (number, volume, door) in tree.doors() {
-        let (ranges, nodes) = of_volume(volume, wanted);
+        let over = tree.source().and_then(|source| {
+            let mut logical = source.logical().iter();
+            logical.find(|l| Arc::ptr_eq(&l.volume, volume))
+        });
+        let (ranges, nodes) = of_volume(volume, over, wanted);
         if ranges.is_empty() && nodes.is_empty() {
             continue;
         }
         let path = tree.path_of(door);
         let fs = match volume.file_system() {
             Ok(fs) => fs,
+            // What lies on a member of a set is told of the volumes over it.
+            Err(_) if is_told_above(tree, volume) => continue,
             Err(e) => {
                 found
                     .remarks
@@ -109,8 +115,7 @@ type Parts = (Vec<(Range<u64>, usize)>, BTreeMap<u64, Vec<usize>>);
 
 /// What of `wanted` lies in a volume: ranges in bytes of it, in order, and objects, each with
 /// its index.
-fn of_volume(volume: &Arc<Volume>, wanted: &[Wanted]) -> Parts {
-    // Logical volumes lie on several ranges of several disks.
+fn of_volume(volume: &Arc<Volume>, over: Option<&Logical>, wanted: &[Wanted]) -> Parts {
     let start = match volume.partition() {
         Some(partition) => Some(partition.start),
         None if volume.name().as_bytes() == b"p0" => Some(0),
@@ -119,10 +124,16 @@ fn of_volume(volume: &Arc<Volume>, wanted: &[Wanted]) -> Parts {
     let len = volume.disk().len();
     let (mut ranges, mut nodes) = (Vec::new(), BTreeMap::<u64, Vec<usize>>::new());
     for (index, one) in wanted.iter().enumerate() {
-        let start = match &one.volume {
-            Some(of) if !Arc::ptr_eq(of, volume) => continue,
-            Some(_) => 0,
-            None => match start {
+        let start = match (&one.volume, over) {
+            (Some(of), _) if !Arc::ptr_eq(of, volume) => continue,
+            (Some(_), _) => 0,
+            // It lies on several ranges, perhaps of several disks.
+            (None, Some(over)) => {
+                let inside = one.ranges.iter().flat_map(|r| over.ranges_in(r));
+                ranges.extend(inside.map(|r| (r, index)));
+                continue;
+            }
+            (None, None) => match start {
                 Some(start) => start,
                 None => continue,
             },
@@ -140,6 +151,15 @@ fn of_volume(volume: &Arc<Volume>, wanted: &[Wanted]) -> Parts {
     }
     ranges.sort_by_key(|(r, _): &(Range<u64>, usize)| (r.start, r.end));
     (ranges, nodes)
+}
+
+/// Whether a volume is a member of a set whose volumes the tree has: not where they are with another
+/// disk of its machine.
+fn is_told_above(tree: &Tree, volume: &Volume) -> bool {
+    let kind = volume.recognised().as_ref().ok().and_then(Option::as_ref);
+    let member = kind.is_some_and(|k| matches!(k.kind, FsKind::Lvm2 | FsKind::Ldm));
+    let above = tree.source().is_some_and(|s| !s.logical().is_empty());
+    member && above && volume.is_without_files()
 }
 
 struct Search<'a> {

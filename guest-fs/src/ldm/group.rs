@@ -56,6 +56,11 @@ impl Volume {
         self.copies.iter().any(|pieces| missing(pieces).is_empty())
     }
 
+    /// What it is made of, each copy of a mirror one after the other.
+    pub fn pieces(&self) -> Vec<Piece> {
+        self.copies.iter().flatten().cloned().collect()
+    }
+
     /// Its bytes. What lies only on a disk that is not here is data whose read fails.
     pub fn open(&self) -> Result<Arc<dyn Disk>> {
         if let Some(e) = &self.refusal {

@@ -52,6 +52,11 @@ impl LogicalVolume {
         missing(&self.pieces)
     }
 
+    /// What it is made of.
+    pub fn pieces(&self) -> Vec<Piece> {
+        self.pieces.clone()
+    }
+
     /// Its bytes. What lies on a disk that is not here is data whose read fails.
     pub fn open(&self) -> Result<Arc<dyn Disk>> {
         if let Some(e) = &self.refusal {
