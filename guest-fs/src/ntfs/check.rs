@@ -186,26 +186,33 @@ impl Volume {
         Ok(())
     }
 
-    /// The boot sector and its copy in the sector behind the volume.
+    /// The boot sector and its copy: in the sector behind the file system, or in the volume's last
+    /// one, where `ntfsresize` puts it after it has cut the sectors to whole clusters.
     fn check_boot(&self, visit: Visit<'_>) -> Result<()> {
         let sector = u64::from(self.boot.sector_size);
-        let place = self.boot.total_sectors.saturating_mul(sector);
-        if place.saturating_add(512) > self.disk.len() {
+        let behind = self.boot.total_sectors.saturating_mul(sector);
+        if behind.saturating_add(512) > self.disk.len() {
             // Images of a file system without its partition end here.
             return Ok(());
         }
-        let (mut own, mut copy) = ([0; 512], [0; 512]);
-        self.disk.read_exact_at(&mut own, 0)?;
-        self.disk.read_exact_at(&mut copy, place)?;
-        // Behind the fields is code, which repair tools change in one place only.
-        let fields = 0x0b..0x50;
-        if own.get(fields.clone()) != copy.get(fields) {
+        let own = self.boot_fields(0)?;
+        let last = self.disk.len().saturating_sub(sector).max(behind);
+        if own != self.boot_fields(behind)? && own != self.boot_fields(last)? {
             let e = DiskError::corrupt("comparing the boot sector with its copy")
-                .offset(place)
+                .offset(behind)
                 .expected("the same sizes and places")
                 .found("others: the first is used");
             visit(Finding::warning("ntfs-boot-copy-differs", e));
         }
         Ok(())
+    }
+
+    /// The fields of a boot sector. Behind them is code, which repair tools change in one place
+    /// only.
+    fn boot_fields(&self, at: u64) -> Result<[u8; 0x45]> {
+        let mut fields = [0; 0x45];
+        self.disk
+            .read_exact_at(&mut fields, at.saturating_add(0x0b))?;
+        Ok(fields)
     }
 }
