@@ -65,6 +65,10 @@ impl Disk for UsedOnly {
         self.inner.sector_size()
     }
 
+    fn states_sector_size(&self) -> bool {
+        self.inner.states_sector_size()
+    }
+
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         check_range(self.len(), offset, buf.len())?;
         let end = offset + buf.len() as u64;

@@ -29,6 +29,10 @@ impl BlockMap for RawMap {
         self.disk.sector_size()
     }
 
+    fn states_sector_size(&self) -> bool {
+        self.disk.states_sector_size()
+    }
+
     fn name(&self) -> String {
         self.path.display().to_string()
     }

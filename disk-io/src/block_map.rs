@@ -69,6 +69,11 @@ pub trait BlockMap: Send + Sync + Debug {
         512
     }
 
+    /// Whether the format says so ([`Disk::states_sector_size`]).
+    fn states_sector_size(&self) -> bool {
+        true
+    }
+
     /// What the layer is called (its file), for messages and `map`.
     fn name(&self) -> String;
 

@@ -67,6 +67,12 @@ pub trait Disk: Send + Sync + Debug {
         512
     }
 
+    /// Whether [`Disk::sector_size`] is said by something: a device, or a format that records it
+    /// or has one size only. A plain file says nothing, and 512 is a guess.
+    fn states_sector_size(&self) -> bool {
+        true
+    }
+
     /// Fills `buf` from `offset` (bytes).
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
 
@@ -105,6 +111,7 @@ macro_rules! forward {
         impl<T: Disk + ?Sized> Disk for $ty {
             fn len(&self) -> u64 { (**self).len() }
             fn sector_size(&self) -> u32 { (**self).sector_size() }
+            fn states_sector_size(&self) -> bool { (**self).states_sector_size() }
             fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
                 (**self).read_exact_at(buf, offset)
             }

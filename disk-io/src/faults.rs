@@ -48,6 +48,9 @@ impl Disk for FailAfter {
     fn sector_size(&self) -> u32 {
         self.disk.sector_size()
     }
+    fn states_sector_size(&self) -> bool {
+        self.disk.states_sector_size()
+    }
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.step(offset)?;
         self.disk.read_exact_at(buf, offset)
@@ -78,6 +81,9 @@ impl Disk for FailRange {
     }
     fn sector_size(&self) -> u32 {
         self.disk.sector_size()
+    }
+    fn states_sector_size(&self) -> bool {
+        self.disk.states_sector_size()
     }
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let end = offset.saturating_add(buf.len() as u64);
@@ -125,6 +131,9 @@ impl Disk for Counting {
     }
     fn sector_size(&self) -> u32 {
         self.disk.sector_size()
+    }
+    fn states_sector_size(&self) -> bool {
+        self.disk.states_sector_size()
     }
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.reads.fetch_add(1, Ordering::Relaxed);

@@ -241,6 +241,10 @@ impl Disk for HostFile {
         self.sector_size
     }
 
+    fn states_sector_size(&self) -> bool {
+        self.is_device
+    }
+
     fn host_range(&self, offset: u64) -> Option<HostRange> {
         let len = self.len.checked_sub(offset).filter(|n| *n > 0)?;
         if self.is_device {

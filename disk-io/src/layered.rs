@@ -498,6 +498,10 @@ impl Disk for Layered {
         self.layers.first().map_or(512, |l| l.sector_size())
     }
 
+    fn states_sector_size(&self) -> bool {
+        self.layers.first().is_some_and(|l| l.states_sector_size())
+    }
+
     fn host_range(&self, offset: u64) -> Option<HostRange> {
         check_run_offset(self.len, offset).ok()?;
         let (window, base) = self.window(offset).ok()?;

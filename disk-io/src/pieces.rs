@@ -115,6 +115,10 @@ impl Disk for Concat {
         self.len
     }
 
+    fn states_sector_size(&self) -> bool {
+        false
+    }
+
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         check_range(self.len, offset, buf.len())?;
         let (mut rest, mut offset) = (buf, offset);

@@ -38,6 +38,10 @@ impl Disk for Slice {
         self.disk.sector_size()
     }
 
+    fn states_sector_size(&self) -> bool {
+        self.disk.states_sector_size()
+    }
+
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         check_range(self.len, offset, buf.len())?;
         self.disk.read_exact_at(buf, self.start + offset)

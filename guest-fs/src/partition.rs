@@ -20,7 +20,10 @@ pub mod gpt;
 pub mod mbr;
 pub mod types;
 
-use crate::{FsKind, ldm, volume};
+use crate::{
+    FsKind, ldm,
+    volume::{self, Recognised},
+};
 use disk_io::{Disk, Result, Slice};
 use std::sync::Arc;
 
@@ -294,7 +297,7 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
         } else {
             (&mut none, "a partition table".into())
         };
-        if table_first || !mbr.is_empty() {
+        if table_first || !(mbr.is_empty() || is_whole_volume(disk, &mbr)) {
             said.remarks
                 .push(format!("sector 0 also looks like {loser}; ignored"));
         }
@@ -304,7 +307,8 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
     if table.partitions.is_empty() && found.is_some() {
         return Ok(none);
     }
-    if let Some(found) = found.filter(|w| w.kind != FsKind::Ldm) {
+    let found = found.filter(|w| w.kind != FsKind::Ldm);
+    if let Some(found) = found.filter(|w| !is_backup_of_last(disk, &table, w)) {
         let told = format!(
             "the whole disk also looks like {}; the partition table is believed",
             found.kind
@@ -318,6 +322,32 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
     Ok(table)
 }
 
+/// Whether the one slot in use begins at sector 0 and covers the volume, as `mformat` and
+/// `mkfs.fat --mbr=y` write it for firmware that wants a table: it lists nothing else.
+fn is_whole_volume(disk: &Arc<dyn Disk>, mbr: &mbr::Mbr) -> bool {
+    let mut used = mbr.slots.iter().filter(|s| s.used());
+    let (Some(slot), None) = (used.next(), used.next()) else {
+        return false;
+    };
+    let sector = u64::from(disk.sector_size());
+    let len = u64::from(slot.count).saturating_mul(sector);
+    let volume = volume::recognise(disk).ok().flatten();
+    let volume = volume.and_then(|v| v.size).unwrap_or(disk.len());
+    slot.start == 0 && !slot.extended() && len >= volume.min(disk.len())
+}
+
+/// Whether what the whole disk looks like is the backup boot sector of a partition that ends
+/// where the disk does.
+fn is_backup_of_last(disk: &Arc<dyn Disk>, table: &Table, found: &Recognised) -> bool {
+    let end = disk.len();
+    let fits = |p: &Partition| {
+        p.start < end
+            && p.start.saturating_add(p.len) >= end
+            && found.size.is_some_and(|size| size <= p.len)
+    };
+    found.kind == FsKind::Ntfs && table.partitions.iter().any(fits)
+}
+
 /// Reads the MBR's partitions in the stated sector size, or in the other one if only that
 /// makes sense of them.
 fn with_sector_size(disk: &Arc<dyn Disk>, mbr: &mbr::Mbr) -> Table {
@@ -329,9 +359,11 @@ fn with_sector_size(disk: &Arc<dyn Disk>, mbr: &mbr::Mbr) -> Table {
     let other = if stated == 4096 { 512 } else { 4096 };
     let mut second = mbr.table(disk, other);
     if second.recognised(disk) > 0 && second.partitions.iter().all(|p| p.available == p.len) {
-        second.remarks.push(format!(
-            "the table counts in sectors of {other} bytes although the disk says {stated}"
-        ));
+        if disk.states_sector_size() {
+            second.remarks.push(format!(
+                "the table counts in sectors of {other} bytes although the disk says {stated}"
+            ));
+        }
         return second;
     }
     table

@@ -9,6 +9,7 @@ use guest_fs::partition::{self, Scheme};
 use proptest::prelude::*;
 use std::{
     io::Write,
+    os::unix::fs::FileExt,
     path::Path,
     process::{Command, Stdio},
     sync::Arc,
@@ -188,6 +189,11 @@ fn sectors_of_4096_bytes_are_found() {
     let crc = crc32fast::hash(&header[..92]);
     header[16..20].copy_from_slice(&crc.to_le_bytes());
     image.put(4096, &header);
+    let plain = tempfile::NamedTempFile::new().unwrap();
+    plain.as_file().set_len(64 << 20).unwrap();
+    for (at, bytes) in [(0, &mbr[..]), (2 * 4096, &entries), (4096, &header)] {
+        plain.as_file().write_all_at(bytes, at).unwrap();
+    }
     let table = partition::read(&(Arc::new(image) as Arc<dyn Disk>)).unwrap();
     assert_eq!((table.scheme, table.sector_size), (Scheme::Gpt, 4096));
     assert_eq!(
@@ -199,6 +205,61 @@ fn sectors_of_4096_bytes_are_found() {
         "{:?}",
         table.remarks
     );
+    // A plain file does not say that its sectors have 512.
+    let plain = partition::read(&disk(plain.path())).unwrap();
+    assert_eq!(plain.sector_size, 4096);
+    assert!(!plain.remarks.iter().any(|r| r.contains("sectors of 4096")));
+}
+
+/// A boot sector of an NTFS volume of `sectors`, without what is behind it.
+fn ntfs_boot(sectors: u64) -> [u8; 512] {
+    let mut boot = [0; 512];
+    boot[3..11].copy_from_slice(b"NTFS    ");
+    boot[0x0b..0x0e].copy_from_slice(&[0, 2, 8]);
+    boot[0x28..0x30].copy_from_slice(&sectors.to_le_bytes());
+    boot[0x30] = 4;
+    boot[510..].copy_from_slice(&[0x55, 0xaa]);
+    boot
+}
+
+#[test]
+fn the_backup_boot_sector_of_the_last_partition_is_no_other_volume() {
+    if !have("sfdisk") {
+        return;
+    }
+    let made = sfdisk("label: dos\nstart=2048,size=38912,type=7\n", 20);
+    let clean = std::fs::read(made.path()).unwrap();
+    let last = clean.len() - 512;
+    // The partition's own; then one of a volume that had the whole disk.
+    for (sectors, told) in [(38911, false), (40959, true)] {
+        let mut image = clean.clone();
+        image[last..].copy_from_slice(&ntfs_boot(sectors));
+        let remarks = table_of(&image).remarks.join("; ");
+        assert_eq!(remarks.contains("also looks like ntfs"), told, "{remarks}");
+    }
+}
+
+#[test]
+fn a_table_that_lists_the_volume_it_lies_in_is_no_other() {
+    if !have("mkfs.fat") {
+        return;
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(20 << 20).unwrap();
+    run(Command::new("mkfs.fat").arg("--mbr=y").arg(file.path()));
+    let clean = std::fs::read(file.path()).unwrap();
+    assert_eq!(clean[446], 0x80);
+    let table = table_of(&clean);
+    assert_eq!(table.scheme, Scheme::None);
+    assert!(table.remarks.is_empty(), "{:?}", table.remarks);
+    // One that begins elsewhere, and a second one.
+    for at in [446 + 9, 462 + 4] {
+        let mut image = clean.clone();
+        image[at] = 8;
+        image[462 + 12] = 8;
+        let remarks = table_of(&image).remarks;
+        assert!(remarks.join("; ").contains("a partition table; ignored"));
+    }
 }
 
 fn ebr(first: (u8, u32, u32), second: (u8, u32, u32)) -> [u8; 512] {

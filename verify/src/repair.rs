@@ -453,6 +453,10 @@ impl Disk for Mend {
         self.inner.sector_size()
     }
 
+    fn states_sector_size(&self) -> bool {
+        self.inner.states_sector_size()
+    }
+
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         match self.inner.read_exact_at(buf, offset) {
             Err(e) if e.kind() != ErrorKind::Io => self.pieces(buf, offset, TRY),

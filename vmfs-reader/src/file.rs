@@ -47,6 +47,10 @@ impl Disk for File {
         self.blocks.len
     }
 
+    fn states_sector_size(&self) -> bool {
+        false
+    }
+
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         check_range(self.blocks.len, offset, buf.len())?;
         let mut rest = buf;

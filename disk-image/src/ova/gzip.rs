@@ -117,6 +117,10 @@ impl Disk for Unpacked {
         self.len
     }
 
+    fn states_sector_size(&self) -> bool {
+        false
+    }
+
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         check_range(self.len, offset, buf.len())?;
         self.file

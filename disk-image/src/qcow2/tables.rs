@@ -319,6 +319,10 @@ impl BlockMap for Qcow2Map {
         self.len
     }
 
+    fn states_sector_size(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> String {
         self.path.display().to_string()
     }

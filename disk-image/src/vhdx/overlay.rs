@@ -86,6 +86,10 @@ impl Disk for Overlay {
         self.below.sector_size()
     }
 
+    fn states_sector_size(&self) -> bool {
+        self.below.states_sector_size()
+    }
+
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         check_range(self.len, offset, buf.len())?;
         let (mut rest, mut offset) = (buf, offset);

@@ -46,7 +46,7 @@ pub fn read(disk: &Arc<dyn Disk>, mbr: Option<&Mbr>) -> Found {
     for size in [stated, other] {
         let found = read_with(disk, mbr, size);
         let told = |mut table: Table| {
-            if size != stated {
+            if size != stated && disk.states_sector_size() {
                 table.remarks.push(format!(
                     "the table counts in sectors of {size} bytes although the disk says {stated}"
                 ));
