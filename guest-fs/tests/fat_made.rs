@@ -634,6 +634,38 @@ fn one_wrong_bit_of_the_boot_sector_is_told_or_made_good() {
 }
 
 #[test]
+fn what_places_nothing_may_differ() {
+    if !ready() {
+        return;
+    }
+    for (bits, per, kib) in [
+        ("12", "1", "1440"),
+        ("16", "4", "20000"),
+        ("32", "1", "40000"),
+    ] {
+        let sound = make(bits, "512", per, kib).bytes();
+        // Geometry and the sectors before the partition, which its backup has not.
+        let other = patched(&sound, 24, &[63, 0, 255, 0, 0, 8, 0, 0]);
+        // The media byte, which the allocation table has too.
+        let media = patched(&sound, 21, &[sound[21] ^ 8]);
+        let media = match bits {
+            "32" => patched(&media, 6 * 512 + 21, &[media[21]]),
+            _ => media,
+        };
+        for (image, want) in [(other, None), (media, Some("fat-media-differs"))] {
+            assert_eq!(said(&image), "", "FAT{bits}");
+            let fs = open(Arc::new(MemDisk::new(image)));
+            assert!(fs.info().remarks.is_empty(), "{:?}", fs.info().remarks);
+            let mut found = Vec::new();
+            fs.check(&mut |finding| found.push((finding.code, finding.severity)))
+                .unwrap();
+            let want = want.map(|code| (code, disk_io::Severity::Note));
+            assert_eq!(found, Vec::from_iter(want), "FAT{bits}");
+        }
+    }
+}
+
+#[test]
 fn a_directory_that_does_not_begin_with_dot_is_told() {
     let Some(made) = small() else { return };
     let image = made.bytes();

@@ -74,6 +74,7 @@ pub const ALL: &[Explanation] = table! {
 "fat-clusters-shared" "two files have the same clusters: at most one of them is right" "restore both from another copy";
 "fat-copies-differ" "the copies of the allocation table differ" "compare the files there with another copy";
 "fat-directory-damaged" "a directory cannot be read whole" "restore its files from another copy";
+"fat-media-differs" "the boot sector and the allocation table have another media byte each" "harmless: nothing is placed by it";
 "footer-copy-damaged" "the footer's copy at the beginning is damaged; the footer itself is sound" "copy the last 512 bytes over the first";
 "footer-copy-differs" "the footer and its copy say different things" "the one at the end is what readers use";
 "footer-damaged" "the footer at the end is damaged or cut off; its copy is used" "the file may have been cut: compare its length with the source's";

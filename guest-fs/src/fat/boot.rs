@@ -117,8 +117,10 @@ fn compare_backup(disk: &Arc<dyn Disk>, first: &[u8; 512], geometry: &mut Geomet
         return;
     };
     let mut copy = [0; 512];
-    // Everything that places something; the byte at 65 is the dirty flag.
-    let same = disk.read_exact_at(&mut copy, at).is_ok() && copy.get(11..64) == first.get(11..64);
+    // Everything that places something: not the geometry and the sectors before the partition,
+    // which tools set in the first alone, nor the byte at 65, the dirty flag.
+    let places = |sector: &[u8; 512]| [11..24, 32..64].map(|r| sector.get(r).map(<[u8]>::to_vec));
+    let same = disk.read_exact_at(&mut copy, at).is_ok() && places(&copy) == places(first);
     if !same {
         let remark = "the backup boot sector differs from the boot sector, which is used";
         geometry.copy_differs = Some(remark.into());

@@ -1,7 +1,7 @@
 //! Structures of a FAT volume held against each other: copies of the table, chains that share
 //! clusters, chains that break, clusters that nobody has.
 
-use super::{Fat, ROOT};
+use super::{Fat, ROOT, evidence};
 use crate::{
     DirEntry, FileSystem, FsKind, NodeId, NodeKind,
     told::{EACH, Told},
@@ -73,6 +73,7 @@ impl Fat {
             let e = DiskError::corrupt("holding the boot sector against the volume").found(why);
             visit(Finding::damage("fat-boot-doubtful", e));
         }
+        self.check_media(visit);
         self.check_copies(visit)?;
         let mut taken = Taken::new(self.geometry.clusters);
         let mut told = Told::default();
@@ -148,6 +149,17 @@ impl Fat {
         }
         told.finish(visit);
         self.check_lost(&taken, visit)
+    }
+
+    /// Nothing is placed by the media byte.
+    fn check_media(&self, visit: Visit<'_>) {
+        let Some(byte) = evidence::other_media(self.disk(), &self.geometry) else {
+            return;
+        };
+        let e = DiskError::corrupt("holding the boot sector against the allocation table")
+            .expected(format!("the media byte {:#04x}", self.geometry.media))
+            .found(format!("{byte:#04x}"));
+        visit(Finding::note("fat-media-differs", e));
     }
 
     fn check_chain(

@@ -37,7 +37,7 @@ pub(super) fn of(disk: &Arc<dyn Disk>, geometry: &Geometry) -> Evidence {
     if disk.read_exact_at(&mut root, at).is_err() {
         return found;
     }
-    if root.get(..3) == Some(&[geometry.media, 0xff, 0xff]) {
+    if matches!(root[..], [a, 0xff, 0xff, ..] if is_media(a, geometry)) {
         found
             .against
             .push("the root directory begins as an allocation table does".into());
@@ -49,6 +49,20 @@ pub(super) fn of(disk: &Arc<dyn Disk>, geometry: &Geometry) -> Evidence {
     }
     directories(disk, geometry, (&root, at), &mut found);
     found
+}
+
+/// Whether a byte is the boot sector's media byte, or one of the two that are in use: some tools
+/// write 0xF0 in one place and 0xF8 in the other.
+fn is_media(byte: u8, geometry: &Geometry) -> bool {
+    [geometry.media, 0xf0, 0xf8].contains(&byte)
+}
+
+/// The media byte in the first table, where it is another than the boot sector's.
+pub(super) fn other_media(disk: &Arc<dyn Disk>, geometry: &Geometry) -> Option<u8> {
+    let mut raw = [0; 1];
+    disk.read_exact_at(&mut raw, geometry.fat_start).ok()?;
+    let [byte] = raw;
+    (byte != geometry.media && is_media(byte, geometry)).then_some(byte)
 }
 
 /// Entry 0 of every table has the media byte and is else all ones; entry 1 ends a chain, but for
@@ -75,15 +89,15 @@ fn tables(disk: &Arc<dyn Disk>, geometry: &Geometry, found: &mut Evidence) {
 }
 
 fn begins_table([a, b, c, d, e, f, g, h]: [u8; 8], geometry: &Geometry) -> bool {
-    let media = geometry.media;
-    match geometry.kind {
-        FsKind::Fat12 => [a, b, c & 0xf8] == [media, 0xff, 0xf8],
-        FsKind::Fat16 => [a, b, c & 0xf8, d | 0xc0] == [media, 0xff, 0xf8, 0xff],
+    let rest = match geometry.kind {
+        FsKind::Fat12 => [b, c & 0xf8] == [0xff, 0xf8],
+        FsKind::Fat16 => [b, c & 0xf8, d | 0xc0] == [0xff, 0xf8, 0xff],
         _ => {
-            [a, b, c, d & 0x0f] == [media, 0xff, 0xff, 0x0f]
+            [b, c, d & 0x0f] == [0xff, 0xff, 0x0f]
                 && [e & 0xf8, f, g, h & 0x0f | 0x0c] == [0xf8, 0xff, 0xff, 0x0f]
         }
-    }
+    };
+    rest && is_media(a, geometry)
 }
 
 /// Directories begin with `.`, which has their own first cluster, and `..`.
