@@ -111,29 +111,18 @@ impl<'o> Chain<'o> {
         Ok(())
     }
 
-    /// A parent that is shorter than its child reads as zeros behind its end. VHD and VDI have no
-    /// such chains; of the others a disk may have grown in its child. VMDKs are checked by their
-    /// own reader.
+    /// Tells where a child has another length than its parent, and that is odd.
     pub(crate) fn check_lengths(&mut self) {
         for (child, parent) in self.links.iter().zip(self.links.iter().skip(1)) {
-            let missing = child.len.saturating_sub(parent.len);
-            let same = matches!(child.format, Format::Vhd | Format::Vdi);
-            let what = match missing {
-                _ if child.format == Format::Vmdk => continue,
-                0 if same && child.len < parent.len => "shorter than its parent, whose end is lost",
-                // How lengths are rounded.
-                0..512 if !same => continue,
-                0 => continue,
-                _ => {
-                    "longer than its parent; there it reads as zeros where it has nothing of its own"
-                }
+            let Some(what) = odd_length(child, parent) else {
+                continue;
             };
             let text = disk_io::error::escape(&format!(
                 "{}: is {} bytes {what}",
                 child.path.display(),
                 child.len.abs_diff(parent.len)
             ));
-            if same {
+            if has_one_length(child.format) {
                 self.doubts.push(text.clone());
             }
             self.warnings.push(text);
@@ -254,6 +243,35 @@ impl<'o> Chain<'o> {
         let options = self.options;
         let given = options.memory.as_ref().or(options.vmdk.memory.as_ref());
         given.cloned().unwrap_or_else(Memory::standard)
+    }
+}
+
+/// Whether all disks of a chain in this format have one length.
+fn has_one_length(format: Format) -> bool {
+    matches!(format, Format::Vhd | Format::Vdi)
+}
+
+/// What is odd about the lengths of a disk and the one below it. A parent that is shorter reads as
+/// zeros behind its end. Children in qcow2 and VHDX may be longer: the overlay of a cloud image
+/// is as a rule. Only of a raw parent nothing says whether it is whole. VMDKs are checked by their
+/// own reader.
+fn odd_length(child: &Link, parent: &Link) -> Option<&'static str> {
+    let missing = child.len.saturating_sub(parent.len);
+    let same = has_one_length(child.format);
+    match missing {
+        _ if child.format == Format::Vmdk => None,
+        0 => {
+            (same && child.len < parent.len).then_some("shorter than its parent, whose end is lost")
+        }
+        _ if same => {
+            Some("longer than its parent; there it reads as zeros where it has nothing of its own")
+        }
+        // How lengths are rounded.
+        512.. if parent.format == Format::Raw => Some(
+            "longer than its parent; there it reads as zeros where it has nothing of its own, and \
+             a raw file that was cut short looks the same",
+        ),
+        _ => None,
     }
 }
 
