@@ -42,7 +42,7 @@ pub fn vmx(bytes: &[u8]) {
 /// A list of snapshots: its tree has every one of them once.
 pub fn vmsd(bytes: &[u8]) {
     if let Some(found) = dictionary(bytes) {
-        let snapshots = Snapshots::new(&found);
+        let snapshots = Snapshots::new(&found, &|_| false);
         let tree = snapshots.tree();
         let mut seen: Vec<_> = tree.iter().map(|(_, s)| s.uid).collect();
         seen.sort_unstable();

@@ -56,8 +56,8 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// Takes them out of a dictionary.
-    pub fn new(d: &Dictionary) -> Self {
+    /// Takes them out of a dictionary. `is_gone` says whether nothing is left of one.
+    pub fn new(d: &Dictionary, is_gone: &dyn Fn(&Snapshot) -> bool) -> Self {
         let mut found = Self {
             current: d.number("snapshot.current").filter(|n| *n != 0),
             needs_consolidation: d.flag("snapshot.needConsolidate") == Some(true),
@@ -65,7 +65,7 @@ impl Snapshots {
             ..Self::default()
         };
         // The count may be stale, so entries are taken as long as there are any.
-        let said = d.number("snapshot.numSnapshots").unwrap_or(0);
+        let said = d.number("snapshot.numSnapshots");
         let indices = d.entries().filter_map(|(key, _)| {
             let rest = key.strip_prefix("snapshot")?;
             rest.split_once('.')?.0.parse::<usize>().ok()
@@ -91,13 +91,26 @@ impl Snapshots {
                     .push(format!("snapshot{index} has no number and is left out")),
             }
         }
-        if usize::try_from(said).ok() != Some(found.all.len()) {
-            found.warnings.push(format!(
-                "says that there are {said} snapshots, and describes {}",
-                found.all.len()
+        found.hold_against(said, is_gone);
+        found
+    }
+
+    /// What the list says of their number. One that counts none, and that no current snapshot
+    /// contradicts, may keep the entries of snapshots that were all deleted.
+    fn hold_against(&mut self, said: Option<i64>, is_gone: &dyn Fn(&Snapshot) -> bool) {
+        let described = self.all.len();
+        let none = said == Some(0) && self.current.is_none();
+        if none && described > 0 && self.all.iter().all(is_gone) {
+            self.all.clear();
+            self.warnings.push(format!(
+                "says that there are no snapshots; {described} of which nothing is left are passed over"
+            ));
+        } else if usize::try_from(said.unwrap_or(0)).ok() != Some(described) {
+            self.warnings.push(format!(
+                "says that there are {} snapshots, and describes {described}",
+                said.unwrap_or(0)
             ));
         }
-        found
     }
 
     /// A snapshot by its number.
@@ -185,6 +198,28 @@ fn one(d: &Dictionary, index: usize) -> Option<Snapshot> {
 mod tests {
     use super::*;
 
+    fn read(text: &str, gone: bool) -> Snapshots {
+        Snapshots::new(&Dictionary::parse(text.as_bytes()).unwrap(), &|_| gone)
+    }
+
+    #[test]
+    fn entries_of_deleted_snapshots_are_passed_over() {
+        let text = |current, count| {
+            format!(
+                "snapshot.current = \"{current}\"\nsnapshot.numSnapshots = \"{count}\"\n\
+                 snapshot0.uid = \"3\"\n"
+            )
+        };
+        let told = |s: &Snapshots, part: &str| s.warnings.join("; ").contains(part);
+        let none = read(&text(0, 0), true);
+        assert!(none.all.is_empty() && told(&none, "nothing is left"));
+        // Something of it is there, it is the current one, or it is counted.
+        assert_eq!(read(&text(0, 0), false).all.len(), 1);
+        assert_eq!(read(&text(3, 0), true).all.len(), 1);
+        let counted = read(&text(0, 1), true);
+        assert!(counted.all.len() == 1 && counted.warnings.is_empty());
+    }
+
     #[test]
     fn trees_and_times() {
         let text = r#"
@@ -203,7 +238,7 @@ snapshot7.displayName = "top"
 snapshot2.uid = "2"
 snapshot2.parent = "1"
 "#;
-        let s = Snapshots::new(&Dictionary::parse(text.as_bytes()).unwrap());
+        let s = read(text, false);
         assert!(s.warnings.is_empty(), "{:?}", s.warnings);
         let tree: Vec<_> = s.tree().iter().map(|(d, s)| (*d, s.uid)).collect();
         assert_eq!(tree, [(0, 1), (1, 2), (2, 3)]);
@@ -218,7 +253,7 @@ snapshot2.parent = "1"
     fn loops_end() {
         let text = "snapshot.numSnapshots=\"2\"\nsnapshot0.uid=\"1\"\nsnapshot0.parent=\"2\"\n\
                     snapshot1.uid=\"2\"\nsnapshot1.parent=\"1\"\n";
-        let s = Snapshots::new(&Dictionary::parse(text.as_bytes()).unwrap());
+        let s = read(text, false);
         assert_eq!(s.tree().len(), 2);
     }
 }

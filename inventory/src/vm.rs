@@ -232,7 +232,10 @@ impl Vm {
                     .open(&list, Purpose::Member)
                     .and_then(|o| Dictionary::read(&*o.disk, &o.path.display().to_string()));
                 match read {
-                    Ok(dictionary) => Some(Snapshots::new(&dictionary)),
+                    Ok(dictionary) => {
+                        let is_gone = |s: &Snapshot| is_gone(s, &config, listing);
+                        Some(Snapshots::new(&dictionary, &is_gone))
+                    }
                     Err(e) => {
                         warnings.push(format!("its snapshots are not known: {e}"));
                         None
@@ -403,6 +406,20 @@ fn snapshot_list(config: &Path, listing: &Listing, warnings: &mut Vec<String>) -
     }
 }
 
+/// Whether nothing is left of a snapshot: neither its state nor a disk that is not the machine's
+/// own now. What lies elsewhere may still be there.
+fn is_gone(snapshot: &Snapshot, config: &Config, listing: &Listing) -> bool {
+    let is_here = |name: &str| {
+        let elsewhere = name.contains(['/', '\\']);
+        let mut names = listing.files.iter().map(|(n, _)| n.as_os_str());
+        elsewhere || names.any(|n| n.eq_ignore_ascii_case(name))
+    };
+    let is_own = |name: &str| config.disks.iter().any(|d| d.file == name);
+    let state = snapshot.state_file.as_deref();
+    let disks = snapshot.disks.iter().map(|d| d.file.as_str());
+    !state.is_some_and(is_here) && disks.into_iter().all(|d| is_own(d) || !is_here(d))
+}
+
 /// How many configurations a directory has, by their names.
 fn configs(listing: &Listing) -> usize {
     let names = listing.files.iter().map(|(name, _)| name);
@@ -448,7 +465,8 @@ fn points(
         shared: d.shared,
     });
     let now: Vec<PointDisk> = now.collect();
-    for disk in now.iter().filter(|d| d.independent) {
+    let any = snapshots.is_some_and(|s| !s.all.is_empty());
+    for disk in now.iter().filter(|d| d.independent && any) {
         warnings.push(format!(
             "{}: is independent: no snapshot covers it, {} is only known as it is now",
             disk.slot, disk.file

@@ -180,6 +180,53 @@ fn a_lost_link_is_told_where_it_matters() {
     assert!(codes.iter().any(|c| c["code"] == "disk-missing"), "{check}");
 }
 
+/// What ESX leaves of its list when all snapshots are deleted: entries, and a count of none.
+#[test]
+fn entries_of_deleted_snapshots_are_no_snapshots() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    let edit = |name: &str, pairs: &[(&str, &str)]| {
+        let path = f.path("web").join(name);
+        let mut text = fs::read_to_string(&path).unwrap();
+        for (from, to) in pairs {
+            assert!(text.contains(from), "{from}");
+            text = text.replace(from, to);
+        }
+        fs::write(path, text).unwrap();
+    };
+    edit("web.vmx", &[("disk-000002", "disk")]);
+    fs::remove_file(f.path("web/disk-000002.vmdk")).unwrap();
+    edit(
+        "web.vmsd",
+        &[("snapshot.current = \"2\"", "snapshot.current = \"0\"")],
+    );
+    let count = [("numSnapshots = \"2\"", "numSnapshots = \"0\"")];
+    edit("web.vmsd", &count);
+    // While a delta that they name is there, nothing is passed over.
+    f.run(&["ls", "web", "/snapshots"]).code(0);
+    fs::remove_file(f.path("web/disk-000001.vmdk")).unwrap();
+    f.run(&["ls", "-R", "web"]).code(0);
+    f.run(&["check", "web"]).code(0);
+    let vm = f.run(&["vm", "web"]).code(0);
+    assert!(vm.text().contains("nothing is left"), "{}", vm.text());
+    f.run(&["verify", "web"]).code(3);
+    edit("web.vmsd", &[(count[0].1, count[0].0)]);
+    f.run(&["check", "web"]).code(4);
+}
+
+#[test]
+fn an_independent_disk_is_told_where_there_are_snapshots() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    let path = f.path("web/web.vmx");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text + "scsi0:0.mode = \"independent-persistent\"\n").unwrap();
+    let told = || f.run(&["vm", "web"]).text().contains("is independent");
+    assert!(told());
+    fs::remove_file(f.path("web/web.vmsd")).unwrap();
+    assert!(!told());
+}
+
 #[test]
 fn inventories() {
     let f = Fixture::new();
