@@ -83,6 +83,7 @@ pub const ALL: &[Explanation] = table! {
 "footer-missing" "a stream has no footer: it was cut short or never finished" "fetch the file again";
 "free-sector-in-use" "the delta's free sector lies before grains that are in use" "do not let a host write to it; convert it to a new disk";
 "free-sector-outside-file" "the delta's header says that more of the file is in use than there is" "the file may have been cut short: fetch it again";
+"geometry-of-any" "the geometry is the one that products write for any disk, and covers more than this one has" "harmless: the length comes from the extent";
 "grain-directory-entry-invalid" "an entry of the grain directory is impossible; its range cannot be read" "restore the range from another copy";
 "grain-directory-outside-file" "the grain directory is not in the file" "fetch the file again";
 "grain-directory-unusable" "one of the two grain directories is damaged; the other one is used" "convert to a new disk while the other one is sound";

@@ -1,7 +1,7 @@
 //! One link of a chain: its extents one behind the other, as a block map.
 
 use crate::{
-    descriptor::{Access, Descriptor, ExtentType},
+    descriptor::{Access, Descriptor, ExtentType, geometry::Geometry},
     extent::{ExtentMap, Remarks, UNIT_GRAIN_BITS},
 };
 use disk_io::{
@@ -146,6 +146,14 @@ impl Link {
                 Some(start..start.saturating_add(len).min(end))
             });
             visit(Finding::warning(remark.code, e).touching(touched));
+        }
+        let geometry = |d: &Descriptor| d.longer_geometry(self.capacity);
+        if let Some((Geometry::OfAny, told)) = self.descriptor.as_ref().and_then(geometry) {
+            let e = DiskError::corrupt("reading the descriptor")
+                .file(self.path.display())
+                .expected(format!("the geometry of a disk of {} bytes", self.capacity))
+                .found(told);
+            visit(Finding::note("geometry-of-any", e));
         }
         for text in self.descriptor.iter().flat_map(Descriptor::warnings) {
             let e = DiskError::corrupt("reading the descriptor")

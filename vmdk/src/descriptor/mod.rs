@@ -4,6 +4,7 @@
 //! that a writer can change one and leave the others alone (fact sheet, VMDK 2).
 
 mod extent_line;
+pub(crate) mod geometry;
 mod hidden;
 pub(crate) mod remains;
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     cowd,
-    descriptor::{Access, Descriptor, ExtentLine, ExtentType},
+    descriptor::{Access, Descriptor, ExtentLine, ExtentType, geometry::Geometry},
     directory::Pieces,
     hosted::{self, Header},
     image::OpenOptions,
@@ -117,24 +117,17 @@ impl<'a> Extents<'a> {
         Ok((map, this.infos))
     }
 
-    /// The geometry (fact sheet, VMDK 2.5) covers the disk but for less than a cylinder, or its
-    /// first 8 GiB: where it covers more, a line of the descriptor may be lost.
+    /// Where the geometry is of a longer disk, a line of the descriptor may be lost.
     fn against_geometry(&self, d: &Descriptor) {
-        let of = |key: &str| d.ddb(&format!("geometry.{key}"))?.parse::<u64>().ok();
-        let (Some(c), Some(h), Some(s)) = (of("cylinders"), of("heads"), of("sectors")) else {
-            return;
-        };
-        let covered = c
-            .checked_sub(1)
-            .and_then(|c| crate::bytes(c.checked_mul(h)?.checked_mul(s)?));
-        if covered.is_some_and(|covered| covered >= self.end.max(1)) {
-            self.remarks.add("extents-short-of-geometry", Spot::default, || {
-                format!(
-                    "{}: its extents have {} bytes, and its geometry is that of a longer disk ({c} \
-                     cylinders, {h} heads, {s} sectors): one of its lines may be lost or wrong",
-                    self.name, self.end
-                )
-            });
+        if let Some((Geometry::OfOther, told)) = d.longer_geometry(self.end) {
+            self.remarks
+                .add("extents-short-of-geometry", Spot::default, || {
+                    format!(
+                        "{}: its extents have {} bytes, and its geometry is that of a longer disk \
+                         ({told}): one of its lines may be lost or wrong",
+                        self.name, self.end
+                    )
+                });
         }
     }
 

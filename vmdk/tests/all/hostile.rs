@@ -194,6 +194,27 @@ fn a_text_that_its_files_contradict_is_told() {
         "{:?}",
         lost.warnings()
     );
+    // The one that is written for any disk tells nothing, but of a split disk a line may be lost.
+    let geometry_of_any = [
+        "ddb.geometry.cylinders = \"16383\"",
+        "ddb.geometry.heads = \"16\"",
+        "ddb.geometry.sectors = \"63\"",
+    ];
+    for (kind, warnings, notes) in [("monolithicFlat", 0, 1), ("twoGbMaxExtentFlat", 1, 0)] {
+        let lines = [&["RW 8 FLAT \"f\" 0"][..], &geometry_of_any].concat();
+        let mut dir = MemDir::default();
+        dir.put("a.vmdk", text(&lines).replace("custom", kind));
+        dir.put("f", vec![1; 8 * 512]);
+        let image = dir.image("a.vmdk").unwrap();
+        assert_eq!(image.warnings().len(), warnings, "{:?}", image.warnings());
+        let mut found = Vec::new();
+        let link = &image.links()[0];
+        link.check(&mut |f| found.push(f.code)).unwrap();
+        assert_eq!(
+            found.iter().filter(|c| **c == "geometry-of-any").count(),
+            notes
+        );
+    }
     let whole = ["RW 8 FLAT \"f\" 0", "RW 8 FLAT \"g\" 0"];
     let whole = open(&[&whole[..], &geometry].concat()).unwrap();
     assert!(whole.warnings().is_empty(), "{:?}", whole.warnings());
