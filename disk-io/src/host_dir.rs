@@ -176,6 +176,23 @@ fn normalise(path: &Path) -> PathBuf {
     out
 }
 
+/// What admits a file that lies in no allowed directory. One that is not on this host is in none
+/// that could be allowed: it was copied here from another.
+fn how_to_allow(path: &Path) -> String {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let name = dir.display().to_string();
+    match dir.try_exists() {
+        Ok(false) => format!(
+            "{name} is not on this host; if the file now lies elsewhere, give its directory with \
+             --allow-dir"
+        ),
+        _ => format!(
+            "if you trust this image, allow it with --allow-dir {}",
+            shell_word(&name)
+        ),
+    }
+}
+
 /// Opens `rest` beneath `root`, following nothing.
 fn open_beneath(root: &OwnedFd, rest: &Path) -> Result<File, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -222,15 +239,11 @@ impl Locate for HostDir {
             .find_map(|root| Some((root, root.relative(&path)?)))
         else {
             return self.open_device(&path, &doing).unwrap_or_else(|| {
-                let place = path.parent().unwrap_or(Path::new("/"));
                 Err(DiskError::refused(doing)
                     .file(path.display())
                     .expected(format!("a file beneath {}", self.describe()))
                     .found("a name that leads out of it")
-                    .hint(format!(
-                        "if you trust this image, allow it with --allow-dir {}",
-                        shell_word(&place.display().to_string())
-                    )))
+                    .hint(how_to_allow(&path)))
             });
         };
         let full = root.real.join(rest);
@@ -318,6 +331,22 @@ impl Locate for HostDir {
 
     fn describe(&self) -> String {
         self.dir.display().to_string()
+    }
+
+    fn in_allowed(&self, base: &Path, purpose: Purpose) -> Vec<Opened> {
+        let mut found: Vec<Opened> = Vec::new();
+        if base.file_name() != Some(base.as_os_str()) {
+            return found;
+        }
+        // The first is SOURCE's own.
+        for root in self.gate.roots.iter().skip(1) {
+            if let Ok(opened) = self.open(&root.real.join(base), purpose)
+                && !found.iter().any(|o| o.id == opened.id)
+            {
+                found.push(opened);
+            }
+        }
+        found
     }
 }
 

@@ -84,6 +84,12 @@ pub trait Locate: Send + Sync + Debug {
 
     /// What the place is called, for messages.
     fn describe(&self) -> String;
+
+    /// Files called `base` directly in the directories that the user allowed besides this place,
+    /// each once: where a file may be that its name does not lead to on this host.
+    fn in_allowed(&self, _base: &Path, _purpose: Purpose) -> Vec<Opened> {
+        Vec::new()
+    }
 }
 
 /// A place with nothing in it: for images that may name no other file.

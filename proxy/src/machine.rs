@@ -5,6 +5,7 @@
 //! | `dated` | directories of backups: which machines they are of, and in which order |
 //! | `disks` | the file of a disk that a configuration names, and whether chain and snapshots agree |
 
+mod allowed;
 mod dated;
 mod disks;
 

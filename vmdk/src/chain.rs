@@ -4,6 +4,7 @@
 //! that parent. So every candidate is compared by content id and length before it is taken,
 //! and nothing is given out before the whole chain is known.
 
+mod allowed;
 mod check;
 mod failure;
 
@@ -300,6 +301,9 @@ impl Chain<'_> {
         }
         if let Some(Err(e)) = given {
             return Err(e);
+        }
+        if let Some(found) = self.in_allowed(child, capacity, wanted, &mut failure)? {
+            return Ok(self.take(found));
         }
         match failure.mismatch.take() {
             Some((opened, head)) if self.options.ignore_cid => {

@@ -69,6 +69,68 @@ fn a_disk_that_is_elsewhere_is_not_another_of_its_name() {
     f.run(&args).code(0);
 }
 
+/// A machine on two datastores, both copied to this host: its second disk is where the user says.
+#[test]
+fn a_disk_that_is_elsewhere_is_found_in_an_allowed_directory() {
+    for name in [
+        "/vmfs/volumes/5a1b/web/disk-000002.vmdk",
+        "[ds2] web/disk-000002.vmdk",
+    ] {
+        let f = Fixture::new();
+        for dir in ["web", "ds2", "ds3"] {
+            machine(&f, dir);
+        }
+        let second = format!("scsi0:1.fileName = \"{name}\"\n");
+        add(&f, "web/web.vmx", &second);
+        let cat = |allowed: &[&str]| {
+            let mut args = vec!["cat", "web", "/current/scsi0-1/p0/a.txt"];
+            args.extend(allowed.iter().flat_map(|dir| ["--allow-dir", *dir]));
+            f.run(&args)
+        };
+        cat(&["ds2"]).code(0).says("ds2/disk-000002.vmdk is used");
+        // SOURCE's own directory has only the machine's other disk of that name.
+        cat(&["web", "ds2"]).code(0);
+        cat(&["web"]).code(1).says("which is scsi0:0");
+        cat(&["ds2", "ds3"])
+            .code(1)
+            .says("ds2/disk-000002.vmdk and ");
+        // Two that are not here may be either.
+        let third = second.replace("0:1", "0:2").replace("web/", "db/");
+        add(&f, "web/web.vmx", &third);
+        cat(&["ds2"]).code(1).says("which may be scsi0:2");
+    }
+}
+
+#[test]
+fn a_parent_that_is_elsewhere_is_found_in_an_allowed_directory() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    fs::create_dir(f.path("ds2")).unwrap();
+    for name in ["disk.vmdk", "disk-flat.vmdk"] {
+        fs::rename(f.path("web").join(name), f.path("ds2").join(name)).unwrap();
+    }
+    let hint = "/vmfs/volumes/5a1b/web/disk.vmdk";
+    let from = "parentFileNameHint=\"disk.vmdk\"";
+    let to = format!("parentFileNameHint=\"{hint}\"");
+    let path = f.path("web/disk-000001.vmdk");
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes
+        .windows(from.len())
+        .position(|w| w == from.as_bytes())
+        .unwrap();
+    // The text has room behind it.
+    let end = at + bytes[at..].iter().position(|b| *b == 0).unwrap();
+    let rest = bytes[at + from.len()..end].to_vec();
+    let text = [to.as_bytes(), &rest].concat();
+    bytes[at..at + text.len()].copy_from_slice(&text);
+    fs::write(&path, bytes).unwrap();
+    let cat = ["cat", "web/disk-000001.vmdk", "/a.txt"];
+    f.run(&cat).code(1).says("5a1b/web is not on this host");
+    f.run(&[&cat[..], &["--allow-dir", "ds2"]].concat())
+        .code(0)
+        .says("ds2/disk.vmdk is used");
+}
+
 #[test]
 fn another_machines_snapshots_are_not_taken() {
     let f = Fixture::new();

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// Names that a configuration's name for a disk may be: as it is written, and in the spelling of
 /// this system.
-fn written(name: &str) -> Vec<String> {
+pub(super) fn written(name: &str) -> Vec<String> {
     let mut names = vec![name.to_owned()];
     let unix = name.replace('\\', "/");
     names.push(unix.clone());
@@ -39,7 +39,7 @@ fn moved(name: &str) -> Vec<String> {
 }
 
 /// The first that is there. Where none is, the error that says most.
-fn first_of(gate: &dyn Locate, names: &[String]) -> Result<Opened> {
+pub(super) fn first_of(gate: &dyn Locate, names: &[String]) -> Result<Opened> {
     let mut failure: Option<DiskError> = None;
     for name in names {
         match gate.open(Path::new(name), Purpose::Member) {
@@ -51,6 +51,37 @@ fn first_of(gate: &dyn Locate, names: &[String]) -> Result<Opened> {
         }
     }
     Err(failure.unwrap_or_else(|| DiskError::not_found("opening a disk")))
+}
+
+/// The file of that name is, or may be, another disk of the machine.
+pub(super) fn is_other(
+    disk: &PointDisk,
+    other: &PointDisk,
+    opened: &Opened,
+    is: &str,
+) -> DiskError {
+    let (file, slot) = (escape(&other.file), other.slot);
+    DiskError::not_found("looking for the disk")
+        .file(escape(&disk.file))
+        .expected("a file of its own")
+        .found(format!(
+            "{}, which {is} {slot} ({file})",
+            opened.path.display()
+        ))
+        .hint(
+            "copy the disk to where the configuration has it, or give the directory where it now \
+             lies with --allow-dir",
+        )
+}
+
+/// Another file than the one that is named is used.
+fn not_there(disk: &PointDisk, opened: &Opened) -> String {
+    format!(
+        "{}: {} is not there; {} is used",
+        disk.slot,
+        escape(&disk.file),
+        escape(&opened.path.display().to_string())
+    )
 }
 
 impl Machine {
@@ -83,27 +114,28 @@ impl Machine {
                 None => Err(failure.context(doing)),
             };
         }
+        let mut failure = failure;
         for name in moved(&disk.file) {
             let Ok(opened) = gate.open(Path::new(&name), Purpose::Member) else {
                 continue;
             };
             if let Some(other) = self.other_with(&*gate, disk, &opened) {
-                let (file, slot) = (escape(&other.file), other.slot);
-                return Err(DiskError::not_found(doing)
-                    .file(escape(&disk.file))
-                    .expected("a file of its own")
-                    .found(format!("{}, which is {slot} ({file})", opened.path.display()))
-                    .hint("copy the disk to where the configuration has it, or allow that directory with --allow-dir"));
+                failure = is_other(disk, other, &opened, "is");
+                break;
             }
-            let told = format!(
-                "{}: {} is not there; {} is used",
-                disk.slot,
-                escape(&disk.file),
-                escape(&opened.path.display().to_string())
-            );
+            let told = not_there(disk, &opened);
             return Ok((opened, Some(told)));
         }
-        Err(failure.context(doing))
+        match self
+            .in_allowed(&*gate, disk)
+            .map_err(|e| e.context(&doing))?
+        {
+            Some(opened) => {
+                let told = not_there(disk, &opened);
+                Ok((opened, Some(told)))
+            }
+            None => Err(failure.context(doing)),
+        }
     }
 
     /// A file of the disk's name where a machine that was moved has it, and whether it is the very
@@ -144,7 +176,7 @@ impl Machine {
     }
 
     /// The disk at another place of the machine that has this file too, now or at a snapshot.
-    fn other_with(
+    pub(super) fn other_with(
         &self,
         gate: &dyn Locate,
         disk: &PointDisk,
