@@ -13,7 +13,7 @@ use crate::{
     progress::{Bar, Growing},
 };
 use convert::{
-    backup::{Manifest, VmEntry, discard, manifest, remove_leftovers},
+    backup::{Manifest, VmEntry, discard, is_of_host, manifest, remove_leftovers},
     place::TEMP_PREFIX,
 };
 use disk_io::{DiskError, ErrorKind, Result, error::escape, output::write_error};
@@ -21,7 +21,7 @@ use proxy::SourceSpec;
 use std::{
     collections::HashSet,
     ffi::OsString,
-    fs,
+    fs::{self, FileType},
     path::{Path, PathBuf},
 };
 use verify::backup::Options;
@@ -468,33 +468,46 @@ fn holds(new: &Manifest, old: &Manifest) -> bool {
     old.disks.iter().all(|d| places.contains(&d.place))
 }
 
-/// Removes a generation: the files of its manifest, if it has no others.
+/// Removes a generation: the files of its manifest, if it has no others but those of the host's own
+/// system, which are left.
 fn remove(path: &Path) -> Result<bool> {
     let Some(old) = Manifest::read(path)? else {
         return Ok(false);
     };
-    if holds_more(path, &old)? {
+    if holds_more(path, &old, &is_of_host)? {
         return Ok(false);
     }
-    discard(path)?;
+    if !discard(path, &own(&old))? {
+        say(format_args!(
+            "{}: the backup is removed; its directory stays, with what the host's system put there",
+            escape(&path.display().to_string())
+        ));
+    }
     Ok(true)
 }
 
-/// Whether the directory of a backup holds what is no part of it; says so.
-fn holds_more(path: &Path, old: &Manifest) -> Result<bool> {
+/// Names of a backup's own files.
+fn own(backup: &Manifest) -> Vec<&str> {
+    let files = backup.files.iter().map(|f| f.name.as_str());
+    files.chain([manifest::NAME, DONE]).collect()
+}
+
+/// Whether the directory of a backup holds what is no part of it, but for what may be left there;
+/// says so.
+fn holds_more(
+    path: &Path,
+    old: &Manifest,
+    may_be: &dyn Fn(&str, FileType) -> bool,
+) -> Result<bool> {
     let fail =
         |e: std::io::Error| DiskError::io("looking at an old generation", &e).file(path.display());
-    let known: HashSet<&str> = old
-        .files
-        .iter()
-        .map(|f| f.name.as_str())
-        .chain([manifest::NAME, DONE])
-        .collect();
+    let known: HashSet<&str> = own(old).into_iter().collect();
     for entry in fs::read_dir(path).map_err(fail)? {
         let entry = entry.map_err(fail)?;
-        let name = entry.file_name();
-        let plain = entry.file_type().is_ok_and(|t| t.is_file());
-        if !plain || !name.to_str().is_some_and(|n| known.contains(n)) {
+        let (name, kind) = (entry.file_name(), entry.file_type().map_err(fail)?);
+        let text = name.to_str();
+        let is_own = kind.is_file() && text.is_some_and(|n| known.contains(n));
+        if !is_own && !text.is_some_and(|n| may_be(n, kind)) {
             say(format_args!(
                 "{} is kept: it holds {}, which is no part of the backup",
                 path.display(),

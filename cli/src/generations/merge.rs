@@ -32,7 +32,8 @@ pub(super) fn whole(
     old: &Manifest,
     (jobs, global): (usize, &Global),
 ) -> Result<Option<Manifest>, Failure> {
-    if holds_more(dir, old)? {
+    // The directory goes as a whole, and with it whatever is there.
+    if holds_more(dir, old, &|_, _| false)? {
         return Ok(None);
     }
     let mut children = Vec::new();

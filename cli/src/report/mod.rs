@@ -8,8 +8,9 @@ pub(crate) mod signature;
 mod text;
 
 use crate::{exit::Failure, verb::verify::document::Json};
-use convert::place::Partial;
-use disk_io::output::write_error;
+use convert::{backup::manifest, place::Partial};
+use disk_io::{DiskError, output::write_error};
+use proxy::SourceSpec;
 use serde::Serialize;
 use std::{
     io::Write,
@@ -229,9 +230,31 @@ pub(crate) fn write_all(
 }
 
 /// A report that was asked for and cannot be, known before anything is read.
-pub(crate) fn check_places(places: &[Place]) -> Result<(), Failure> {
+pub(crate) fn check_places(places: &[Place], spec: &SourceSpec) -> Result<(), Failure> {
     for place in places {
+        check_beside(&place.path, spec)?;
         drop(Partial::create(&place.path, true)?);
     }
     Ok(())
+}
+
+/// In a backup a report would be a file that its manifest does not know: this run could write it,
+/// and every later one would call the backup unproven.
+fn check_beside(report: &Path, spec: &SourceSpec) -> Result<(), Failure> {
+    let backup = &spec.path;
+    let is_backup = spec.datastores.is_empty() && backup.join(manifest::NAME).is_file();
+    let above = match report.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
+    };
+    let real = |path: &Path| path.canonicalize().ok();
+    if !is_backup || real(above).is_none() || real(above) != real(backup) {
+        return Ok(());
+    }
+    Err(DiskError::refused("writing the report")
+        .file(report.display())
+        .expected("a place beside the backup")
+        .found("one in it, whose files its manifest lists")
+        .hint("give it a name outside of the backup's directory")
+        .into())
 }

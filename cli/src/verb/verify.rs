@@ -126,7 +126,7 @@ impl Verify {
                 ..spec.clone()
             }),
         };
-        report::check_places(&self.report)?;
+        report::check_places(&self.report, &spec)?;
         let key = self.sign.as_deref().map(Key::load).transpose()?;
         let began = crate::clock::now();
         let bar = Bar::new(global, 0);

@@ -207,6 +207,11 @@ fn evidence() {
         fs::read(f.path("bk/vmdkit-manifest.json")).unwrap(),
         manifest
     );
+    // A report in the backup would be what its manifest does not know.
+    f.run(&["verify", "bk", "--report", "bk/report.html"])
+        .code(1)
+        .says("a place beside the backup");
+    assert!(!f.path("bk/report.html").exists());
     f.run(&["verify", "bk", "--report", "e.doc"]).code(2);
     // Known before anything is read.
     let ran = f.run(&["verify", "bk", "--report", "no/e.txt"]).code(1);

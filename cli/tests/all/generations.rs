@@ -44,6 +44,45 @@ fn a_renamed_backup_stays_while_others_build_on_it() {
     assert_eq!(names(&f), ["6"]);
 }
 
+/// What a host's own system puts into any directory is no reason to doubt or to keep a backup, and
+/// is left where it is.
+#[test]
+fn files_of_the_hosts_system_are_neither_doubted_nor_removed() {
+    let f = Fixture::new();
+    machine(&f, "web");
+    fs::create_dir(f.path("bk")).unwrap();
+    let export = |args: &[&str]| f.run(&[&["export", "web"], args].concat()).code(0);
+    export(&["bk/1", "--keep", "5"]);
+    f.run(&["verify", "bk/1"]).code(0);
+    for dir in ["@eaDir", "lost+found"] {
+        fs::create_dir(f.path("bk/1").join(dir)).unwrap();
+    }
+    for file in ["@eaDir/x", ".DS_Store", "Thumbs.db", ".nfs0000001"] {
+        fs::write(f.path("bk/1").join(file), file).unwrap();
+    }
+    let verify = f.run(&["verify", "bk/1"]).code(0);
+    assert!(verify.text().contains("note: .DS_Store: is no part"));
+    export(&["bk/2", "--keep", "1"]).says("its directory stays");
+    let left = [
+        ".DS_Store",
+        ".nfs0000001",
+        "@eaDir",
+        "Thumbs.db",
+        "lost+found",
+    ];
+    assert_eq!(crate::common::names(&f.path("bk/1")), left);
+    assert_eq!(fs::read(f.path("bk/1/@eaDir/x")).unwrap(), b"@eaDir/x");
+    // A file of that name is none, nor is anything else.
+    for (dir, file) in [("2", "@eaDir"), ("3", "notes.txt")] {
+        let next = format!("bk/{}", dir.parse::<u8>().unwrap() + 1);
+        let stray = f.path("bk").join(dir).join(file);
+        fs::write(&stray, "").unwrap();
+        f.run(&["verify", &format!("bk/{dir}")]).code(3);
+        export(&[&next, "--keep", "1"]).says("which is no part of the backup");
+        fs::remove_file(stray).unwrap();
+    }
+}
+
 /// A machine that was copied has the uuid of the other one.
 #[test]
 fn copies_of_a_machine_have_generations_of_their_own() {

@@ -12,6 +12,7 @@ pub mod rewrite;
 mod shelf;
 mod since;
 mod split;
+mod strays;
 pub mod units;
 mod whole;
 
@@ -24,6 +25,7 @@ pub use new_dir::{check_dest, discard, remove_leftovers};
 pub use rewrite::{Changes, Identity};
 pub use shelf::TarStream;
 pub use since::Base;
+pub use strays::is_of_host;
 pub use whole::{Child, Whole};
 
 use crate::{

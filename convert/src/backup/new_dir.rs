@@ -155,12 +155,14 @@ fn locked(dir: &Path) -> Option<File> {
     Some(file)
 }
 
-/// Removes the directory of a backup. It loses its name first, and for good, so that half of it is
-/// never taken for one: without the sync a loss of power could leave the name and take files.
+/// Removes a backup: the files that are its own, and the directory if nothing else is in it. It
+/// loses its name first, so that half of it is never taken for one: without the sync a loss of power
+/// could leave the name and take files. Whether the directory is gone too; one that is not has its
+/// name again.
 ///
 /// # Errors
 /// `Io`; what then is left of it has a temporary name.
-pub fn discard(dir: &Path) -> Result<()> {
+pub fn discard(dir: &Path, own: &[&str]) -> Result<bool> {
     let fail = |e: io::Error| DiskError::io("removing a backup", &e).file(dir.display());
     let gone = under_temp_name(dir, |temp| fs::rename(dir, temp)).map_err(fail)?;
     match File::open(parent(dir)).and_then(|above| above.sync_all()) {
@@ -168,7 +170,20 @@ pub fn discard(dir: &Path) -> Result<()> {
         Err(e) if e.kind() != ErrorKind::InvalidInput => return Err(fail(e)),
         _ => {}
     }
-    fs::remove_dir_all(gone).map_err(fail)
+    for name in own {
+        match fs::remove_file(gone.join(name)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(fail(e)),
+            _ => {}
+        }
+    }
+    match fs::remove_dir(&gone) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {
+            fs::rename(&gone, dir).map_err(fail)?;
+            Ok(false)
+        }
+        Err(e) => Err(fail(e)),
+    }
 }
 
 /// Removes what killed processes left in `dir`: directories with temporary names that are some

@@ -7,7 +7,7 @@ use super::{
 };
 use convert::{
     Progress,
-    backup::{Manifest, compare, crc32_of, digest_of, manifest},
+    backup::{Manifest, compare, crc32_of, digest_of, is_of_host, manifest},
     pipeline::is_cancelled,
 };
 use disk_io::{Disk, DiskError, ErrorKind, HostDir, Result, host_dir::Allowed};
@@ -24,7 +24,7 @@ pub(super) fn files(
     quick: bool,
     (effort, progress): (Effort, &dyn Progress),
     mut earlier: Option<&mut Earlier>,
-    unproven: &mut Vec<String>,
+    (unproven, notes): (&mut Vec<String>, &mut Vec<String>),
 ) -> Result<Vec<Item>> {
     let mut items = Vec::new();
     let timed = Timed {
@@ -91,6 +91,12 @@ pub(super) fn files(
         let name = entry.file_name().to_string_lossy().into_owned();
         // Left by export --keep for scripts.
         if name == ".done" {
+            continue;
+        }
+        if entry.file_type().is_ok_and(|kind| is_of_host(&name, kind)) {
+            notes.push(format!(
+                "{name}: is no part of the backup: the host's system makes it"
+            ));
             continue;
         }
         if name != manifest::NAME && !manifest.files.iter().any(|f| f.name == name) {

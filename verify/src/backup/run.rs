@@ -151,7 +151,7 @@ impl<'a> Run<'a> {
             self.options.quick,
             (self.effort, self.progress),
             self.earlier.as_mut(),
-            &mut self.unproven,
+            (&mut self.unproven, &mut self.guests.remarks),
         )
     }
 
