@@ -149,6 +149,19 @@ pub enum NodeKind {
     Special,
 }
 
+/// Which special file one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SpecialKind {
+    /// A named pipe.
+    Fifo,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A socket.
+    Socket,
+}
+
 /// DOS attribute bits, where the file system has them.
 pub mod attributes {
     /// Read-only.
@@ -209,6 +222,23 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// Which special file it is, where that is known: by the type bits of its mode, or by the
+    /// reparse tag that Windows gives one.
+    pub fn special(&self) -> Option<SpecialKind> {
+        const AF_UNIX: u32 = 0x8000_0023;
+        const LX_FIFO: u32 = 0x8000_0024;
+        if self.kind != NodeKind::Special {
+            return None;
+        }
+        match (self.mode.unwrap_or(0) & 0o170_000, self.reparse_tag) {
+            (0o010_000, _) | (0, Some(LX_FIFO)) => Some(SpecialKind::Fifo),
+            (0o020_000, _) => Some(SpecialKind::CharDevice),
+            (0o060_000, _) => Some(SpecialKind::BlockDevice),
+            (0o140_000, _) | (0, Some(AF_UNIX)) => Some(SpecialKind::Socket),
+            _ => None,
+        }
+    }
+
     /// An empty object of which nothing else is known, with one name.
     pub fn new(node: NodeId, kind: NodeKind) -> Self {
         Self {

@@ -40,8 +40,8 @@ pub use disk_io::{DiskError, ErrorKind, Result};
 pub use entered::Entered;
 pub use fs::{Change, Found, Security};
 pub use fs::{
-    DirEntry, Extent, FileSystem, FsKind, Link, Metadata, NodeId, NodeKind, OpenOptions, Stream,
-    Visit, VolumeInfo,
+    DirEntry, Extent, FileSystem, FsKind, Link, Metadata, NodeId, NodeKind, OpenOptions,
+    SpecialKind, Stream, Visit, VolumeInfo,
 };
 pub use name::Name;
 pub use time::Timestamp;

@@ -151,6 +151,9 @@ struct Json<'a> {
     skipped: Vec<PathJson>,
     failed: Vec<PathJson>,
     doubtful: Vec<PathJson>,
+    /// Not restored, since there is nothing to them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left: Vec<PathJson>,
     renamed: Vec<PathJson>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     restored: Vec<PathJson>,
@@ -200,6 +203,7 @@ struct Lists {
     skipped: Vec<PathJson>,
     failed: Vec<PathJson>,
     doubtful: Vec<PathJson>,
+    left: Vec<PathJson>,
     renamed: Vec<PathJson>,
     restored: Vec<PathJson>,
     /// Why a line of standard output was lost.
@@ -261,6 +265,16 @@ impl Observer for Teller<'_> {
                     let mut one = PathJson::new(path);
                     one.error = Some(ErrorJson::new(error));
                     lists.failed.push(one);
+                }
+            }
+            Event::Left { path, why } => {
+                if json {
+                    let mut one = PathJson::new(path);
+                    one.reason = Some(why.to_owned());
+                    lists.left.push(one);
+                } else if !self.quiet {
+                    self.bar
+                        .above(|| say(format_args!("note: {}: {why}", name(path))));
                 }
             }
             Event::Doubtful { path, why } => {
@@ -456,6 +470,7 @@ impl Cp {
                 skipped: lists.skipped,
                 failed: lists.failed,
                 doubtful: lists.doubtful,
+                left: lists.left,
                 renamed: lists.renamed,
                 restored: lists.restored,
                 warnings,

@@ -76,6 +76,7 @@ pub(crate) struct Tar {
 
 struct Teller {
     verbose: bool,
+    quiet: bool,
     bar: Bar,
 }
 
@@ -110,6 +111,9 @@ impl Observer for Teller {
                     Name::from_bytes(path),
                     Name::from_bytes(name)
                 ));
+            }),
+            Event::Left { path, why } if !self.quiet => self.bar.above(|| {
+                say(format_args!("note: {}: {why}", Name::from_bytes(path)));
             }),
             Event::Failed { path, error } => self.bar.above(|| tell_path_error(path, error)),
             Event::Doubtful { path, why } => self.bar.above(|| tell_doubt(path, why)),
@@ -189,6 +193,7 @@ impl Tar {
         signals::watch();
         let teller = Teller {
             verbose: self.verbose,
+            quiet: global.quiet,
             bar: Bar::new(global, 0),
         };
         let mut lost = 0;

@@ -161,6 +161,29 @@ fn documents() {
 }
 
 #[test]
+fn sockets_that_cp_leaves() {
+    let f = Fixture::new();
+    fs::create_dir(f.path("root")).unwrap();
+    std::os::unix::net::UnixListener::bind(f.path("root/socket")).unwrap();
+    let made = std::process::Command::new("mke2fs")
+        .args(["-q", "-t", "ext4", "-d", "root", "e.img", "8M"])
+        .current_dir(f.path(""))
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        crate::common::skipped("peers", "mke2fs is not installed");
+        return;
+    }
+    let args = ["cp", "-r", "--json", "e.img", "/p0", "e"];
+    let value = f.run(&args).code(0).json();
+    let schema = schema("cp");
+    check(&schema, &schema, &value, "cp");
+    assert_eq!(value["left"][0]["path"], "/p0/socket", "{value}");
+    f.run(&["tar", "e.img", "/p0"])
+        .code(0)
+        .says("/p0/socket: a socket, which only");
+}
+
+#[test]
 fn files_that_cp_writes() {
     let f = Fixture::new();
     let args = [

@@ -15,10 +15,10 @@ mod tar;
 mod tests;
 mod zip;
 
-use crate::restore::{Event, Filter, Observer, Source, Streams, Summary};
+use crate::restore::{Event, Filter, Observer, SOCKET, Source, Streams, Summary};
 use contents::Contents;
 use disk_io::{Disk, DiskError, Result};
-use guest_fs::{Entered, Metadata, Name, NodeKind, fs::attributes};
+use guest_fs::{Entered, Metadata, Name, NodeKind, SpecialKind, fs::attributes};
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
@@ -255,11 +255,7 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
                 self.doubts(path, node, known_as);
                 Ok(())
             }
-            NodeKind::Special => {
-                let e = DiskError::unsupported("archiving").found("a device node, socket or pipe");
-                self.fail(path, &e);
-                Ok(())
-            }
+            NodeKind::Special => self.special(path, name, &metadata),
         }
     }
 
@@ -473,6 +469,28 @@ impl<S: Source, A: Archive> Run<'_, S, A> {
         Ok(())
     }
 
+    /// A pipe or a device node, where the format has such members. A socket is none without the
+    /// program that listens to it.
+    fn special(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<()> {
+        let kind = metadata.special();
+        if kind == Some(SpecialKind::Socket) {
+            let why = SOCKET;
+            self.observer.event(Event::Left { path, why });
+            return Ok(());
+        }
+        let written = kind.and_then(|kind| self.archive.special(name, metadata, kind));
+        let Some(written) = written else {
+            let e = DiskError::unsupported("archiving").found("a device node, socket or pipe");
+            self.fail(path, &e);
+            return Ok(());
+        };
+        if self.done(path, written)? {
+            self.summary.files += 1;
+            self.observer.event(Event::Restored { path, bytes: 0 });
+        }
+        Ok(())
+    }
+
     /// What became of a member: whether it is there, and under which name.
     fn done(&mut self, path: &[u8], written: io::Result<Given>) -> Result<bool> {
         match written {
@@ -526,6 +544,15 @@ trait Archive {
     ) -> io::Result<Given>;
 
     fn symlink(&mut self, name: &[u8], metadata: &Metadata, target: &[u8]) -> io::Result<Given>;
+
+    /// A pipe or a device node; `None` if the format has no such thing, or what it is is not wholly
+    /// known, and nothing was written.
+    fn special(
+        &mut self,
+        name: &[u8],
+        metadata: &Metadata,
+        kind: SpecialKind,
+    ) -> Option<io::Result<Given>>;
 
     /// A further name of a file that is in the archive as `first`; `None` if the format has
     /// no such thing, and nothing was written.

@@ -1,9 +1,12 @@
 //! pax, the tar format of POSIX.
 
 use super::{Archive, Contents, Given, mode, pax::Pax};
-use guest_fs::{Metadata, Name};
+use guest_fs::{Metadata, Name, SpecialKind};
 use std::io::{self, Write};
 use tar::{Builder, EntryType, Header};
+
+/// Seven octal digits.
+const MAX_DEVICE: u32 = 0o7_777_777;
 
 /// A tar archive that is written.
 pub(super) struct Tar<W: Write>(Builder<W>);
@@ -76,6 +79,30 @@ impl<W: Write> Archive for Tar<W> {
         let mut pax = Pax::of(metadata);
         pax.link(&mut header, target);
         self.append(header, name, pax, &mut io::empty())
+    }
+
+    fn special(
+        &mut self,
+        name: &[u8],
+        metadata: &Metadata,
+        kind: SpecialKind,
+    ) -> Option<io::Result<Given>> {
+        let (kind, device) = match kind {
+            SpecialKind::Fifo => (EntryType::Fifo, None),
+            SpecialKind::CharDevice => (EntryType::Char, Some(metadata.device?)),
+            SpecialKind::BlockDevice => (EntryType::Block, Some(metadata.device?)),
+            SpecialKind::Socket => return None,
+        };
+        let mut header = header(kind, metadata, 0o644);
+        if let Some((major, minor)) = device {
+            // Larger ones do not fit; Linux has none.
+            if major.max(minor) > MAX_DEVICE {
+                return None;
+            }
+            header.set_device_major(major).ok()?;
+            header.set_device_minor(minor).ok()?;
+        }
+        Some(self.append(header, name, Pax::of(metadata), &mut io::empty()))
     }
 
     fn hard_link(

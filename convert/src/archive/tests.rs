@@ -1,3 +1,4 @@
+mod special;
 mod twins;
 
 use super::*;

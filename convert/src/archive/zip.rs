@@ -3,7 +3,7 @@
 //! The list at the end names every member, so memory grows by some hundred bytes a file.
 
 use super::{Archive, Contents, Given, mode};
-use guest_fs::{Metadata, Name, Timestamp};
+use guest_fs::{Metadata, Name, SpecialKind, Timestamp};
 use jiff::tz::TimeZone;
 use std::{
     borrow::Cow,
@@ -144,6 +144,15 @@ impl<W: Write> Archive for Zip<W> {
         let options = options(metadata, 0o777)?;
         self.0.add_symlink(name, target, options).map_err(error)?;
         Ok(given)
+    }
+
+    fn special(
+        &mut self,
+        _name: &[u8],
+        _metadata: &Metadata,
+        _kind: SpecialKind,
+    ) -> Option<io::Result<Given>> {
+        None
     }
 
     fn hard_link(

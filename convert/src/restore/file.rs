@@ -3,9 +3,9 @@
 use crate::{
     digest::DigestKind,
     pipeline::{self, CopyOptions},
-    place::{FileId, create_temp, default_mode, is_source, keep_access, rename_in, temp_name},
+    place::{FileId, create_temp, default_mode, is_source, keep_access},
     restore::{
-        Options, Overwrite, Record, Source, Streams, access,
+        Options, Overwrite, Source, Streams, access,
         batch::{Kept, Pending},
         host::HostDir,
         walk::{Job, Run},
@@ -18,8 +18,7 @@ use rustix::{
     fd::AsFd,
     fs::{
         AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
-        chownat, fchmod, fchown, fsetxattr, fstat, futimens, statat, symlinkat, unlinkat,
-        utimensat,
+        fchmod, fchown, fsetxattr, fstat, futimens, statat, unlinkat,
     },
     io::Errno,
 };
@@ -27,7 +26,6 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     os::unix::ffi::{OsStrExt, OsStringExt},
-    path::Path,
     sync::Arc,
 };
 
@@ -136,10 +134,7 @@ impl<S: Source> Run<'_, S> {
                 self.tell_doubts(&job.path, job.node, known_as);
                 return Ok(());
             }
-            NodeKind::Special => {
-                return Err(DiskError::unsupported("restoring")
-                    .found("a device node, socket or pipe, which is not made here"));
-            }
+            NodeKind::Special => return self.restore_special(job, &metadata),
             NodeKind::Directory => {
                 return Err(DiskError::corrupt("restoring")
                     .expected("a file, as its directory says")
@@ -408,74 +403,6 @@ impl<S: Source> Run<'_, S> {
                     .hint("--streams files keeps streams on every file system"),
             }
         })
-    }
-
-    fn restore_link(&self, job: &Job<S::Node>, metadata: &Metadata) -> Result<()> {
-        let link = self.source.read_link(job.node)?;
-        let replace = match self.look(&job.dir, &job.name)? {
-            There::Nothing => false,
-            There::File(stat) => match self.options.overwrite.keeps(metadata, &stat) {
-                Some(reason) => {
-                    self.skipped(&job.path, reason);
-                    return Ok(());
-                }
-                None => true,
-            },
-        };
-        if !self.options.dry_run {
-            let dir = job.dir.fd()?;
-            let path = job.dir.shown().join(&job.name);
-            let fail = |e: Errno| make_link_error(&path, e);
-            let temp = loop {
-                let temp = temp_name();
-                match symlinkat(link.target.as_os_str(), dir, &temp) {
-                    Ok(()) => break temp,
-                    Err(Errno::EXIST) => {}
-                    Err(e) => return Err(fail(e)),
-                }
-            };
-            let owned = give_owner(metadata, self.options, |uid, gid| {
-                chownat(dir, &temp, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            });
-            let _ = utimensat(dir, &temp, &times(metadata), AtFlags::SYMLINK_NOFOLLOW);
-            let id = match self.options.overwrite {
-                Overwrite::Never => None,
-                _ => statat(dir, &temp, AtFlags::SYMLINK_NOFOLLOW).ok(),
-            };
-            let id = id.map(|stat| (stat.st_dev, stat.st_ino));
-            let named = self.once(&job.dir, &job.name, id, replace, || {
-                rename_in(dir, &temp, &job.name, replace).map_err(fail)
-            });
-            if let Err(e) = named {
-                let _ = unlinkat(dir, &temp, AtFlags::empty());
-                return Err(e);
-            }
-            self.wrote_in(job.dir.path());
-            if let Err(e) = owned {
-                self.failed(&job.path, &e.context("restored, but not wholly"));
-            }
-            if self.options.records {
-                self.observer.kept(&Record {
-                    path: &job.path,
-                    place: &job.dir.path().join(&job.name),
-                    metadata,
-                    sha256: None,
-                    target: Some(&link.target),
-                    first: None,
-                    security: None,
-                });
-            }
-        }
-        self.made_symlink(&job.path);
-        Ok(())
-    }
-}
-
-fn make_link_error(path: &Path, e: Errno) -> DiskError {
-    let error = write_error("making the symbolic link", path, &e.into());
-    match e {
-        Errno::PERM | Errno::OPNOTSUPP => error.hint("that file system has no symbolic links"),
-        _ => error,
     }
 }
 

@@ -27,6 +27,7 @@ pub mod filter;
 pub mod host;
 pub mod links;
 pub mod names;
+mod node;
 pub mod policy;
 pub mod report;
 pub mod source;
@@ -35,7 +36,7 @@ pub mod walk;
 pub use destination::{Destination, Item};
 pub use filter::Filter;
 pub use policy::Overwrite;
-pub use report::{Event, Observer, Record, Summary};
+pub use report::{Event, Observer, Record, SOCKET, Summary};
 pub use source::{Entry, Source};
 pub use walk::restore;
 

@@ -8,6 +8,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+/// Why a socket is left where files are restored.
+pub const SOCKET: &str = "a socket, which only its program can make";
+
 /// Something that happened to one path of the tree (bytes as in the guest).
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
@@ -24,6 +27,13 @@ pub enum Event<'a> {
         path: &'a [u8],
         /// Why.
         reason: &'a str,
+    },
+    /// Is not restored, since there is nothing to it.
+    Left {
+        /// Which.
+        path: &'a [u8],
+        /// Why.
+        why: &'a str,
     },
     /// Could not be restored, or not wholly.
     Failed {

@@ -165,6 +165,44 @@ fn goes_on_after_what_cannot_be_restored() {
 }
 
 #[test]
+fn pipes_are_made_and_devices_are_not() {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    let mut guest = Guest::new();
+    for (name, mode) in [
+        ("pipe", 0o010_640),
+        ("null", 0o020_666),
+        ("disk", 0o060_660),
+        ("socket", 0o140_777),
+    ] {
+        let node = guest.add(0, name, Object::new(NodeKind::Special));
+        guest.at(node).mode = Some(mode);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (summary, log) = run(&guest, dir.path(), &Options::default());
+    assert_eq!((summary.files, summary.failed, summary.skipped), (1, 2, 0));
+    assert!(log.lines("left /socket")[0].contains("only its program"));
+    assert!(log.lines("failed /null")[0].contains("character device"));
+    let made = fs::symlink_metadata(dir.path().join("pipe")).unwrap();
+    assert!(made.file_type().is_fifo());
+    assert_eq!(made.permissions().mode() & 0o7777, 0o640);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    // A second time it is there; a file in its place stays too, unless it may be replaced.
+    let (summary, _) = run(&guest, dir.path(), &Options::default());
+    assert_eq!((summary.files, summary.skipped), (0, 1));
+    fs::remove_file(dir.path().join("pipe")).unwrap();
+    fs::write(dir.path().join("pipe"), "").unwrap();
+    let (summary, _) = run(&guest, dir.path(), &Options::default());
+    assert_eq!((summary.files, summary.skipped), (0, 1));
+    let always = Options {
+        overwrite: Overwrite::Always,
+        ..Options::default()
+    };
+    run(&guest, dir.path(), &always);
+    let made = fs::symlink_metadata(dir.path().join("pipe")).unwrap();
+    assert!(made.file_type().is_fifo());
+}
+
+#[test]
 fn only_what_is_wanted() {
     let mut guest = Guest::new();
     let a = guest.dir(0, "a");

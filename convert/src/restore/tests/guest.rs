@@ -177,6 +177,7 @@ impl Observer for Log {
             Event::Restored { path, bytes } => format!("restored {} {bytes}", name(path)),
             Event::Skipped { path, reason } => format!("skipped {}: {reason}", name(path)),
             Event::Failed { path, error } => format!("failed {}: {error}", name(path)),
+            Event::Left { path, why } => format!("left {}: {why}", name(path)),
             Event::Doubtful { path, why } => format!("doubtful {}: {why}", name(path)),
             Event::Renamed { path, name: n } => format!("renamed {}: {}", name(path), name(n)),
         };
