@@ -172,19 +172,24 @@ pub(crate) fn tell_doubts(found: &proxy::resolve::Resolved) -> bool {
 
 /// An error about one path of the tree, the rest going on.
 pub(crate) fn tell_path_error(path: &[u8], e: &DiskError) {
-    let path = guest_fs::Name::from_bytes(path);
-    let (said, hint) = split_hint(e);
-    // The path need not be said twice.
-    let said = match e.file_name() {
-        Some(file) if file == path.to_string() => said
-            .strip_prefix(&format!("{file}: "))
-            .unwrap_or(&said)
-            .to_owned(),
-        _ => said,
-    };
-    say(format_args!("vmdkit: {path}: {said}"));
+    let (_, hint) = split_hint(e);
+    say(format_args!("vmdkit: {}", said_of_path(path, e)));
     if let Some(hint) = hint {
         say(format_args!("  hint: {hint}"));
+    }
+}
+
+/// A path and what is wrong with it, which need not say the path again.
+pub(crate) fn said_of_path(path: &[u8], e: &DiskError) -> String {
+    let path = match path {
+        b"" => "/".into(),
+        path => guest_fs::Name::from_bytes(path).to_string(),
+    };
+    let (said, _) = split_hint(e);
+    let rest = said.strip_prefix(&format!("{path}: "));
+    match rest.filter(|_| e.file_name() == Some(&path)) {
+        Some(rest) => format!("{path}: {rest}"),
+        None => format!("{path}: {said}"),
     }
 }
 

@@ -342,10 +342,30 @@ fn join(path: &[u8], name: &Name) -> Vec<u8> {
     out
 }
 
-/// The error with its path, where it names no file of its own.
+/// The error with its path, where it names no file of its own, or that one already.
 fn at(e: DiskError, path: &[u8]) -> DiskError {
+    let path = match path {
+        b"" => Name::from("/"),
+        path => Name::from_bytes(path.to_vec()),
+    };
     match e.file_name() {
-        None => e.file(Name::from_bytes(path.to_vec())),
-        Some(_) => e.context(Name::from_bytes(path.to_vec()).to_string()),
+        None => e.file(path),
+        Some(file) if file == path.to_string() => e,
+        Some(_) => e.context(path.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_said_once() {
+        let e = DiskError::corrupt("entering");
+        let own = at(e.clone(), b"/p1");
+        assert_eq!(own.to_string(), "/p1: entering");
+        assert_eq!(at(own.clone(), b"/p1").to_string(), "/p1: entering");
+        assert_eq!(at(own, b"/p2").to_string(), "/p1: /p2: entering");
+        assert_eq!(at(e, b"").to_string(), "/: entering");
     }
 }

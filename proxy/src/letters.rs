@@ -45,6 +45,8 @@ pub(crate) struct Letters {
     /// Mount points: `Volume{guid}`, in lower case.
     pub(crate) mounts: Vec<(String, OwnId)>,
     /// Why a registry could not be read, one sentence each.
+    pub(crate) unread: Vec<String>,
+    /// The same, and which letters are disputed.
     pub(crate) remarks: Vec<String>,
 }
 
@@ -66,12 +68,13 @@ impl Letters {
             match hive(&**fs) {
                 Ok(Some(bytes)) => match mounted_devices(bytes) {
                     Ok(entries) => found.take(entries, &volumes, own, own.parent(*door)),
-                    Err(e) => found.remarks.push(format!("{}: {e}", own.path(*door))),
+                    Err(e) => found.unread.push(format!("{}: {e}", own.path(*door))),
                 },
                 Ok(None) => {}
-                Err(e) => found.remarks.push(format!("{}: {e}", own.path(*door))),
+                Err(e) => found.unread.push(format!("{}: {e}", own.path(*door))),
             }
         }
+        found.remarks.extend(found.unread.iter().cloned());
         found.letters.sort_unstable();
         for (letter, doors) in &found.disputed {
             let doors: Vec<String> = doors.iter().map(|d| own.path(*d).to_string()).collect();

@@ -129,12 +129,13 @@ impl Tree {
             && !self.lies_in(door, disk)
         {
             let letter = char::from(letter);
-            return Err(
-                DiskError::not_found(format!("{} does not have {letter}:", dir.path))
-                    .file(Name::from_bytes(typed))
-                    .found(format!("{letter}: is {path}"))
-                    .hint("leave the disk out of the path"),
-            );
+            return Err(DiskError::not_found(format!(
+                "{} does not have the letter {letter}",
+                dir.path
+            ))
+            .file(Name::from_bytes(typed))
+            .found(format!("{letter}: is {path}"))
+            .hint("leave the disk out of the path"));
         }
         let node = own_node(door);
         Ok(Some(Step { node, path }))
@@ -163,14 +164,18 @@ impl Tree {
                 .iter()
                 .map(|d| self.own.path(*d).to_string())
                 .collect();
-            let said = format!("more than one volume may be {}:", char::from(letter));
+            let said = format!(
+                "more than one volume may have the letter {}",
+                char::from(letter)
+            );
             return DiskError::new(ErrorKind::Ambiguous, said)
                 .file(Name::from_bytes(typed))
                 .found(doors.join(" and "))
                 .hint("name the volume in the path");
         }
-        let error = DiskError::not_found(format!("no volume is known as {}:", char::from(letter)))
-            .file(Name::from_bytes(typed));
+        let error =
+            DiskError::not_found(format!("no volume has the letter {}", char::from(letter)))
+                .file(Name::from_bytes(typed));
         let others: Vec<String> = known
             .letters
             .iter()
@@ -189,10 +194,15 @@ impl Tree {
             }
             return error.hint(hint);
         }
-        if let Some(why) = known.remarks.first() {
+        if let Some(why) = known.unread.first() {
             return error
                 .found(format!("a registry that cannot be read: {why}"))
                 .hint(format!("name the volume instead: {volumes}"));
+        }
+        if !known.disputed.is_empty() {
+            return error.hint(format!(
+                "no registry here names it; name the volume instead: {volumes}"
+            ));
         }
         let of = match point {
             OwnTree::ROOT => "SOURCE".into(),

@@ -301,7 +301,7 @@ fn letters_behind_a_point() {
         (
             "/2026-01-02/D:/name.txt",
             1,
-            ["known as D:", "C: (/2026-01-02/current/scsi0-0/p2)"],
+            ["has the letter D", "C: (/2026-01-02/current/scsi0-0/p2)"],
         ),
         (
             "/Q:/name.txt",

@@ -113,7 +113,12 @@ fn take_disk(
     }
     let opened = machine.open(point, disk, false)?;
     let told = opened.warnings().iter();
-    (taken.warnings).extend(told.map(|w| format!("{slot}: {w}")));
+    // Some begin with it.
+    let own = format!("{slot}: ");
+    (taken.warnings).extend(told.map(|w| match w.starts_with(&own) {
+        true => w.clone(),
+        false => format!("{own}{w}"),
+    }));
     taken.parts.sources.extend(source::files(&opened));
     let expected = manifest.and_then(|m| expected(m, disk));
     if let (None, Some(manifest)) = (&expected, manifest) {

@@ -4,7 +4,7 @@ pub(crate) mod document;
 
 use crate::{
     args::{Global, SourceArgs},
-    exit::{Exit, Failure, split_hint},
+    exit::{Exit, Failure, said_of_path, split_hint},
     output::{Out, human},
     progress::{Bar, Growing},
     report::{self, Evidence, Place, Run, signature::Key},
@@ -256,9 +256,7 @@ fn print(out: &mut Out, v: &Verified, exit: Exit) -> Result<(), Failure> {
     items(out, "baseline", "the same", &v.baseline)?;
     items(out, "restorable", "as it must be", &v.restorable)?;
     for (path, e) in g.failed.iter().take(SHOWN) {
-        let (said, _) = split_hint(e);
-        let path = Name::from_bytes(path.clone());
-        out.line(format!("  {path}: {said}"))?;
+        out.line(format!("  {}", said_of_path(path, e)))?;
     }
     if g.failed.len() > SHOWN {
         out.line(format!("  and {} more", g.failed.len() - SHOWN))?;

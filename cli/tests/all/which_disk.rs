@@ -88,6 +88,13 @@ fn a_disk_that_is_elsewhere_is_found_in_an_allowed_directory() {
             f.run(&args)
         };
         cat(&["ds2"]).code(0).says("ds2/disk-000002.vmdk is used");
+        let out = format!("out{}", name.len());
+        let export = f
+            .run(&["export", "web", &out, "--allow-dir", "ds2"])
+            .code(0);
+        let said = &export.err;
+        assert!(said.contains("scsi0:1: "), "{said}");
+        assert!(!said.contains("scsi0:1: scsi0:1: "), "{said}");
         // SOURCE's own directory has only the machine's other disk of that name.
         cat(&["web", "ds2"]).code(0);
         cat(&["web"]).code(1).says("which is scsi0:0");

@@ -37,9 +37,7 @@ fn point(tree: &Tree, dir: OwnId, name: &str, letters: [u8; 2], volumes: [MockFs
     let known = Letters {
         letters: vec![(letters[0], first), (letters[1], second)],
         mounts: vec![("volume{1}".into(), first), ("volume{2}".into(), second)],
-        disputed: Vec::new(),
-        elsewhere: Vec::new(),
-        remarks: Vec::new(),
+        ..Letters::default()
     };
     tree.points.push((point, OnceLock::from(known)));
     point
@@ -104,7 +102,7 @@ fn letters_are_those_of_the_point_that_is_named() {
     assert_eq!(path(&tree, "C:"), "/current/p1");
     let (kind, text) = error(&tree, "/snapshots/before/D:/name.txt");
     assert_eq!(kind, ErrorKind::NotFound);
-    assert!(text.contains("no volume is known as D:"), "{text}");
+    assert!(text.contains("no volume has the letter D"), "{text}");
     assert!(text.contains("C: (/snapshots/before/p2)"), "{text}");
     // A letter means nothing where there is no point, nor inside a volume.
     for wrong in ["/snapshots/C:/name.txt", "/current/p1/C:/name.txt"] {
@@ -153,6 +151,31 @@ fn where_letters_come_from_is_said() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn a_disputed_letter_is_no_registry_that_cannot_be_read() {
+    let mut tree = Tree::empty(TreeOptions::default());
+    let point = point(&tree, OwnTree::ROOT, "current", *b"XY", [fs("1"), fs("2")]);
+    let doors: Vec<_> = tree.volumes.iter().map(|(_, v)| v.1).collect();
+    let known = Letters {
+        disputed: vec![(b'C', doors)],
+        remarks: vec!["C: may be either".into()],
+        ..Letters::default()
+    };
+    tree.points = boxcar::Vec::new();
+    tree.points.push((point, OnceLock::from(known)));
+    tree.current = Some(point);
+    let (kind, text) = error(&tree, "C:/name.txt");
+    assert_eq!(kind, ErrorKind::Ambiguous);
+    assert!(
+        text.contains("may have the letter C: found /current/p1 and"),
+        "{text}"
+    );
+    let (kind, text) = error(&tree, "D:/name.txt");
+    assert_eq!(kind, ErrorKind::NotFound);
+    assert!(text.contains("no registry here names it"), "{text}");
+    assert!(!text.contains("cannot be read"), "{text}");
 }
 
 #[test]
