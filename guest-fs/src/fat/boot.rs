@@ -117,9 +117,10 @@ fn compare_backup(disk: &Arc<dyn Disk>, first: &[u8; 512], geometry: &mut Geomet
         return;
     };
     let mut copy = [0; 512];
-    // Everything that places something: not the geometry and the sectors before the partition,
-    // which tools set in the first alone, nor the byte at 65, the dirty flag.
-    let places = |sector: &[u8; 512]| [11..24, 32..64].map(|r| sector.get(r).map(<[u8]>::to_vec));
+    // Everything that places something: not the media byte, the geometry and the sectors before the
+    // partition, which tools set in the first alone, nor the byte at 65, the dirty flag.
+    let places =
+        |sector: &[u8; 512]| [11..21, 22..24, 32..64].map(|r| sector.get(r).map(<[u8]>::to_vec));
     let same = disk.read_exact_at(&mut copy, at).is_ok() && places(&copy) == places(first);
     if !same {
         let remark = "the backup boot sector differs from the boot sector, which is used";
