@@ -12,12 +12,14 @@ use crate::{
 use disk_io::{DiskError, Result};
 use guest_fs::{Metadata, Name, SpecialKind};
 use rustix::{
+    fd::{BorrowedFd, OwnedFd},
     fs::{
-        AtFlags, FileType, Mode, chmodat, chownat, mknodat, statat, symlinkat, unlinkat, utimensat,
+        AtFlags, FileType, Mode, OFlags, chownat, fchmod, fchown, fstat, futimens, mknodat, openat,
+        statat, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
 };
-use std::path::Path;
+use std::{ffi::OsStr, path::Path};
 
 /// What is made.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +108,19 @@ impl<S: Source> Run<'_, S> {
         stat.is_some_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Fifo)
     }
 
+    /// Gives a pipe its owner, mode and times.
+    fn settle(&self, fifo: &OwnedFd, metadata: &Metadata) -> Result<bool> {
+        let owned = give_owner(metadata, self.options, |uid, gid| {
+            fchown(fifo, Some(uid), Some(gid))
+        });
+        let is_owned = owned.as_ref().is_ok_and(|owned| *owned);
+        let mode = mode(metadata, self.options, is_owned).unwrap_or_else(default_mode);
+        // A file system without modes may refuse.
+        let _ = fchmod(fifo, mode);
+        let _ = futimens(fifo, &times(metadata));
+        owned
+    }
+
     /// Makes it under a temporary name, with owner, mode and times, and gives it its own.
     fn make(
         &self,
@@ -129,16 +144,22 @@ impl<S: Source> Run<'_, S> {
                 Err(e) => return Err(fail(e)),
             }
         };
-        let owned = give_owner(metadata, self.options, |uid, gid| {
-            chownat(dir, &temp, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-        });
-        if matches!(made, Made::Fifo) {
-            let is_owned = owned.as_ref().is_ok_and(|owned| *owned);
-            let mode = mode(metadata, self.options, is_owned).unwrap_or_else(default_mode);
-            // A file system without modes may refuse.
-            let _ = chmodat(dir, &temp, mode, AtFlags::empty());
-        }
-        let _ = utimensat(dir, &temp, &times(metadata), AtFlags::SYMLINK_NOFOLLOW);
+        let owned = match made {
+            Made::Link(_) => {
+                let owned = give_owner(metadata, self.options, |uid, gid| {
+                    chownat(dir, &temp, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+                });
+                let _ = utimensat(dir, &temp, &times(metadata), AtFlags::SYMLINK_NOFOLLOW);
+                owned
+            }
+            Made::Fifo => match open_fifo(dir, &temp) {
+                Ok(fifo) => self.settle(&fifo, metadata),
+                Err(e) => {
+                    let _ = unlinkat(dir, &temp, AtFlags::empty());
+                    return Err(fail(e));
+                }
+            },
+        };
         let id = match self.options.overwrite {
             Overwrite::Never => None,
             _ => statat(dir, &temp, AtFlags::SYMLINK_NOFOLLOW).ok(),
@@ -170,6 +191,17 @@ impl<S: Source> Run<'_, S> {
             });
         }
         Ok(())
+    }
+}
+
+/// Opens a pipe that was just made: what somebody put in its place meanwhile is none, and is not
+/// followed.
+fn open_fifo(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fifo = openat(dir, name, flags, Mode::empty())?;
+    match FileType::from_raw_mode(fstat(&fifo)?.st_mode) {
+        FileType::Fifo => Ok(fifo),
+        _ => Err(Errno::EXIST),
     }
 }
 
