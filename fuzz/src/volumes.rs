@@ -49,11 +49,10 @@ pub fn lvm2(input: &[u8]) {
 /// LDM: volumes read, or fail.
 pub fn ldm(input: &[u8]) {
     let disk = apply(bases::ldm(), input);
-    if let Ok(groups) = ldm_groups::scan(&[disk]) {
-        for volume in groups.iter().flat_map(|g| &g.volumes) {
-            if let Ok(open) = volume.open() {
-                oracle::disk(&*open);
-            }
+    let groups = ldm_groups::scan(&[disk]).groups;
+    for volume in groups.iter().flat_map(|g| &g.volumes) {
+        if let Ok(open) = volume.open() {
+            oracle::disk(&*open);
         }
     }
 }

@@ -32,7 +32,7 @@ fn every_kind_of_volume_is_put_together() {
         let Some(paths) = members(kind, count) else {
             return;
         };
-        let groups = ldm::scan(&disks(&paths)).unwrap();
+        let groups = ldm::scan(&disks(&paths)).groups;
         assert_eq!(groups.len(), 1);
         // The database knows every volume of the group; these disks hold one of them.
         let here = |v: &&ldm::Volume| v.kind == kind && v.missing().is_empty();
@@ -69,7 +69,7 @@ fn raid5_is_refused_by_name_and_missing_disks_are_errors() {
     let Some(paths) = members("raid5", 3) else {
         return;
     };
-    let groups = ldm::scan(&disks(&paths)).unwrap();
+    let groups = ldm::scan(&disks(&paths)).groups;
     let raid = groups[0]
         .volumes
         .iter()
@@ -78,7 +78,7 @@ fn raid5_is_refused_by_name_and_missing_disks_are_errors() {
     assert!(raid.open().unwrap_err().to_string().contains("RAID-5"));
 
     let paths = members("spanned", 2).unwrap();
-    let group = ldm::scan(&disks(&paths[1..])).unwrap().remove(0);
+    let group = ldm::scan(&disks(&paths[1..])).groups.remove(0);
     assert!(!group.missing.is_empty());
     let spanned = group.volumes.iter().find(|v| v.kind == "spanned").unwrap();
     let logical = spanned.open().unwrap();
@@ -97,7 +97,7 @@ fn raid5_is_refused_by_name_and_missing_disks_are_errors() {
     // One half of a mirror is enough.
     let paths = members("mirrored", 2).unwrap();
     for one in &paths {
-        let group = ldm::scan(&[disk(one)]).unwrap().remove(0);
+        let group = ldm::scan(&[disk(one)]).groups.remove(0);
         let mirrored = group.volumes.iter().find(|v| v.kind == "mirrored").unwrap();
         let fs = volume::open(&mirrored.open().unwrap(), &OpenOptions::default()).unwrap();
         assert_eq!(walk(&*fs).1, Vec::<String>::new());
@@ -130,7 +130,7 @@ fn a_mirror_is_read_from_its_current_copy() {
         return;
     };
     let mirrored = |disks: &[Arc<dyn Disk>]| {
-        let group = ldm::scan(disks).unwrap().remove(0);
+        let group = ldm::scan(disks).groups.remove(0);
         let volume = group.volumes.into_iter().find(|v| v.kind == "mirrored");
         (volume.unwrap(), group.remarks)
     };
@@ -193,7 +193,7 @@ fn a_disk_that_was_left_behind_is_doubtful() {
         return;
     };
     let old = with_database(&paths[1], older);
-    let group = ldm::scan(&[disk(&paths[0]), old]).unwrap().remove(0);
+    let group = ldm::scan(&[disk(&paths[0]), old]).groups.remove(0);
     let here = |v: &&ldm::Volume| v.kind == "spanned" && v.missing().is_empty();
     let volume = group.volumes.iter().find(here).unwrap();
     assert_eq!(volume.doubts.len(), 1, "{:?}", volume.doubts);
@@ -224,7 +224,7 @@ fn ldmtool_says_the_same() {
         .flat_map(|(k, n)| members(k, *n).unwrap())
         .collect();
     assert!(paths.iter().all(|p| all.contains(p)));
-    let groups = ldm::scan(&disks(&all)).unwrap();
+    let groups = ldm::scan(&disks(&all)).groups;
     assert_eq!(groups.len(), 1);
     for v in &groups[0].volumes {
         let mut tool = Command::new("ldmtool");
@@ -262,7 +262,7 @@ fn damaged_databases_are_survived() {
         }
         damaged.put(CONFIG as u64, &config);
         let damaged: Arc<dyn Disk> = Arc::new(damaged);
-        for group in ldm::scan(&[damaged]).unwrap_or_default() {
+        for group in ldm::scan(&[damaged]).groups {
             for v in &group.volumes {
                 if let Ok(d) = v.open() {
                     let _ = d.run_at(0);

@@ -8,9 +8,6 @@ use crate::{
 use disk_io::DiskError;
 use guest_fs::Name;
 
-/// Runs of a volume that are looked at to tell whether it was ever written to.
-const RUNS: usize = 4096;
-
 impl Tree {
     /// Why it is not known that nothing has `path`, which was not found: the first disk or volume
     /// that could not be looked through, a registry that does not tell the drive. `None` where it
@@ -58,22 +55,7 @@ impl Tree {
 /// Whether files can be on a volume that cannot be entered.
 fn may_hold_files(volume: &Volume) -> bool {
     match volume.recognised() {
-        Ok(None) => !is_blank(volume),
+        Ok(None) => !volume.is_blank(),
         Ok(Some(_)) | Err(_) => true,
     }
-}
-
-/// Whether nothing was ever written to a volume, as far as a look at so many runs tells.
-fn is_blank(volume: &Volume) -> bool {
-    let (disk, mut at) = (volume.disk(), 0u64);
-    for _ in 0..RUNS {
-        if at >= disk.len() {
-            return true;
-        }
-        match disk.run_at(at) {
-            Ok(run) if run.kind.reads_as_zero() && run.len > 0 => at = at.saturating_add(run.len),
-            _ => return false,
-        }
-    }
-    false
 }

@@ -275,12 +275,18 @@ impl Machine {
     /// where disks were made on top of it. Volumes that lie on several disks of the point are
     /// with the first of them.
     pub fn open(&self, point: &Point, disk: &PointDisk, newer: bool) -> Result<Source> {
+        self.open_as(point, disk, newer, false)
+    }
+
+    /// The same; a disk that is `alone` has all volumes that lie on it.
+    fn open_as(&self, point: &Point, disk: &PointDisk, newer: bool, alone: bool) -> Result<Source> {
         let spec = self.spec_of(disk);
         let (opened, told) = self.find(disk)?;
         let beside = Beside {
             machine: self,
             point,
             disk,
+            alone,
         };
         let mut source = Source::open_at(opened, &spec, newer, Some(&beside))?;
         source.warn(told);
@@ -303,7 +309,7 @@ impl Machine {
         let point = self.point(wanted)?;
         let slot = spec.disk.as_deref().map(str::parse::<Slot>).transpose()?;
         let disk = point.disk(slot)?;
-        let mut source = self.open(point, disk, point.is_current())?;
+        let mut source = self.open_as(point, disk, point.is_current(), !spec.in_turn)?;
         // What is said of other disks is of no matter here.
         let others: Vec<Slot> = self.vm.slots().filter(|slot| *slot != disk.slot).collect();
         let of_others = |w: &&String| others.iter().any(|o| w.starts_with(&format!("{o}: ")));
@@ -318,6 +324,7 @@ struct Beside<'a> {
     machine: &'a Machine,
     point: &'a Point,
     disk: &'a PointDisk,
+    alone: bool,
 }
 
 impl Beside<'_> {
@@ -333,15 +340,15 @@ impl Beside<'_> {
 }
 
 impl Siblings for Beside<'_> {
-    fn own(&self) -> Hung {
-        self.hung(self.disk)
+    fn own(&self) -> Option<Hung> {
+        (!self.alone).then(|| self.hung(self.disk))
     }
 
-    fn others(&self) -> Vec<(Hung, FileId)> {
+    fn others(&self) -> Vec<(Hung, Result<FileId>)> {
         let others = self.point.disks.iter();
         let others = others.filter(|d| d.slot != self.disk.slot);
-        let found = others.filter_map(|d| Some((self.hung(d), self.machine.locate(d).ok()?.id)));
-        found.collect()
+        let id = |d: &PointDisk| self.machine.locate(d).map(|opened| opened.id);
+        others.map(|d| (self.hung(d), id(d))).collect()
     }
 
     fn open(&self, hung: &Hung) -> Result<(Opened, SourceSpec)> {

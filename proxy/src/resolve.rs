@@ -2,7 +2,7 @@
 
 use crate::{
     names,
-    own::OwnTree,
+    own::{Own, OwnTree},
     path,
     tree::{Node, Tree, own_id, own_node},
 };
@@ -236,6 +236,9 @@ impl Tree {
                 return Err(why);
             }
         }
+        if let Some(why) = self.spread_over(end.node) {
+            doubts.push((end.path.clone(), why));
+        }
         Ok(Resolved {
             node: end.node,
             stream,
@@ -243,6 +246,26 @@ impl Tree {
             remarks: Vec::new(),
             doubts,
         })
+    }
+
+    /// What to say to who asks for one disk of a machine alone, where volumes that lie on it among
+    /// others are with another one.
+    fn spread_over(&self, node: Node) -> Option<String> {
+        let id = own_id(node)?;
+        let Some(Own::Disk(_)) = self.own.get(id) else {
+            return None;
+        };
+        self.enter(node).ok()?;
+        let mut volumes = self.volumes.iter().map(|(_, volume)| volume);
+        let slot = volumes.find_map(|(volume, door)| {
+            let with = volume.with()?;
+            (self.own.parent(*door) == id).then_some(with)
+        })?;
+        let point = self.own.path(self.own.parent(id));
+        let there = join(&point, &Name::from(slot.in_path().as_str()));
+        Some(format!(
+            "volumes that lie on this disk and others are in {there}, and not here"
+        ))
     }
 
     /// The name under which `dir` stores `node`, which was found as `typed`.

@@ -6,6 +6,7 @@
 
 mod member;
 
+use member::Class;
 pub use member::Member;
 pub(crate) use member::{Hung, Siblings};
 
@@ -26,7 +27,7 @@ use guest_fs::{
     },
 };
 use inventory::Slot;
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, path::Path, sync::Arc};
 
 /// How many names an error or warning lists.
 const SHOWN: usize = 8;
@@ -76,6 +77,8 @@ pub(crate) struct Sets {
     pub(crate) logical: Vec<Logical>,
     /// What the user should be told.
     pub(crate) warnings: Vec<String>,
+    /// SOURCE is, or has, a member of a set.
+    pub(crate) member: bool,
     /// A set that SOURCE belongs to has members that are not here.
     pub(crate) lacking: bool,
 }
@@ -86,8 +89,9 @@ struct Whole<'a> {
     table: Option<&'a Table>,
     /// Where it hangs in SOURCE's machine.
     hung: Option<&'a Hung>,
-    /// Its machine has it; it was not given.
-    sibling: bool,
+    class: Class,
+    /// Its name, but for SOURCE.
+    path: Option<&'a Path>,
 }
 
 /// A place where a file system or a member can be.
@@ -125,7 +129,7 @@ enum Role {
 
 /// Puts together what lies on SOURCE and the other members. `table` is SOURCE's; `None`
 /// where it cannot be read, and then SOURCE has no volumes here. `hung` is where SOURCE hangs in
-/// its machine.
+/// its machine, if what lies on several of its disks is to be with the first of them.
 pub(crate) fn assemble(
     disk: &Arc<dyn Disk>,
     table: Option<&Table>,
@@ -138,7 +142,8 @@ pub(crate) fn assemble(
         disk,
         table,
         hung,
-        sibling: false,
+        class: Class::Source,
+        path: None,
     }];
     wholes.extend(members.iter().map(Member::whole));
     let mut parts = Vec::new();
@@ -146,8 +151,7 @@ pub(crate) fn assemble(
         let Some(table) = whole.table else { continue };
         match parts_of(on, whole.disk, table) {
             Ok(more) => parts.extend(more),
-            // That is told where it is looked at itself.
-            Err(_) if whole.sibling => {}
+            Err(e) if whole.class == Class::Machine => sets.warnings.push(e.to_string()),
             Err(e) => return Err(e),
         }
     }
@@ -155,6 +159,7 @@ pub(crate) fn assemble(
     sets.lvm2(&wholes, &mut parts, spec);
     sets.unused(&wholes, &parts, members);
 
+    sets.member = parts.iter().any(|p| p.on == 0 && p.role != Role::Plain);
     let others: Arc<[Arc<dyn Disk>]> = parts
         .iter()
         .filter(|p| p.role == Role::Plain)
@@ -169,11 +174,38 @@ pub(crate) fn assemble(
 
 /// Where the volumes of a set are shown that has members on the disks `on`.
 fn shown(wholes: &[Whole<'_>], on: impl Iterator<Item = usize>) -> Shown {
+    if wholes.first().is_some_and(|source| source.hung.is_none()) {
+        return Shown::Here;
+    }
     let all = on.filter_map(|on| Some((on, wholes.get(on)?.hung?)));
     match all.min_by_key(|(_, hung)| hung.order) {
         Some((on, hung)) if on > 0 => Shown::With(hung.slot),
         _ => Shown::Here,
     }
+}
+
+/// Of members of one identity, which are left aside: a disk of the machine is read and not one that
+/// was given, which may be of another time, and SOURCE is read and not a copy of it in the same
+/// machine. `all` are the disks that members lie on, with their identities.
+fn set_aside(wholes: &[Whole<'_>], all: &[(usize, String)]) -> Vec<bool> {
+    let class = |on: usize| wholes.get(on).map_or(Class::Given, |whole| whole.class);
+    let has = |wanted: Class, id: &String| {
+        all.iter()
+            .any(|(on, other)| class(*on) == wanted && other == id)
+    };
+    let aside = all.iter().map(|(on, id)| match class(*on) {
+        Class::Source => false,
+        Class::Machine => has(Class::Source, id),
+        Class::Given => has(Class::Machine, id),
+    });
+    aside.collect()
+}
+
+/// Whether a member on SOURCE has a copy in the same machine: then its set may be another one where
+/// it is looked at from elsewhere.
+fn has_copy(wholes: &[Whole<'_>], all: &[(usize, String)], id: &String) -> bool {
+    let of_machine = |on: usize| wholes.get(on).is_some_and(|w| w.class == Class::Machine);
+    all.iter().any(|(on, other)| of_machine(*on) && other == id)
 }
 
 fn parts_of(on: usize, disk: &Arc<dyn Disk>, table: &Table) -> Result<Vec<Part>> {
@@ -207,29 +239,61 @@ fn is_ldm(partition: &Partition) -> bool {
     partition.type_id == "0x42" || partition.type_name.contains("(LDM)")
 }
 
+/// A member of a dynamic disk group, as it says.
+struct Dynamic {
+    on: usize,
+    disk: Arc<dyn Disk>,
+    /// The group's identity and the disk's.
+    id: Option<(String, String)>,
+}
+
+impl Dynamic {
+    fn is_of(&self, wanted: &str) -> bool {
+        self.id.as_ref().is_some_and(|(group, _)| group == wanted)
+    }
+
+    /// What no other disk is called. One that does not say is like no other.
+    fn name(&self) -> String {
+        match &self.id {
+            Some((group, disk)) => format!("{group} {disk}"),
+            None => format!("disk {}", self.on),
+        }
+    }
+}
+
 impl Sets {
     fn ldm(&mut self, wholes: &[Whole<'_>], parts: &mut [Part], spec: &SourceSpec) {
         let dynamic = |whole: &Whole<'_>| whole.table.is_some_and(|t| t.dynamic);
-        let all = wholes
-            .iter()
-            .enumerate()
-            .filter(|(_, whole)| dynamic(whole));
-        let (on, disks): (Vec<usize>, Vec<_>) = all.map(|(on, w)| (on, w.disk.clone())).unzip();
-        if disks.is_empty() {
+        let all = wholes.iter().zip(0usize..).filter(|(w, _)| dynamic(w));
+        let all: Vec<Dynamic> = all
+            .map(|(whole, on)| Dynamic {
+                on,
+                disk: whole.disk.clone(),
+                id: ldm::identity_of(whole.disk),
+            })
+            .collect();
+        if all.is_empty() {
             return;
         }
-        let groups = match ldm::scan(&disks) {
-            Ok(groups) => groups,
-            Err(e) => return self.warnings.push(e.to_string()),
-        };
-        let of: Vec<Option<String>> = disks.iter().map(ldm::group_of).collect();
-        let source = on.iter().zip(&disks).filter(|(on, _)| **on == 0);
-        let under: Under = source.map(|(_, disk)| (0, disk.clone())).collect();
-        for group in groups {
-            let of = on.iter().zip(&of);
-            let holders = of.filter(|(_, of)| of.as_ref() == Some(&group.uuid));
-            let holders: Vec<usize> = holders.map(|(on, _)| *on).collect();
-            let shown = shown(wholes, holders.iter().copied());
+        let ids: Vec<(usize, String)> = all.iter().map(|d| (d.on, d.name())).collect();
+        let aside = self.set_aside(wholes, &ids);
+        let used = all.iter().zip(&aside).filter(|(_, aside)| !**aside);
+        let used: Vec<&Dynamic> = used.map(|(dynamic, _)| dynamic).collect();
+        let disks: Vec<Arc<dyn Disk>> = used.iter().map(|d| d.disk.clone()).collect();
+        let found = ldm::scan(&disks);
+        let failed = found.failed.iter();
+        self.warnings.extend(failed.map(ToString::to_string));
+        let source = used.iter().filter(|d| d.on == 0);
+        let under: Under = source.map(|d| (0, d.disk.clone())).collect();
+        let own = ids.iter().find(|(on, _)| *on == 0);
+        let copied = own.is_some_and(|(_, id)| has_copy(wholes, &ids, id));
+        for group in found.groups {
+            let holders = used.iter().filter(|d| d.is_of(&group.uuid));
+            let holders: Vec<usize> = holders.map(|d| d.on).collect();
+            let shown = match shown(wholes, holders.iter().copied()) {
+                Shown::With(_) if copied && holders.contains(&0) => Shown::Nowhere,
+                shown => shown,
+            };
             let members = parts.iter_mut().filter(|p| p.role == Role::Ldm);
             for part in members.filter(|p| holders.contains(&p.on)) {
                 part.shown = shown;
@@ -263,7 +327,7 @@ impl Sets {
 
     /// Finds physical volumes among `parts`, marks them, and lists their logical volumes.
     fn lvm2(&mut self, wholes: &[Whole<'_>], parts: &mut [Part], spec: &SourceSpec) {
-        let (mut disks, mut arrays, mut physical) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut arrays, mut physical) = (Vec::new(), Vec::new());
         for (n, part) in parts.iter_mut().enumerate() {
             if part.role != Role::Plain {
                 continue;
@@ -272,8 +336,7 @@ impl Sets {
                 Ok(Some(pv)) => {
                     part.role = Role::Lvm2;
                     arrays.extend(volume::doubt_of_array(&part.disk));
-                    disks.push(part.disk.clone());
-                    physical.push((n, pv.uuid));
+                    physical.push((n, part.on, pv.uuid));
                 }
                 Ok(None) => {}
                 // A place that cannot be read is told by who reads it.
@@ -281,9 +344,15 @@ impl Sets {
                 Err(e) => self.warnings.push(e.to_string()),
             }
         }
-        if disks.is_empty() {
+        if physical.is_empty() {
             return;
         }
+        let ids = physical.iter().map(|(_, on, id)| (*on, id.clone()));
+        let ids: Vec<(usize, String)> = ids.collect();
+        let mut aside = self.set_aside(wholes, &ids).into_iter();
+        physical.retain(|_| !aside.next().unwrap_or(false));
+        let used = physical.iter().filter_map(|(n, _, _)| parts.get(*n));
+        let disks: Vec<Arc<dyn Disk>> = used.map(|part| part.disk.clone()).collect();
         let found = match lvm2::scan(&disks) {
             Ok(found) => found,
             Err(e) => return self.warnings.push(e.to_string()),
@@ -295,20 +364,22 @@ impl Sets {
             .map(|p| (p.partition.as_ref().map_or(0, |p| p.start), p.disk.clone()));
         let under: Under = own.collect();
         for group in found.groups {
-            let of_group = |(_, id): &&(usize, String)| group.members.contains(id);
-            let members: Vec<usize> = physical.iter().filter(of_group).map(|(n, _)| *n).collect();
-            let on = |parts: &[Part]| -> Vec<usize> {
-                let all = members.iter().filter_map(|n| parts.get(*n));
-                all.map(|part| part.on).collect()
-            };
-            let on = on(parts);
-            let shown = shown(wholes, on.iter().copied());
-            for n in &members {
+            let members = physical.iter();
+            let members = members.filter(|(_, _, id)| group.members.contains(id));
+            let members: Vec<&(usize, usize, String)> = members.collect();
+            let on = members.iter().map(|(_, on, _)| *on);
+            let shown = shown(wholes, on);
+            for (n, on, id) in &members {
                 if let Some(part) = parts.get_mut(*n) {
-                    part.shown = shown;
+                    let copied = *on == 0 && has_copy(wholes, &ids, id);
+                    part.shown = match shown {
+                        Shown::With(_) if copied => Shown::Nowhere,
+                        shown => shown,
+                    };
                 }
             }
-            self.lacking |= on.contains(&0) && !group.missing.is_empty();
+            let own = members.iter().any(|(_, on, _)| *on == 0);
+            self.lacking |= own && !group.missing.is_empty();
             if shown != Shown::Here {
                 continue;
             }
@@ -329,6 +400,26 @@ impl Sets {
                 self.logical(place, opened, spec);
             }
         }
+    }
+
+    /// Tells which members that were given are left aside ([`set_aside`]).
+    fn set_aside(&mut self, wholes: &[Whole<'_>], all: &[(usize, String)]) -> Vec<bool> {
+        let aside = set_aside(wholes, all);
+        for ((on, _), aside) in all.iter().zip(&aside) {
+            let given = wholes
+                .get(*on)
+                .filter(|w| *aside && w.class == Class::Given);
+            if let Some(path) = given.and_then(|w| w.path) {
+                let told = format!(
+                    "--with {}: a disk of the machine is the same member, and is read instead",
+                    escape(&path.display().to_string())
+                );
+                if !self.warnings.contains(&told) {
+                    self.warnings.push(told);
+                }
+            }
+        }
+        aside
     }
 
     /// Tells what is odd about a group, each thing once.
@@ -397,6 +488,10 @@ impl Sets {
                 })
         };
         let spread = part.shown != Shown::Nowhere;
+        let with = match part.shown {
+            Shown::With(slot) => Some(slot),
+            _ => None,
+        };
         match part.role {
             Role::Plain => {
                 let members = Members {
@@ -410,22 +505,23 @@ impl Sets {
                 let e = member("a part of a Windows dynamic disk (LDM)", "ldm");
                 Volume::unreadable(name, disk, partition, e)
                     .holding(FsKind::Ldm)
-                    .spread(spread)
+                    .spread(spread, with)
             }
             Role::Lvm2 => {
                 let e = member("a physical volume of LVM2", "lvm");
                 Volume::unreadable(name, disk, partition, e)
                     .holding(FsKind::Lvm2)
-                    .spread(spread)
+                    .spread(spread, with)
             }
         }
     }
 
     /// Says which `--with` is no member of anything.
     fn unused(&mut self, wholes: &[Whole<'_>], parts: &[Part], members: &[Member]) {
-        let given = members.iter().zip(1usize..).filter(|(m, _)| !m.sibling);
-        for (member, on) in given {
-            let table = wholes.get(on).and_then(|whole| whole.table);
+        for (member, on) in members.iter().zip(1usize..) {
+            let whole = wholes.get(on).filter(|w| w.class == Class::Given);
+            let Some(whole) = whole else { continue };
+            let table = whole.table;
             let dynamic = table.is_some_and(|t| t.dynamic);
             let mut here = parts.iter().filter(|p| p.on == on);
             let used = dynamic

@@ -50,6 +50,9 @@ pub struct SourceSpec {
     pub with: Vec<PathBuf>,
     /// Open volumes of which a member is missing: what lies on it fails to read.
     pub allow_missing: bool,
+    /// Where `disk` is one of all disks of a machine that are looked at in turn: a volume that lies
+    /// on several is with the first of them, and else with whichever is asked for.
+    pub in_turn: bool,
     /// How guest file systems are read.
     pub guest: guest_fs::OpenOptions,
     /// The memory budget; one is shared by the process if `None`.
@@ -210,7 +213,7 @@ impl Source {
     }
 
     /// The same; `newer` asks for a warning where disks were made on top of it. `siblings` are the
-    /// other disks of its machine: they are opened where a set lacks members.
+    /// other disks of its machine: they are opened where it is a member of a set.
     pub(crate) fn open_at(
         opened: Opened,
         spec: &SourceSpec,
@@ -233,13 +236,14 @@ impl Source {
             let told = member.image().warnings.iter();
             warnings.extend(told.map(|w| format!("{name}: {w}")));
         }
-        let hung = siblings.map(Siblings::own);
+        let hung = siblings.and_then(Siblings::own);
         let mut assemble = |table: Option<&Table>| -> Result<Sets> {
             let all = |members: &[Member]| {
                 sets::assemble(&image.disk, table, hung.as_ref(), members, spec)
             };
             let sets = all(&members)?;
-            let Some(siblings) = siblings.filter(|_| sets.lacking) else {
+            // Also where nothing lacks: another disk may know of a later state of the set.
+            let Some(siblings) = siblings.filter(|_| sets.member) else {
                 return Ok(sets);
             };
             let (more, lost) = Member::of_machine(siblings, id, &members);

@@ -7,13 +7,11 @@ use guest_fs::{
     vmfs::Vmfs,
     volume::{self, Recognised},
 };
+use inventory::Slot;
 use std::sync::{Arc, OnceLock};
 
-/// Types of partitions that hold no files.
-const NO_FILES: [&str; 14] = [
-    "Linux swap",
-    "Linux swap or Solaris",
-    "FreeBSD swap",
+/// Types of partitions that hold no files, whatever is in them.
+const NO_FILES: [&str; 8] = [
     "BIOS boot",
     "FreeBSD boot",
     "Solaris boot",
@@ -21,11 +19,22 @@ const NO_FILES: [&str; 14] = [
     "Microsoft reserved",
     "Linux reserved",
     "VMware reserved",
+    "Windows dynamic disk (LDM) metadata",
+];
+
+/// Types of partitions that hold none where they were never written to: what they are for has a
+/// signature, or is another system's under the same number.
+const SWAP: [&str; 6] = [
+    "Linux swap",
+    "Linux swap or Solaris",
+    "FreeBSD swap",
     "VMware VMKCORE",
     "VMware swap or VMKCORE",
     "hibernation",
-    "Windows dynamic disk (LDM) metadata",
 ];
+
+/// Runs of a volume that are looked at to tell whether it was ever written to.
+const RUNS: usize = 4096;
 
 /// Where the other devices of a VMFS volume may be.
 #[derive(Clone, Debug)]
@@ -48,8 +57,10 @@ pub struct Volume {
     doubts: Vec<String>,
     /// What it holds was said and not looked for.
     said: bool,
-    /// It is a member of a set whose volumes the tree has beside it.
+    /// It is a member of a set whose volumes the tree has.
     spread: bool,
+    /// They are with another disk of the machine.
+    with: Option<Slot>,
     opened: OnceLock<Result<Arc<dyn FileSystem>>>,
 }
 
@@ -71,6 +82,7 @@ impl Volume {
             doubts: Vec::new(),
             said: false,
             spread: false,
+            with: None,
             opened: OnceLock::new(),
         }
     }
@@ -94,6 +106,7 @@ impl Volume {
             doubts: Vec::new(),
             said: true,
             spread: false,
+            with: None,
             opened: OnceLock::from(Ok(fs)),
         }
     }
@@ -115,6 +128,7 @@ impl Volume {
             doubts: Vec::new(),
             said: true,
             spread: false,
+            with: None,
             opened: OnceLock::from(Err(error)),
         }
     }
@@ -138,27 +152,55 @@ impl Volume {
     }
 
     /// Says that what lies on it is in the tree already, as volumes of the set that it belongs to.
-    pub(crate) fn spread(mut self, spread: bool) -> Self {
-        self.spread = spread;
+    /// `with` is the disk of the machine that has them, if that is another.
+    pub(crate) fn spread(mut self, spread: bool, with: Option<Slot>) -> Self {
+        (self.spread, self.with) = (spread, with);
         self
+    }
+
+    /// The disk of the machine that the volumes are with that lie on this one among others.
+    pub(crate) fn with(&self) -> Option<Slot> {
+        self.with
     }
 
     /// Whether no files are missed where it is left alone: swap, what only firmware or a boot
     /// loader reads, members of sets whose volumes are there. [`Self::file_system`] still fails.
     pub fn is_without_files(&self) -> bool {
+        if self.spread {
+            return true;
+        }
         // What cannot be read is looked at again later.
         if self.recognised.get().is_none() && self.look().is_err() {
             return false;
         }
         match self.recognised.get() {
-            _ if self.spread => true,
             Some(Ok(Some(found))) => found.kind == FsKind::Swap,
             Some(Ok(None)) => {
                 let partition = self.partition.as_ref();
-                partition.is_some_and(|p| NO_FILES.contains(&p.type_name.as_str()))
+                let is_of = |types: &[&str]| {
+                    partition.is_some_and(|p| types.contains(&p.type_name.as_str()))
+                };
+                is_of(&NO_FILES) || is_of(&SWAP) && self.is_blank()
             }
             Some(Err(_)) | None => false,
         }
+    }
+
+    /// Whether nothing was ever written to it, as far as a look at so many runs tells.
+    pub(crate) fn is_blank(&self) -> bool {
+        let mut at = 0u64;
+        for _ in 0..RUNS {
+            if at >= self.disk.len() {
+                return true;
+            }
+            match self.disk.run_at(at) {
+                Ok(run) if run.kind.reads_as_zero() && run.len > 0 => {
+                    at = at.saturating_add(run.len);
+                }
+                _ => return false,
+            }
+        }
+        false
     }
 
     /// Says what speaks against its bytes.

@@ -475,6 +475,45 @@ fn a_machine_has_the_members_of_its_sets() {
             assert!(e.contains("LDM") && e.contains("scsi0:0"), "{e}");
         }
     }
+    // Who asks for one disk alone is told that they are elsewhere, or gets them.
+    let tree = of(&spec(&config, &[]));
+    assert_eq!(tree.resolve("/scsi0-0").unwrap().doubts.len(), 0);
+    let asked = tree.resolve("/scsi0-1").unwrap();
+    assert!(asked.doubts[0].1.contains("/current/scsi0-0"), "{asked:?}");
+    for in_turn in [false, true] {
+        let source = Source::open(&SourceSpec {
+            disk: Some("scsi0:1".into()),
+            in_turn,
+            ..spec(&config, &[])
+        });
+        assert_eq!(source.unwrap().logical().is_empty(), in_turn);
+    }
+    // A copy of another time that is given does not take the machine's own disk's place.
+    let copy = other.path().join("copy.img");
+    let mut bytes = std::fs::read(image(2)).unwrap();
+    bytes[32 << 20..]
+        .iter_mut()
+        .step_by(512)
+        .for_each(|b| *b ^= 0xff);
+    std::fs::write(&copy, bytes).unwrap();
+    let source = Source::open(&SourceSpec {
+        disk: Some("scsi0:0".into()),
+        ..spec(&config, &[copy])
+    });
+    let told = source.unwrap().warnings().join("; ");
+    assert!(
+        told.contains("is the same member, and is read instead"),
+        "{told}"
+    );
+    // A damaged database costs nothing where others have it.
+    let flat = dir.path().join("0-flat.vmdk");
+    let sound = std::fs::read(&flat).unwrap();
+    let mut bytes = sound.clone();
+    let database = bytes.windows(4).rposition(|w| w == b"VMDB").unwrap();
+    bytes[database..database + 4].fill(0);
+    std::fs::write(&flat, bytes).unwrap();
+    assert_eq!(volumes(&of(&spec(&config, &[]))).len(), 1);
+    std::fs::write(&flat, sound).unwrap();
     // One that is not there is told, and the volume fails.
     std::fs::remove_file(dir.path().join("1-flat.vmdk")).unwrap();
     let tree = of(&spec(&config, &[]));
@@ -482,6 +521,23 @@ fn a_machine_has_the_members_of_its_sets() {
     let all = tree.volume_level(disk).unwrap().unwrap();
     let failed = all.iter().filter(|v| v.path.to_string().contains("/ldm/"));
     assert!(failed.filter(|v| v.why_not.is_some()).count() > 0);
+    let source = Source::open(&SourceSpec {
+        disk: Some("scsi0:0".into()),
+        ..spec(&config, &[])
+    });
+    let told = source.unwrap().warnings().join("; ");
+    assert!(
+        told.contains("scsi0:1") && told.contains("1-flat.vmdk"),
+        "{told}"
+    );
+    // A copy of a member in the same machine is not passed over without a word.
+    let dir = tempfile::tempdir().unwrap();
+    let config = machine(dir.path(), &[image(1), image(2), image(1)]);
+    let tree = of(&spec(&config, &[]));
+    assert_eq!(volumes(&tree).len(), 1);
+    tree.enter(tree.resolve("/scsi0-2").unwrap().node).unwrap();
+    let copy = tree.resolve("/scsi0-2/p1").unwrap().node;
+    assert!(tree.enter(copy).is_err() && tree.without_files(copy).is_none());
 
     let half = |n| images.join(format!("partition/dissect/lvm-mirror-{n}.bin"));
     let dir = tempfile::tempdir().unwrap();
@@ -489,6 +545,7 @@ fn a_machine_has_the_members_of_its_sets() {
     for (disk, listed) in [("scsi0:0", 1), ("scsi0:1", 0)] {
         let source = Source::open(&SourceSpec {
             disk: Some(disk.into()),
+            in_turn: true,
             ..spec(&config, &[])
         });
         let source = source.unwrap();

@@ -195,6 +195,7 @@ fn machine_disks(
                     Some(uid) => format!("id:{uid}"),
                     None => "current".into(),
                 }),
+                in_turn: true,
                 ..machine.as_source()
             };
             let report = one(&spec, options, step)?;

@@ -4,6 +4,7 @@ use crate::common::{Fixture, LEN, contents_of_c};
 use std::{
     fs,
     io::Read,
+    os::unix::fs::FileExt,
     process::Stdio,
     time::{Duration, UNIX_EPOCH},
 };
@@ -217,7 +218,11 @@ fn with_swap(f: &Fixture, unknown: bool) -> std::path::PathBuf {
         entry[12..].copy_from_slice(&(*len as u32 * 2048).to_le_bytes());
     }
     disk[510..512].copy_from_slice(&[0x55, 0xaa]);
-    disk[mib..3 * mib].fill(0x5a);
+    disk[2 * mib..3 * mib].fill(0x5a);
+    // As mkswap makes it, with a page of 4 KiB.
+    disk[mib + 1024] = 1;
+    disk[mib + 1028] = 255;
+    disk[mib + 4086..mib + 4096].copy_from_slice(b"SWAPSPACE2");
     disk[4 * mib..].copy_from_slice(&fat);
     let path = f.path(if unknown { "unknown.raw" } else { "swap.raw" });
     std::fs::write(&path, disk).unwrap();
@@ -266,6 +271,17 @@ fn what_has_no_files_is_no_failure() {
     }
     let stat = f.run(&["stat", disk, "/p1"]).code(3);
     assert!(stat.text().contains("swap"), "{}", stat.text());
+    // The type alone does not say that there is nothing: Solaris has the same.
+    let mut bytes = std::fs::read(disk).unwrap();
+    bytes[1 << 20..2 << 20].fill(0x5a);
+    std::fs::write(disk, &bytes).unwrap();
+    f.run(&["ls", "-R", disk]).code(3).says("/p1");
+    // Never written to, it holds nothing.
+    let sparse = std::fs::File::create(disk).unwrap();
+    sparse.set_len(bytes.len() as u64).unwrap();
+    sparse.write_all_at(&bytes[..512], 0).unwrap();
+    sparse.write_all_at(&bytes[4 << 20..], 4 << 20).unwrap();
+    f.run(&["ls", "-R", disk]).code(0);
 }
 
 /// What was on a disk before its partition table makes it doubtful, and not bad; so does a crash.

@@ -4,7 +4,10 @@ use super::Whole;
 use crate::source::SourceSpec;
 use disk_image::Image;
 use disk_io::{DiskError, FileId, HostDir, Opened, Result, host_dir::Allowed};
-use guest_fs::partition::{self, Table};
+use guest_fs::{
+    partition::{self, Scheme, Table},
+    volume::recognise,
+};
 use inventory::Slot;
 use std::path::{Path, PathBuf};
 
@@ -16,8 +19,17 @@ pub struct Member {
     table: Table,
     id: FileId,
     hung: Option<Hung>,
-    /// Its machine has it; it was not given.
-    pub(super) sibling: bool,
+    class: Class,
+}
+
+/// How a disk came to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    Source,
+    /// SOURCE's machine has it.
+    Machine,
+    /// By `--with`.
+    Given,
 }
 
 /// Where a disk hangs in SOURCE's machine.
@@ -31,10 +43,10 @@ pub(crate) struct Hung {
 
 /// The other disks of SOURCE's machine, at the same point.
 pub(crate) trait Siblings {
-    /// Where SOURCE hangs.
-    fn own(&self) -> Hung;
-    /// The others, with what opens each of them: nothing is opened yet.
-    fn others(&self) -> Vec<(Hung, FileId)>;
+    /// Where SOURCE hangs, if a volume that lies on several disks is with the first of them.
+    fn own(&self) -> Option<Hung>;
+    /// The others, each with its first file's identity, or why that cannot be had.
+    fn others(&self) -> Vec<(Hung, Result<FileId>)>;
     /// Finds the first file of one of them, with the options for it.
     fn open(&self, hung: &Hung) -> Result<(Opened, SourceSpec)>;
 }
@@ -65,13 +77,20 @@ impl Member {
         options.vmdk.parent = None;
         let image = disk_image::open(opened, &options)?;
         let table = partition::read(&image.disk).map_err(|e| e.file(path.display()))?;
+        // Nothing falls through to raw: a damaged header is no disk without a table.
+        if !image.believed && table.scheme == Scheme::None && recognise(&image.disk)?.is_none() {
+            return Err(DiskError::unsupported("opening as a disk")
+                .file(path.display())
+                .expected("a disk image, a partition table or a file system")
+                .found("nothing known"));
+        }
         Ok(Self {
             path: path.to_owned(),
             image,
             table,
             id,
             hung: None,
-            sibling: false,
+            class: Class::Given,
         })
     }
 
@@ -82,8 +101,11 @@ impl Member {
         }
         let others = siblings.others();
         for member in members {
-            let same = others.iter().find(|(_, id)| *id == member.id);
-            member.hung = same.map(|(hung, _)| *hung);
+            let is_it = |id: &Result<FileId>| id.as_ref().is_ok_and(|id| *id == member.id);
+            let same = others.iter().find(|(_, id)| is_it(id));
+            if let Some((hung, _)) = same {
+                (member.hung, member.class) = (Some(*hung), Class::Machine);
+            }
         }
     }
 
@@ -96,17 +118,19 @@ impl Member {
     ) -> (Vec<Self>, Vec<(Slot, DiskError)>) {
         let (mut all, mut lost) = (Vec::new(), Vec::new());
         for (hung, id) in siblings.others() {
-            if id == own || members.iter().any(|m| m.id == id) {
+            let is_here = |id: &FileId| *id == own || members.iter().any(|m| m.id == *id);
+            if id.as_ref().is_ok_and(is_here) {
                 continue;
             }
-            let opened = siblings.open(&hung).and_then(|(opened, spec)| {
+            let opened = id.and_then(|_| siblings.open(&hung));
+            let opened = opened.and_then(|(opened, spec)| {
                 let path = opened.path.clone();
                 Self::open(&path, opened, &spec)
             });
             match opened {
                 Ok(member) => all.push(Self {
                     hung: Some(hung),
-                    sibling: true,
+                    class: Class::Machine,
                     ..member
                 }),
                 Err(e) => lost.push((hung.slot, e)),
@@ -120,7 +144,8 @@ impl Member {
             disk: &self.image.disk,
             table: Some(&self.table),
             hung: self.hung.as_ref(),
-            sibling: self.sibling,
+            class: self.class,
+            path: Some(&self.path),
         }
     }
 

@@ -62,6 +62,7 @@ pub(super) fn disks(
         let entry = entry.and_then(|m| m.disks.iter().find(|e| e.place.as_ref() == Some(&place)));
         let spec = SourceSpec {
             disk: Some(place.clone()),
+            in_turn: true,
             ..spec.clone()
         };
         Member {
