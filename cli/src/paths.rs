@@ -1,9 +1,10 @@
 //! The PATHs of one command, each an object of the tree.
 
 use crate::{exit::Failure, output::warn};
+use convert::restore::SOCKET;
 use disk_io::{DiskError, ErrorKind};
-use guest_fs::Name;
-use proxy::{Node, Tree};
+use guest_fs::{Name, SpecialKind};
+use proxy::{Node, Resolved, Tree};
 use std::{collections::HashSet, ffi::OsString, os::unix::ffi::OsStrExt};
 
 /// What a PATH names.
@@ -32,7 +33,7 @@ pub(crate) fn resolve(
         let path = path.as_bytes();
         let found = tree.resolve(path).and_then(|found| match &found.stream {
             None => match tree.without_files(found.node) {
-                None => Ok(found),
+                None => socket(tree, &found, doing).map_or(Ok(found), Err),
                 Some(e) => Err(e),
             },
             Some(stream) => Err(DiskError::refused(format!("{doing} a stream by itself"))
@@ -65,4 +66,14 @@ pub(crate) fn resolve(
         });
     }
     Ok(all)
+}
+
+/// A socket is left out of what lies around it, and told where it is what is asked for.
+fn socket(tree: &Tree, found: &Resolved, doing: &str) -> Option<DiskError> {
+    let metadata = tree.metadata(found.node).ok()?;
+    (metadata.special() == Some(SpecialKind::Socket)).then(|| {
+        DiskError::unsupported(doing)
+            .file(&found.path)
+            .found(SOCKET)
+    })
 }

@@ -285,6 +285,12 @@ fn read_table(disk: &Arc<dyn Disk>) -> Result<Table> {
         return Ok(none);
     };
     let mut table = with_sector_size(disk, &mbr);
+    if mbr.is_protective() && whole().is_none() && table.recognised(disk) == 0 {
+        table.lose(
+            "sector 0 announces a GUID partition table, and neither it nor its backup is there"
+                .into(),
+        );
+    }
     if let Some(other) = unannounced {
         table.not_announced(&other);
     }

@@ -12,7 +12,7 @@ use disk_io::DiskError;
 use guest_fs::FileSystem;
 use guest_fs::Name;
 
-/// What an error says that tells of a doubt, and of nothing that could not be read.
+/// The code of an error that makes names doubtful: damage beside it is told of by itself.
 pub const DOUBTFUL: &str = "names-doubtful";
 
 /// More directories than these, and all are looked at anew.

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `dated` | directories of backups: which machines they are of, and in which order |
+//! | `allowed` | a disk that is named on another host, in the directories that are allowed |
 //! | `disks` | the file of a disk that a configuration names, and whether chain and snapshots agree |
 
 mod allowed;

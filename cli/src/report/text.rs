@@ -20,7 +20,7 @@ pub(super) fn verdict(result: &str) -> &'static str {
     match result {
         "proven" => "PROVEN: this backup would restore",
         "bad" => "BAD: do not rely on this backup",
-        _ => "nothing is wrong, and not everything is proven",
+        _ => "no damage was found, and not everything is proven",
     }
 }
 

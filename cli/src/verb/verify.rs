@@ -269,7 +269,7 @@ fn print(out: &mut Out, v: &Verified, exit: Exit) -> Result<(), Failure> {
     }
     out.line(match exit {
         Exit::Done => "PROVEN: this backup would restore",
-        Exit::Partial => "nothing is wrong, and not everything is proven",
+        Exit::Partial => "no damage was found, and not everything is proven",
         _ => "BAD: do not rely on this backup",
     })
 }

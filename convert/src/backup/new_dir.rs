@@ -1,7 +1,7 @@
 //! The new directory of a backup, which appears under its name when it is complete, and what is
 //! left of those that never were.
 
-use super::access;
+use super::{access, strays::is_of_host};
 use crate::place;
 use disk_io::{DiskError, Result, error::shell_word};
 use rustix::fs::{FlockOperation, flock};
@@ -172,17 +172,23 @@ pub fn discard(dir: &Path, own: &[&str]) -> Result<bool> {
     }
     for name in own {
         match fs::remove_file(gone.join(name)) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(fail(e)),
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                // Under its temporary name the next run would take all of it.
+                let _ = fs::rename(&gone, dir);
+                return Err(fail(e));
+            }
             _ => {}
         }
     }
     match fs::remove_dir(&gone) {
         Ok(()) => Ok(true),
-        Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {
+        Err(e) => {
             fs::rename(&gone, dir).map_err(fail)?;
-            Ok(false)
+            match e.kind() {
+                ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists => Ok(false),
+                _ => Err(fail(e)),
+            }
         }
-        Err(e) => Err(fail(e)),
     }
 }
 
@@ -203,6 +209,7 @@ pub fn remove_leftovers(dir: &Path) -> Vec<PathBuf> {
     temporary
         .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
         .map(|e| e.path())
+        .filter(|path| !has_others(path))
         .filter(|path| old(path) && locked(path).is_some() && fs::remove_dir_all(path).is_ok())
         .collect()
 }
@@ -216,6 +223,16 @@ fn is_temporary(name: &str) -> bool {
     inner
         .and_then(|n| n.split_once('-'))
         .is_some_and(|(pid, n)| number(pid) && number(n))
+}
+
+/// Whether the host's own system has put something into a directory: that goes with nothing of ours.
+fn has_others(dir: &Path) -> bool {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| {
+        let name = entry.file_name();
+        let kind = entry.file_type();
+        kind.is_ok_and(|kind| name.to_str().is_some_and(|name| is_of_host(name, kind)))
+    })
 }
 
 #[cfg(test)]

@@ -72,11 +72,15 @@ impl<S: Source> Run<'_, S> {
     }
 
     fn restore_fifo(&self, job: &Job<S::Node>, metadata: &Metadata) -> Result<()> {
-        if self.is_fifo(job) {
-            self.skipped(&job.path, "it exists already");
-            return Ok(());
-        }
-        let replace = match self.look(&job.dir, &job.name)? {
+        let there = match self.is_fifo(job) {
+            true if self.options.overwrite != Overwrite::Always => {
+                self.skipped(&job.path, "it exists already");
+                return Ok(());
+            }
+            true => return self.made_fifo(job, metadata, true),
+            false => self.look(&job.dir, &job.name)?,
+        };
+        let replace = match there {
             There::Nothing => false,
             There::File(stat) => match self.options.overwrite.keeps(metadata, &stat) {
                 Some(reason) => {
@@ -86,6 +90,10 @@ impl<S: Source> Run<'_, S> {
                 None => true,
             },
         };
+        self.made_fifo(job, metadata, replace)
+    }
+
+    fn made_fifo(&self, job: &Job<S::Node>, metadata: &Metadata, replace: bool) -> Result<()> {
         if !self.options.dry_run {
             self.make(job, metadata, replace, Made::Fifo)?;
         }
