@@ -13,7 +13,7 @@ mod disks;
 use crate::{
     datastore::{DatastoreSpec, Device, Opening},
     package,
-    sets::{Hung, Siblings},
+    sets::{Hung, Seat, Siblings},
     source::{Source, SourceSpec},
 };
 use disk_io::{
@@ -341,8 +341,11 @@ impl Beside<'_> {
 }
 
 impl Siblings for Beside<'_> {
-    fn own(&self) -> Option<Hung> {
-        (!self.alone).then(|| self.hung(self.disk))
+    fn seat(&self) -> Seat {
+        match self.alone {
+            true => Seat::Asked,
+            false => Seat::InTurn(self.hung(self.disk)),
+        }
     }
 
     fn others(&self) -> Vec<(Hung, Result<FileId>)> {

@@ -8,7 +8,7 @@ mod member;
 
 use member::Class;
 pub use member::Member;
-pub(crate) use member::{Hung, Siblings};
+pub(crate) use member::{Hung, Seat, Siblings};
 
 use crate::{
     source::SourceSpec,
@@ -77,10 +77,11 @@ pub(crate) struct Sets {
     pub(crate) logical: Vec<Logical>,
     /// What the user should be told.
     pub(crate) warnings: Vec<String>,
-    /// SOURCE is, or has, a member of a set.
+    /// SOURCE, or another disk that is here, is or has a member of a set.
     pub(crate) member: bool,
     /// A set that SOURCE belongs to has members that are not here.
     pub(crate) lacking: bool,
+    seat: Seat,
 }
 
 /// A disk on which members of sets may be. The first is SOURCE.
@@ -128,20 +129,25 @@ enum Role {
 }
 
 /// Puts together what lies on SOURCE and the other members. `table` is SOURCE's; `None`
-/// where it cannot be read, and then SOURCE has no volumes here. `hung` is where SOURCE hangs in
-/// its machine, if what lies on several of its disks is to be with the first of them.
+/// where it cannot be read, and then SOURCE has no volumes here.
 pub(crate) fn assemble(
     disk: &Arc<dyn Disk>,
     table: Option<&Table>,
-    hung: Option<&Hung>,
+    seat: Seat,
     members: &[Member],
     spec: &SourceSpec,
 ) -> Result<Sets> {
-    let mut sets = Sets::default();
+    let mut sets = Sets {
+        seat,
+        ..Sets::default()
+    };
     let mut wholes = vec![Whole {
         disk,
         table,
-        hung,
+        hung: match &seat {
+            Seat::InTurn(hung) => Some(hung),
+            Seat::Lone | Seat::Asked => None,
+        },
         class: Class::Source,
         path: None,
     }];
@@ -159,7 +165,7 @@ pub(crate) fn assemble(
     sets.lvm2(&wholes, &mut parts, spec);
     sets.unused(&wholes, &parts, members);
 
-    sets.member = parts.iter().any(|p| p.on == 0 && p.role != Role::Plain);
+    sets.member = parts.iter().any(|p| p.role != Role::Plain);
     let others: Arc<[Arc<dyn Disk>]> = parts
         .iter()
         .filter(|p| p.role == Role::Plain)
@@ -172,22 +178,10 @@ pub(crate) fn assemble(
     Ok(sets)
 }
 
-/// Where the volumes of a set are shown that has members on the disks `on`.
-fn shown(wholes: &[Whole<'_>], on: impl Iterator<Item = usize>) -> Shown {
-    if wholes.first().is_some_and(|source| source.hung.is_none()) {
-        return Shown::Here;
-    }
-    let all = on.filter_map(|on| Some((on, wholes.get(on)?.hung?)));
-    match all.min_by_key(|(_, hung)| hung.order) {
-        Some((on, hung)) if on > 0 => Shown::With(hung.slot),
-        _ => Shown::Here,
-    }
-}
-
 /// Of members of one identity, which are left aside: a disk of the machine is read and not one that
 /// was given, which may be of another time, and SOURCE is read and not a copy of it in the same
 /// machine. `all` are the disks that members lie on, with their identities.
-fn set_aside(wholes: &[Whole<'_>], all: &[(usize, String)]) -> Vec<bool> {
+fn set_aside(seat: Seat, wholes: &[Whole<'_>], all: &[(usize, String)]) -> Vec<bool> {
     let class = |on: usize| wholes.get(on).map_or(Class::Given, |whole| whole.class);
     let has = |wanted: Class, id: &String| {
         all.iter()
@@ -196,16 +190,27 @@ fn set_aside(wholes: &[Whole<'_>], all: &[(usize, String)]) -> Vec<bool> {
     let aside = all.iter().map(|(on, id)| match class(*on) {
         Class::Source => false,
         Class::Machine => has(Class::Source, id),
-        Class::Given => has(Class::Machine, id),
+        Class::Given if seat == Seat::Lone => false,
+        Class::Given => has(Class::Machine, id) || has(Class::Source, id),
     });
     aside.collect()
 }
 
-/// Whether a member on SOURCE has a copy in the same machine: then its set may be another one where
-/// it is looked at from elsewhere.
-fn has_copy(wholes: &[Whole<'_>], all: &[(usize, String)], id: &String) -> bool {
-    let of_machine = |on: usize| wholes.get(on).is_some_and(|w| w.class == Class::Machine);
-    all.iter().any(|(on, other)| of_machine(*on) && other == id)
+/// The disk of the machine that is the same member as SOURCE is.
+fn copy_of(wholes: &[Whole<'_>], all: &[(usize, String)], id: &String) -> Option<Slot> {
+    let of_machine = |on: usize| {
+        let whole = wholes.get(on).filter(|w| w.class == Class::Machine);
+        whole.and_then(|w| w.hung).map(|hung| hung.slot)
+    };
+    let mut same = all.iter().filter(|(_, other)| other == id);
+    same.find_map(|(on, _)| of_machine(*on))
+}
+
+/// What to say of a volume where SOURCE has a copy in its machine, and the others may be of either.
+fn doubt_of_copy(slot: Slot) -> String {
+    format!(
+        "{slot} is the same member as this disk: which of the two belongs to the others nothing tells"
+    )
 }
 
 fn parts_of(on: usize, disk: &Arc<dyn Disk>, table: &Table) -> Result<Vec<Part>> {
@@ -248,8 +253,12 @@ struct Dynamic {
 }
 
 impl Dynamic {
-    fn is_of(&self, wanted: &str) -> bool {
-        self.id.as_ref().is_some_and(|(group, _)| group == wanted)
+    /// Whether the newest database of a group knows the disk.
+    fn is_of(&self, wanted: &ldm::Group) -> bool {
+        let known = |(group, disk): &(String, String)| {
+            *group == wanted.uuid && wanted.members.contains(disk)
+        };
+        self.id.as_ref().is_some_and(known)
     }
 
     /// What no other disk is called. One that does not say is like no other.
@@ -286,12 +295,13 @@ impl Sets {
         let source = used.iter().filter(|d| d.on == 0);
         let under: Under = source.map(|d| (0, d.disk.clone())).collect();
         let own = ids.iter().find(|(on, _)| *on == 0);
-        let copied = own.is_some_and(|(_, id)| has_copy(wholes, &ids, id));
+        let copy = own.and_then(|(_, id)| copy_of(wholes, &ids, id));
         for group in found.groups {
-            let holders = used.iter().filter(|d| d.is_of(&group.uuid));
+            let holders = used.iter().filter(|d| d.is_of(&group));
             let holders: Vec<usize> = holders.map(|d| d.on).collect();
-            let shown = match shown(wholes, holders.iter().copied()) {
-                Shown::With(_) if copied && holders.contains(&0) => Shown::Nowhere,
+            let copy = copy.filter(|_| holders.contains(&0) && holders.len() > 1);
+            let shown = match self.shown(wholes, &holders) {
+                Shown::With(_) if copy.is_some() => Shown::Nowhere,
                 shown => shown,
             };
             let members = parts.iter_mut().filter(|p| p.role == Role::Ldm);
@@ -316,7 +326,11 @@ impl Sets {
                     directories: vec![Name::from("ldm"), Name::from(group.name.as_str())],
                     name: Name::from(volume.name.as_str()),
                     len: volume.len,
-                    doubts: volume.doubts.clone(),
+                    doubts: [
+                        volume.doubts.clone(),
+                        copy.map(doubt_of_copy).into_iter().collect(),
+                    ]
+                    .concat(),
                     pieces: volume.pieces(),
                     under: under.clone(),
                 };
@@ -335,7 +349,7 @@ impl Sets {
             match PhysicalVolume::read(&part.disk) {
                 Ok(Some(pv)) => {
                     part.role = Role::Lvm2;
-                    arrays.extend(volume::doubt_of_array(&part.disk));
+                    arrays.extend(volume::doubt_of_array(&part.disk).map(|doubt| (n, doubt)));
                     physical.push((n, part.on, pv.uuid));
                 }
                 Ok(None) => {}
@@ -367,17 +381,27 @@ impl Sets {
             let members = physical.iter();
             let members = members.filter(|(_, _, id)| group.members.contains(id));
             let members: Vec<&(usize, usize, String)> = members.collect();
-            let on = members.iter().map(|(_, on, _)| *on);
-            let shown = shown(wholes, on);
+            let on: Vec<usize> = members.iter().map(|(_, on, _)| *on).collect();
+            let shown = self.shown(wholes, &on);
+            let mut copy = None;
             for (n, on, id) in &members {
+                let copied = copy_of(wholes, &ids, id).filter(|_| *on == 0);
+                copy = copy.or(copied);
                 if let Some(part) = parts.get_mut(*n) {
-                    let copied = *on == 0 && has_copy(wholes, &ids, id);
                     part.shown = match shown {
-                        Shown::With(_) if copied => Shown::Nowhere,
+                        Shown::With(_) if copied.is_some() => Shown::Nowhere,
+                        // What it held before is not among the group's volumes.
+                        _ if group.stale.contains(id) => Shown::Nowhere,
                         shown => shown,
                     };
                 }
             }
+            let copy = copy.filter(|_| on.iter().any(|on| *on > 0));
+            let arrays = arrays
+                .iter()
+                .filter(|(n, _)| members.iter().any(|(m, _, _)| m == n));
+            let arrays: Vec<String> = arrays.map(|(_, doubt)| doubt.clone()).collect();
+            let more: Vec<String> = arrays.into_iter().chain(copy.map(doubt_of_copy)).collect();
             let own = members.iter().any(|(_, on, _)| *on == 0);
             self.lacking |= own && !group.missing.is_empty();
             if shown != Shown::Here {
@@ -393,7 +417,7 @@ impl Sets {
                     directories: vec![Name::from("lvm"), Name::from(group.name.as_str())],
                     name: Name::from(volume.name.as_str()),
                     len: volume.len,
-                    doubts: [volume.doubts.as_slice(), arrays.as_slice()].concat(),
+                    doubts: [volume.doubts.as_slice(), more.as_slice()].concat(),
                     pieces: volume.pieces(),
                     under: under.clone(),
                 };
@@ -402,9 +426,35 @@ impl Sets {
         }
     }
 
+    /// Where the volumes of a set are shown that has members on the disks `on`.
+    fn shown(&self, wholes: &[Whole<'_>], on: &[usize]) -> Shown {
+        let own = on.contains(&0);
+        let of_machine = |on: &usize| {
+            let whole = wholes.get(*on);
+            whole.is_some_and(|w| w.class == Class::Machine)
+        };
+        match self.seat {
+            Seat::Lone => Shown::Here,
+            Seat::Asked if own || !on.iter().any(of_machine) => Shown::Here,
+            Seat::Asked => Shown::Nowhere,
+            Seat::InTurn(hung) => {
+                let all = on
+                    .iter()
+                    .filter_map(|on| Some((*on, wholes.get(*on)?.hung?)));
+                match all.min_by_key(|(_, hung)| hung.order) {
+                    Some((0, _)) => Shown::Here,
+                    Some((_, first)) => Shown::With(first.slot),
+                    // No disk of the machine has a part of it.
+                    None if hung.order == 0 => Shown::Here,
+                    None => Shown::Nowhere,
+                }
+            }
+        }
+    }
+
     /// Tells which members that were given are left aside ([`set_aside`]).
     fn set_aside(&mut self, wholes: &[Whole<'_>], all: &[(usize, String)]) -> Vec<bool> {
-        let aside = set_aside(wholes, all);
+        let aside = set_aside(self.seat, wholes, all);
         for ((on, _), aside) in all.iter().zip(&aside) {
             let given = wholes
                 .get(*on)

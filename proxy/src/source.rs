@@ -3,7 +3,7 @@
 use crate::{
     datastore::{DatastoreSpec, Opening},
     machine,
-    sets::{self, Logical, Member, Sets, Siblings},
+    sets::{self, Logical, Member, Seat, Sets, Siblings},
     volume::Volume,
 };
 use disk_image::{Format, Image};
@@ -236,11 +236,9 @@ impl Source {
             let told = member.image().warnings.iter();
             warnings.extend(told.map(|w| format!("{name}: {w}")));
         }
-        let hung = siblings.and_then(Siblings::own);
+        let seat = siblings.map_or(Seat::Lone, Siblings::seat);
         let mut assemble = |table: Option<&Table>| -> Result<Sets> {
-            let all = |members: &[Member]| {
-                sets::assemble(&image.disk, table, hung.as_ref(), members, spec)
-            };
+            let all = |members: &[Member]| sets::assemble(&image.disk, table, seat, members, spec);
             let sets = all(&members)?;
             // Also where nothing lacks: another disk may know of a later state of the set.
             let Some(siblings) = siblings.filter(|_| sets.member) else {
@@ -249,7 +247,8 @@ impl Source {
             let (more, lost) = Member::of_machine(siblings, id, &members);
             members.extend(more);
             let mut sets = all(&members)?;
-            if sets.lacking {
+            // In turn each fails by itself.
+            if sets.lacking || seat == Seat::Asked {
                 let lost = lost.into_iter();
                 (sets.warnings).extend(lost.map(|(slot, e)| format!("{slot}: {e}")));
             }

@@ -530,6 +530,33 @@ fn a_machine_has_the_members_of_its_sets() {
         told.contains("scsi0:1") && told.contains("1-flat.vmdk"),
         "{told}"
     );
+    // What lies on a disk and on others is doubtful where that disk has a copy in the machine.
+    let dir = tempfile::tempdir().unwrap();
+    let config = machine(dir.path(), &[image(1), image(1), image(2)]);
+    let tree = of(&spec(&config, &[]));
+    let found = volumes(&tree);
+    assert!(!found.is_empty());
+    for path in found {
+        let doubts = tree.doubts(tree.resolve(&path).unwrap().node);
+        assert!(
+            doubts[0].contains("is the same member"),
+            "{path}: {doubts:?}"
+        );
+    }
+    // A disk that has no part of a set has none of its volumes, whatever is given.
+    let dir = tempfile::tempdir().unwrap();
+    let plain = images.join("partition/dfvfs/mbr.raw");
+    let config = machine(dir.path(), &[plain, image(1), image(2)]);
+    let tree = of(&spec(&config, &[image(2)]));
+    for disk in ["/scsi0-0", "/scsi0-1", "/scsi0-2"] {
+        tree.enter(tree.resolve(disk).unwrap().node).unwrap();
+    }
+    let logical = reports(&tree)
+        .into_iter()
+        .filter(|(path, ..)| path.contains("/ldm/"));
+    for (path, ..) in logical {
+        assert!(path.starts_with("/current/scsi0-1/"), "{path}");
+    }
     // A copy of a member in the same machine is not passed over without a word.
     let dir = tempfile::tempdir().unwrap();
     let config = machine(dir.path(), &[image(1), image(2), image(1)]);

@@ -18,6 +18,8 @@ pub struct Group {
     pub uuid: String,
     /// Its volumes.
     pub volumes: Vec<Volume>,
+    /// Identities of its disks, as the newest database has them.
+    pub members: Vec<String>,
     /// Names of disks of the group that are not among those given.
     pub missing: Vec<String>,
     /// Damage and oddities.
@@ -152,6 +154,7 @@ impl Group {
             name: header.map(|h| h.group_name.clone()).unwrap_or_default(),
             uuid: header.map(|h| h.group_id.clone()).unwrap_or_default(),
             volumes: database.volumes.iter().map(|v| group.volume(v)).collect(),
+            members: database.disks.iter().map(|d| d.guid.clone()).collect(),
             missing: group.missing(),
             remarks,
         })

@@ -22,6 +22,8 @@ pub struct Group {
     pub volumes: Vec<LogicalVolume>,
     /// Its physical volumes.
     pub members: Vec<String>,
+    /// Those of them that may be of an earlier time: volumes that the group had then may be on them.
+    pub stale: Vec<String>,
     /// Those of them that are not among the disks given.
     pub missing: Vec<String>,
 }
@@ -137,6 +139,7 @@ impl Group {
             uuid: section.text("id").map(str::to_owned),
             volumes: Vec::new(),
             members: Vec::new(),
+            stale: Vec::new(),
             missing: Vec::new(),
         };
         let mut physical = Volumes::new();
@@ -150,6 +153,9 @@ impl Group {
                 group.missing.push(pv.leg.name.clone());
             }
             group.members.push(pv.leg.name.clone());
+            if pv.doubt.is_some() {
+                group.stale.push(pv.leg.name.clone());
+            }
             physical.insert(name.clone(), pv);
         }
         for (name, lv) in section

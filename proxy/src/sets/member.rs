@@ -41,10 +41,22 @@ pub(crate) struct Hung {
     pub(crate) slot: Slot,
 }
 
+/// What SOURCE is to its machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Seat {
+    /// It is no disk of a machine.
+    #[default]
+    Lone,
+    /// It is asked for without the others: what lies on it is with it.
+    Asked,
+    /// One of all disks, which are looked at in turn: what lies on several is with the first.
+    InTurn(Hung),
+}
+
 /// The other disks of SOURCE's machine, at the same point.
 pub(crate) trait Siblings {
-    /// Where SOURCE hangs, if a volume that lies on several disks is with the first of them.
-    fn own(&self) -> Option<Hung>;
+    /// What SOURCE is.
+    fn seat(&self) -> Seat;
     /// The others, each with its first file's identity, or why that cannot be had.
     fn others(&self) -> Vec<(Hung, Result<FileId>)>;
     /// Finds the first file of one of them, with the options for it.
@@ -116,9 +128,11 @@ impl Member {
         own: FileId,
         members: &[Self],
     ) -> (Vec<Self>, Vec<(Slot, DiskError)>) {
-        let (mut all, mut lost) = (Vec::new(), Vec::new());
+        let mut all: Vec<Self> = Vec::new();
+        let mut lost = Vec::new();
         for (hung, id) in siblings.others() {
-            let is_here = |id: &FileId| *id == own || members.iter().any(|m| m.id == *id);
+            let taken = || members.iter().chain(&all);
+            let is_here = |id: &FileId| *id == own || taken().any(|m| m.id == *id);
             if id.as_ref().is_ok_and(is_here) {
                 continue;
             }
