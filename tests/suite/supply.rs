@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     process::Command,
 };
 use tests::tools;
@@ -113,6 +113,43 @@ fn licences_sources_and_locks() {
         let registry = source.is_none_or(|s| s.starts_with("registry+"));
         assert!(registry, "{name} comes from {source:?}");
     }
+}
+
+/// docs/dependencies.md says of each library that a crate of the program names what it is for, who
+/// uses it, and under which licence it is.
+#[test]
+fn every_library_has_its_reason() {
+    let packages = packages();
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for ours in packages.iter().filter(|p| p["source"].is_null()) {
+        let name = match text(&ours["name"]).as_str() {
+            "vmdkit" => "cli".to_owned(),
+            name => name.to_owned(),
+        };
+        for needed in ours["dependencies"].as_array().unwrap() {
+            if needed["kind"].is_null() && !needed["source"].is_null() {
+                let users = used.entry(text(&needed["name"])).or_default();
+                users.insert(name.clone());
+            }
+        }
+    }
+    let page = tools::project().join("docs/dependencies.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for row in page.lines().filter(|l| l.starts_with("| `")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, name, why, users, licence, _, _] = cells.as_slice() else {
+            panic!("{row}");
+        };
+        let name = name.trim_matches('`');
+        assert!(!why.is_empty(), "{name}");
+        let mut same = packages.iter().filter(|p| p["name"] == name);
+        assert!(same.any(|p| p["license"] == *licence), "{name}: {licence}");
+        let users = users.split(", ").map(str::to_owned);
+        told.insert(name.to_owned(), users.collect());
+    }
+    assert_eq!(told, used);
 }
 
 /// cargo-deny is told the same.

@@ -81,7 +81,7 @@ fn summary(score: &Score, faults: &[(&str, Faults)], suite: Option<&Suite>) -> R
         let (wall, kib) = score.ceilings.get(program).copied().unwrap_or_default();
         writeln!(
             text,
-            "| mutants read by {program} | {tried} | {}. At most {:.1} s and {} MiB each |",
+            "| mutants read by {program} | {tried} | {}. At most {:.2} s and {} MiB each |",
             told.join("; "),
             wall.as_secs_f64(),
             kib >> 10
