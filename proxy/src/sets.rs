@@ -3,7 +3,17 @@
 //! Windows dynamic disks, physical volumes of LVM2 and devices of VMFS are members of sets.
 //! SOURCE is one member; `--with` gives others, and so does the machine that SOURCE is a disk of.
 //! What the sets hold is put together here, from the members that are there.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `member` | disks that were given, and the other disks of SOURCE's machine |
+//! | `identity` | which of two that are the same member is read, and with which disk volumes are shown |
+//! | `ldm` | volumes of Windows dynamic disks |
+//! | `lvm2` | volumes of LVM2 |
 
+mod identity;
+mod ldm;
+mod lvm2;
 mod member;
 
 use member::Class;
@@ -16,12 +26,10 @@ use crate::{
 };
 use disk_io::{Disk, DiskError, Result, error::escape};
 use guest_fs::{
-    FsKind, Name, ldm,
-    lvm2::{self, label::PhysicalVolume},
+    FsKind, Name,
     partition::{Partition, Scheme, Table},
     vmfs,
     volume::{
-        self,
         backward::ranges_in,
         mapped::{Layout, Mapped, Piece},
     },
@@ -178,41 +186,6 @@ pub(crate) fn assemble(
     Ok(sets)
 }
 
-/// Of members of one identity, which are left aside: a disk of the machine is read and not one that
-/// was given, which may be of another time, and SOURCE is read and not a copy of it in the same
-/// machine. `all` are the disks that members lie on, with their identities.
-fn set_aside(seat: Seat, wholes: &[Whole<'_>], all: &[(usize, String)]) -> Vec<bool> {
-    let class = |on: usize| wholes.get(on).map_or(Class::Given, |whole| whole.class);
-    let has = |wanted: Class, id: &String| {
-        all.iter()
-            .any(|(on, other)| class(*on) == wanted && other == id)
-    };
-    let aside = all.iter().map(|(on, id)| match class(*on) {
-        Class::Source => false,
-        Class::Machine => has(Class::Source, id),
-        Class::Given if seat == Seat::Lone => false,
-        Class::Given => has(Class::Machine, id) || has(Class::Source, id),
-    });
-    aside.collect()
-}
-
-/// The disk of the machine that is the same member as SOURCE is.
-fn copy_of(wholes: &[Whole<'_>], all: &[(usize, String)], id: &String) -> Option<Slot> {
-    let of_machine = |on: usize| {
-        let whole = wholes.get(on).filter(|w| w.class == Class::Machine);
-        whole.and_then(|w| w.hung).map(|hung| hung.slot)
-    };
-    let mut same = all.iter().filter(|(_, other)| other == id);
-    same.find_map(|(on, _)| of_machine(*on))
-}
-
-/// What to say of a volume where SOURCE has a copy in its machine, and the others may be of either.
-fn doubt_of_copy(slot: Slot) -> String {
-    format!(
-        "{slot} is the same member as this disk: which of the two belongs to the others nothing tells"
-    )
-}
-
 fn parts_of(on: usize, disk: &Arc<dyn Disk>, table: &Table) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     if table.scheme == Scheme::None {
@@ -244,234 +217,7 @@ fn is_ldm(partition: &Partition) -> bool {
     partition.type_id == "0x42" || partition.type_name.contains("(LDM)")
 }
 
-/// A member of a dynamic disk group, as it says.
-struct Dynamic {
-    on: usize,
-    disk: Arc<dyn Disk>,
-    /// The group's identity and the disk's.
-    id: Option<(String, String)>,
-}
-
-impl Dynamic {
-    /// Whether the newest database of a group knows the disk.
-    fn is_of(&self, wanted: &ldm::Group) -> bool {
-        let known = |(group, disk): &(String, String)| {
-            *group == wanted.uuid && wanted.members.contains(disk)
-        };
-        self.id.as_ref().is_some_and(known)
-    }
-
-    /// What no other disk is called. One that does not say is like no other.
-    fn name(&self) -> String {
-        match &self.id {
-            Some((group, disk)) => format!("{group} {disk}"),
-            None => format!("disk {}", self.on),
-        }
-    }
-}
-
 impl Sets {
-    fn ldm(&mut self, wholes: &[Whole<'_>], parts: &mut [Part], spec: &SourceSpec) {
-        let dynamic = |whole: &Whole<'_>| whole.table.is_some_and(|t| t.dynamic);
-        let all = wholes.iter().zip(0usize..).filter(|(w, _)| dynamic(w));
-        let all: Vec<Dynamic> = all
-            .map(|(whole, on)| Dynamic {
-                on,
-                disk: whole.disk.clone(),
-                id: ldm::identity_of(whole.disk),
-            })
-            .collect();
-        if all.is_empty() {
-            return;
-        }
-        let ids: Vec<(usize, String)> = all.iter().map(|d| (d.on, d.name())).collect();
-        let aside = self.set_aside(wholes, &ids);
-        let used = all.iter().zip(&aside).filter(|(_, aside)| !**aside);
-        let used: Vec<&Dynamic> = used.map(|(dynamic, _)| dynamic).collect();
-        let disks: Vec<Arc<dyn Disk>> = used.iter().map(|d| d.disk.clone()).collect();
-        let found = ldm::scan(&disks);
-        let failed = found.failed.iter();
-        self.warnings.extend(failed.map(ToString::to_string));
-        let source = used.iter().filter(|d| d.on == 0);
-        let under: Under = source.map(|d| (0, d.disk.clone())).collect();
-        let own = ids.iter().find(|(on, _)| *on == 0);
-        let copy = own.and_then(|(_, id)| copy_of(wholes, &ids, id));
-        for group in found.groups {
-            let holders = used.iter().filter(|d| d.is_of(&group));
-            let holders: Vec<usize> = holders.map(|d| d.on).collect();
-            let copy = copy.filter(|_| holders.contains(&0) && holders.len() > 1);
-            let shown = match self.shown(wholes, &holders) {
-                Shown::With(_) if copy.is_some() => Shown::Nowhere,
-                shown => shown,
-            };
-            let members = parts.iter_mut().filter(|p| p.role == Role::Ldm);
-            for part in members.filter(|p| holders.contains(&p.on)) {
-                part.shown = shown;
-            }
-            self.lacking |= holders.contains(&0) && !group.missing.is_empty();
-            if shown != Shown::Here {
-                continue;
-            }
-            let what = format!("the dynamic disk group {}", escape(&group.name));
-            self.group(&what, &group.remarks, &group.missing);
-            for volume in &group.volumes {
-                let missing = match volume.complete() {
-                    true => Vec::new(),
-                    false => volume.missing(),
-                };
-                let refusal = volume.refusal.clone();
-                let opened = checked(&what, refusal, &missing, spec).and_then(|()| volume.open());
-                let place = Place {
-                    kind: FsKind::Ldm,
-                    directories: vec![Name::from("ldm"), Name::from(group.name.as_str())],
-                    name: Name::from(volume.name.as_str()),
-                    len: volume.len,
-                    doubts: [
-                        volume.doubts.clone(),
-                        copy.map(doubt_of_copy).into_iter().collect(),
-                    ]
-                    .concat(),
-                    pieces: volume.pieces(),
-                    under: under.clone(),
-                };
-                self.logical(place, opened, spec);
-            }
-        }
-    }
-
-    /// Finds physical volumes among `parts`, marks them, and lists their logical volumes.
-    fn lvm2(&mut self, wholes: &[Whole<'_>], parts: &mut [Part], spec: &SourceSpec) {
-        let (mut arrays, mut physical) = (Vec::new(), Vec::new());
-        for (n, part) in parts.iter_mut().enumerate() {
-            if part.role != Role::Plain {
-                continue;
-            }
-            match PhysicalVolume::read(&part.disk) {
-                Ok(Some(pv)) => {
-                    part.role = Role::Lvm2;
-                    arrays.extend(volume::doubt_of_array(&part.disk).map(|doubt| (n, doubt)));
-                    physical.push((n, part.on, pv.uuid));
-                }
-                Ok(None) => {}
-                // A place that cannot be read is told by who reads it.
-                Err(e) if e.kind() == disk_io::ErrorKind::Io => {}
-                Err(e) => self.warnings.push(e.to_string()),
-            }
-        }
-        if physical.is_empty() {
-            return;
-        }
-        let ids = physical.iter().map(|(_, on, id)| (*on, id.clone()));
-        let ids: Vec<(usize, String)> = ids.collect();
-        let mut aside = self.set_aside(wholes, &ids).into_iter();
-        physical.retain(|_| !aside.next().unwrap_or(false));
-        let used = physical.iter().filter_map(|(n, _, _)| parts.get(*n));
-        let disks: Vec<Arc<dyn Disk>> = used.map(|part| part.disk.clone()).collect();
-        let found = match lvm2::scan(&disks) {
-            Ok(found) => found,
-            Err(e) => return self.warnings.push(e.to_string()),
-        };
-        self.group("LVM2", &found.remarks, &[]);
-        let own = parts
-            .iter()
-            .filter(|p| p.on == 0 && p.role == Role::Lvm2)
-            .map(|p| (p.partition.as_ref().map_or(0, |p| p.start), p.disk.clone()));
-        let under: Under = own.collect();
-        for group in found.groups {
-            let members = physical.iter();
-            let members = members.filter(|(_, _, id)| group.members.contains(id));
-            let members: Vec<&(usize, usize, String)> = members.collect();
-            let on: Vec<usize> = members.iter().map(|(_, on, _)| *on).collect();
-            let shown = self.shown(wholes, &on);
-            let mut copy = None;
-            for (n, on, id) in &members {
-                let copied = copy_of(wholes, &ids, id).filter(|_| *on == 0);
-                copy = copy.or(copied);
-                if let Some(part) = parts.get_mut(*n) {
-                    part.shown = match shown {
-                        Shown::With(_) if copied.is_some() => Shown::Nowhere,
-                        // What it held before is not among the group's volumes.
-                        _ if group.stale.contains(id) => Shown::Nowhere,
-                        shown => shown,
-                    };
-                }
-            }
-            let copy = copy.filter(|_| on.iter().any(|on| *on > 0));
-            let arrays = arrays
-                .iter()
-                .filter(|(n, _)| members.iter().any(|(m, _, _)| m == n));
-            let arrays: Vec<String> = arrays.map(|(_, doubt)| doubt.clone()).collect();
-            let more: Vec<String> = arrays.into_iter().chain(copy.map(doubt_of_copy)).collect();
-            let own = members.iter().any(|(_, on, _)| *on == 0);
-            self.lacking |= own && !group.missing.is_empty();
-            if shown != Shown::Here {
-                continue;
-            }
-            let what = format!("the LVM2 group {}", escape(&group.name));
-            self.group(&what, &[], &group.missing);
-            for volume in group.volumes.iter().filter(|v| v.visible) {
-                let (refusal, missing) = (volume.refusal.clone(), volume.missing());
-                let opened = checked(&what, refusal, &missing, spec).and_then(|()| volume.open());
-                let place = Place {
-                    kind: FsKind::Lvm2,
-                    directories: vec![Name::from("lvm"), Name::from(group.name.as_str())],
-                    name: Name::from(volume.name.as_str()),
-                    len: volume.len,
-                    doubts: [volume.doubts.as_slice(), more.as_slice()].concat(),
-                    pieces: volume.pieces(),
-                    under: under.clone(),
-                };
-                self.logical(place, opened, spec);
-            }
-        }
-    }
-
-    /// Where the volumes of a set are shown that has members on the disks `on`.
-    fn shown(&self, wholes: &[Whole<'_>], on: &[usize]) -> Shown {
-        let own = on.contains(&0);
-        let of_machine = |on: &usize| {
-            let whole = wholes.get(*on);
-            whole.is_some_and(|w| w.class == Class::Machine)
-        };
-        match self.seat {
-            Seat::Lone => Shown::Here,
-            Seat::Asked if own || !on.iter().any(of_machine) => Shown::Here,
-            Seat::Asked => Shown::Nowhere,
-            Seat::InTurn(hung) => {
-                let all = on
-                    .iter()
-                    .filter_map(|on| Some((*on, wholes.get(*on)?.hung?)));
-                match all.min_by_key(|(_, hung)| hung.order) {
-                    Some((0, _)) => Shown::Here,
-                    Some((_, first)) => Shown::With(first.slot),
-                    // No disk of the machine has a part of it.
-                    None if hung.order == 0 => Shown::Here,
-                    None => Shown::Nowhere,
-                }
-            }
-        }
-    }
-
-    /// Tells which members that were given are left aside ([`set_aside`]).
-    fn set_aside(&mut self, wholes: &[Whole<'_>], all: &[(usize, String)]) -> Vec<bool> {
-        let aside = set_aside(self.seat, wholes, all);
-        for ((on, _), aside) in all.iter().zip(&aside) {
-            let given = wholes
-                .get(*on)
-                .filter(|w| *aside && w.class == Class::Given);
-            if let Some(path) = given.and_then(|w| w.path) {
-                let told = format!(
-                    "--with {}: a disk of the machine is the same member, and is read instead",
-                    escape(&path.display().to_string())
-                );
-                if !self.warnings.contains(&told) {
-                    self.warnings.push(told);
-                }
-            }
-        }
-        aside
-    }
-
     /// Tells what is odd about a group, each thing once.
     fn group(&mut self, what: &str, remarks: &[String], missing: &[String]) {
         for remark in remarks {
