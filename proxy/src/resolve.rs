@@ -98,6 +98,8 @@ impl Tree {
                 Ok(resolved) => found.push(resolved),
                 Err(e) if e.kind() == ErrorKind::NotFound => missing.push(e),
                 Err(e) if e.kind() == ErrorKind::Ambiguous => return Err(e),
+                // It has none, so nothing was passed over.
+                Err(_) if self.without_files(door).is_some() => {}
                 Err(e) => {
                     let volume = self.path_of(door).to_string();
                     remarks.push(format!("{volume} was not searched: {e}"));

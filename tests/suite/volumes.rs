@@ -121,6 +121,21 @@ fn faults_of_ntfs() {
     touches(&found, "/p0/one.bin");
     touches(&found, "/p0/two.bin");
 
+    // A name that leads to a freed record is damage, but on a volume that a crash left.
+    let mft = number(&clean[0x30..0x38]) * cluster;
+    let mut bytes = clean.clone();
+    bytes[mft + one * 1024 + 22] &= !1;
+    fs::write(&image, &bytes).unwrap();
+    assert_eq!(verify(&image).0, Some(4));
+    let volume = mft + 3 * 1024;
+    let mut at = volume + number(&clean[volume + 20..][..2]);
+    while number(&clean[at..][..4]) != 0x70 {
+        at += number(&clean[at + 4..][..4]);
+    }
+    bytes[at + number(&clean[at + 20..][..2]) + 10] |= 1;
+    fs::write(&image, &bytes).unwrap();
+    assert_eq!(verify(&image).0, Some(3));
+
     let mut bytes = clean.clone();
     let mirror = number(&clean[0x38..0x40]) * cluster;
     bytes[mirror + 1024 + 16] ^= 1;

@@ -48,6 +48,7 @@ pub use extent::redo::redo_base;
 pub use hosted::Salvaged;
 pub use image::{Image, OpenOptions};
 pub use link::{Counts, ExtentInfo, Link, SparseInfo};
+pub use names::is_absolute;
 pub use probe::{Kind, probe};
 
 /// Opens what can be opened of the chain of `source` and visits what is wrong between its

@@ -31,7 +31,7 @@ pub(crate) fn last_two(name: &str) -> Option<String> {
 }
 
 /// Whether the name is absolute in any system's spelling, or a datastore's.
-pub(crate) fn is_absolute(name: &str) -> bool {
+pub fn is_absolute(name: &str) -> bool {
     let bytes = name.as_bytes();
     name.starts_with(['/', '\\', '['])
         || (bytes.get(1) == Some(&b':') && bytes.first().is_some_and(u8::is_ascii_alphabetic))

@@ -260,6 +260,7 @@ fn what_has_no_files_is_no_failure() {
     }
     let disk = with_swap(&f, false);
     let disk = disk.to_str().unwrap();
+    f.run(&["cat", disk, "/a.txt"]).code(0).quiet();
     for args in [
         &["ls", disk, "/p1"][..],
         &["find", disk, "/p1"],

@@ -32,15 +32,8 @@ enum Made<'a> {
 impl<S: Source> Run<'_, S> {
     pub(crate) fn restore_link(&self, job: &Job<S::Node>, metadata: &Metadata) -> Result<()> {
         let link = self.source.read_link(job.node)?;
-        let replace = match self.look(&job.dir, &job.name)? {
-            There::Nothing => false,
-            There::File(stat) => match self.options.overwrite.keeps(metadata, &stat) {
-                Some(reason) => {
-                    self.skipped(&job.path, reason);
-                    return Ok(());
-                }
-                None => true,
-            },
+        let Some(replace) = self.replaces(job, metadata)? else {
+            return Ok(());
         };
         if !self.options.dry_run {
             self.make(job, metadata, replace, Made::Link(&link.target))?;
@@ -72,28 +65,17 @@ impl<S: Source> Run<'_, S> {
     }
 
     fn restore_fifo(&self, job: &Job<S::Node>, metadata: &Metadata) -> Result<()> {
-        let there = match self.is_fifo(job) {
+        let replace = match self.is_fifo(job) {
             true if self.options.overwrite != Overwrite::Always => {
                 self.skipped(&job.path, "it exists already");
                 return Ok(());
             }
-            true => return self.made_fifo(job, metadata, true),
-            false => self.look(&job.dir, &job.name)?,
-        };
-        let replace = match there {
-            There::Nothing => false,
-            There::File(stat) => match self.options.overwrite.keeps(metadata, &stat) {
-                Some(reason) => {
-                    self.skipped(&job.path, reason);
-                    return Ok(());
-                }
-                None => true,
+            true => true,
+            false => match self.replaces(job, metadata)? {
+                Some(replace) => replace,
+                None => return Ok(()),
             },
         };
-        self.made_fifo(job, metadata, replace)
-    }
-
-    fn made_fifo(&self, job: &Job<S::Node>, metadata: &Metadata, replace: bool) -> Result<()> {
         if !self.options.dry_run {
             self.make(job, metadata, replace, Made::Fifo)?;
         }
@@ -101,6 +83,20 @@ impl<S: Source> Run<'_, S> {
         let known_as = job.known_as.as_ref().map(|(dir, name)| (*dir, name));
         self.tell_doubts(&job.path, job.node, known_as);
         Ok(())
+    }
+
+    /// Whether something is there that is replaced; `None` where what is there is kept, which is told.
+    fn replaces(&self, job: &Job<S::Node>, metadata: &Metadata) -> Result<Option<bool>> {
+        let There::File(stat) = self.look(&job.dir, &job.name)? else {
+            return Ok(Some(false));
+        };
+        match self.options.overwrite.keeps(metadata, &stat) {
+            Some(reason) => {
+                self.skipped(&job.path, reason);
+                Ok(None)
+            }
+            None => Ok(Some(true)),
+        }
     }
 
     /// Whether a pipe is there already: one is as good as another.

@@ -9,19 +9,11 @@ use disk_io::{DiskError, Locate, Opened, Purpose, Result, error::escape};
 use inventory::{PointDisk, vcb::base};
 use std::path::Path;
 
-/// Whether a configuration's name is that of a place, of this host, of ESX or of Windows.
-fn is_absolute(name: &str) -> bool {
-    let mut chars = name.chars();
-    let first = chars.next();
-    matches!(first, Some('/' | '[' | '\\'))
-        || first.is_some_and(|c| c.is_ascii_alphabetic()) && chars.next() == Some(':')
-}
-
 impl Machine {
     /// The one file of the disk's name in the allowed directories, where that is no other disk
     /// of the machine.
     pub(super) fn in_allowed(&self, gate: &dyn Locate, disk: &PointDisk) -> Result<Option<Opened>> {
-        if !is_absolute(&disk.file) {
+        if !vmdk::is_absolute(&disk.file) {
             return Ok(None);
         }
         let mut found = gate.in_allowed(Path::new(base(&disk.file)), Purpose::Member);
